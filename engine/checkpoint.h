@@ -1,0 +1,30 @@
+#pragma once
+// A model folder against the table of tensors it must hold: read a tensor at a time, written back in Hugging Face layout.
+#include <functional>
+#include <span>
+#include <string>
+
+#include "engine/model_config.h"
+#include "engine/safetensors.h"
+
+namespace temper::engine {
+
+/// Gives every required tensor, in RequiredTensors order, as FP32. All disagreements (missing, unknown, shapes, dtypes,
+/// MTP copies that differ from their source) are listed in one UserError before the first callback. Non-finite values are refused by name.
+void ReadCheckpoint(const std::string& model_dir, const ModelConfig& config,
+                    const std::function<void(const TensorSpec&, std::span<const float>)>& give);
+
+/// Writes `dir`/model.safetensors (sharded past `shard_bytes`, with index), config.json (config.raw with torch_dtype set), and copies
+/// tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json from `tokenizer_dir` where present.
+/// `get` is called in RequiredTensors order. e_score_correction_bias stays F32. Every file is fsynced; dir must exist.
+void WriteCheckpoint(const std::string& dir, const ModelConfig& config, Dtype dtype, const std::string& tokenizer_dir,
+                     const std::function<std::span<const float>(const TensorSpec&)>& get,
+                     std::uint64_t shard_bytes = std::uint64_t{4} << 30);
+
+/// `temper init`: a random model from an architecture file (a config.json without weights) and a tokenizer folder.
+/// Weights: normal(0, initializer_range) from a counter-based generator keyed by (seed, tensor name); norms 1; router bias 0.
+/// dtype fp32 or bf16. `out` must not exist; it appears whole or not at all.
+void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, std::uint64_t seed, Dtype dtype,
+               const std::string& out);
+
+}  // namespace temper::engine

@@ -1,0 +1,31 @@
+#pragma once
+// Dataset rows: JSONL of the field's formats, one row of it understood.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "configs/json.h"
+
+namespace temper::engine {
+
+struct Row {
+  std::int64_t line = 0;     // from 1
+  Json json;                 // all columns, as read
+  std::string prompt;        // string prompt ("" where ids are given)
+  std::vector<std::int32_t> ids;  // {"ids": [...]} rows
+  std::string completion;    // sft rows: prompt + completion; {"text"} rows have an empty prompt
+  std::string answer;        // the first present of answer, solution, ground_truth, label, reward_model.ground_truth, metadata.answer
+  bool has_answer = false;   // (numbers and booleans are spelled as JSON spells them; strings as they are)
+};
+
+enum class RowUse { kPrompt, kCompletion };  // kPrompt: prompt or question or ids is required; kCompletion: prompt+completion, or text
+
+/// Reads a whole JSONL file. Blank lines are skipped; CRLF is accepted. Throws UserError "<path>:<line>: ..." for broken JSON, a
+/// missing column (names what is there), a wrong type, an empty file. Messages (lists) are a UserError until a chat template is read.
+std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string& prompt_column,
+                          const std::string& answer_column);
+
+/// A permutation of [0, n) for (seed, epoch): Fisher-Yates on Philox; the same on every machine.
+std::vector<std::int64_t> Shuffled(std::int64_t n, std::uint64_t seed, std::uint64_t epoch);
+
+}  // namespace temper::engine

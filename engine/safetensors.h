@@ -1,0 +1,83 @@
+#pragma once
+// The safetensors container: total reading by pread, streaming writing.
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace temper::engine {
+
+enum class Dtype { kF32, kBf16, kF16, kF8E4m3, kI32, kI64, kU8, kF64 };
+std::size_t DtypeSize(Dtype dtype);
+std::string DtypeName(Dtype dtype);  // "F32", "BF16", "F8_E4M3", ...
+
+struct TensorInfo {
+  Dtype dtype;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0, end = 0;  // bytes in the file
+  std::int64_t count() const;
+};
+
+/// One file. The header is validated whole at opening: bounds, overlaps, holes, duplicates, dtype and shape products
+/// (safetensors' own rules). Throws UserError "<path>: <what>: <rule>"; MachineError on I/O errors.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::string& path);
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::string& path() const { return path_; }
+  bool Has(const std::string& name) const { return tensors_.count(name) != 0; }
+  /// Raw bytes. Throws UserError if the file shrank.
+  void Read(const std::string& name, std::span<std::byte> out) const;
+  /// Any float dtype (F32, BF16, F16) converted to float, exactly.
+  std::vector<float> ReadFloats(const std::string& name) const;
+  std::vector<std::int32_t> ReadInts(const std::string& name) const;
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  std::map<std::string, TensorInfo> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// Writes one file: declare all tensors, then give their bytes in the declared order. Write() checks sizes; Close() fsyncs.
+/// Tensors are laid out in declaration order after an 8-byte aligned header; metadata {"format": "pt"} is what transformers wants.
+/// Throws MachineError with errno's text (disk full: exit 3).
+class SafetensorsWriter {
+ public:
+  struct Entry { std::string name; Dtype dtype; std::vector<std::int64_t> shape; };
+  SafetensorsWriter(const std::string& path, std::vector<Entry> entries,
+                    std::map<std::string, std::string> metadata = {{"format", "pt"}});
+  ~SafetensorsWriter();
+  void Write(std::span<const std::byte> bytes);
+  void WriteFloats(std::span<const float> values);  // converts to the entry's dtype (F32 or BF16, round to nearest even)
+  void WriteInts(std::span<const std::int32_t> values);
+  void Close();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// All tensors of a model folder: model.safetensors or the shards of model.safetensors.index.json.
+/// File names that leave the folder are refused.
+class CheckpointReader {
+ public:
+  explicit CheckpointReader(const std::string& model_dir);
+  ~CheckpointReader();
+  bool Has(const std::string& name) const;
+  const TensorInfo& Info(const std::string& name) const;
+  std::vector<std::string> Names() const;
+  std::vector<float> ReadFloats(const std::string& name) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace temper::engine
