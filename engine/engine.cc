@@ -11,10 +11,14 @@ namespace temper::engine {
 
 std::string FinishReasonName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kError: return "error";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
   }
   return "error";
 }
@@ -64,10 +68,12 @@ struct Engine::State {
     positions.push_back(rows.size());
     ids.push_back(id);
     latent.push_back(rows.Append());
-    attention.push_back({nullptr, rows.size()});  // keys are filled in when no vector moves any more
+    attention.push_back(
+        {nullptr, rows.size()});  // keys are filled in when no vector moves any more
   }
 
-  /// Samples one token for each (sample, logits row) and files it. Rows are independent, so threads share them freely.
+  /// Samples one token for each (sample, logits row) and files it. Rows are independent, so threads
+  /// share them freely.
   void Sample(const std::vector<std::pair<Live*, int>>& targets) {
     const int v = weights->config().vocab_size;
     const int valid = options.valid_ids > 0 ? std::min(options.valid_ids, v) : v;
@@ -197,8 +203,9 @@ void Engine::Add(GroupRequest request) {
   if (request.prompt.empty()) throw UserError(where + "empty; at least one token is needed");
   for (std::int32_t id : request.prompt) {
     if (id < 0 || id >= c.vocab_size) {
-      throw UserError(where + "id " + std::to_string(id) + " is outside the model's vocabulary [0, " +
-                      std::to_string(c.vocab_size) + ")");
+      throw UserError(where + "id " + std::to_string(id) +
+                      " is outside the model's vocabulary [0, " + std::to_string(c.vocab_size) +
+                      ")");
     }
   }
   if (request.max_new_tokens < 1) throw UserError(where + "max_new_tokens must be at least 1");

@@ -13,9 +13,28 @@ namespace {
 // The low-rank norms use their class default, not rms_norm_eps (engine-facts D12).
 constexpr float kLowRankEps = 1e-6f;
 
-enum Buffer { kHidden, kNormed, kQuery, kLowRank, kLatent, kAbsorbed, kLatentOut, kHeads, kBlockOut,
-              kGateUp, kGated, kLogits, kWeight, kGathered, kExpertGateUp, kExpertGated, kExpertOut,
-              kShared, kMtpPair, kBuffers };
+enum Buffer {
+  kHidden,
+  kNormed,
+  kQuery,
+  kLowRank,
+  kLatent,
+  kAbsorbed,
+  kLatentOut,
+  kHeads,
+  kBlockOut,
+  kGateUp,
+  kGated,
+  kLogits,
+  kWeight,
+  kGathered,
+  kExpertGateUp,
+  kExpertGated,
+  kExpertOut,
+  kShared,
+  kMtpPair,
+  kBuffers
+};
 
 }  // namespace
 
@@ -166,8 +185,8 @@ void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts
   kernels::Linear(w.router.view(), normed, h, m, logits, c.experts, pool_);
   float* weight = Scratch(kWeight, pairs);
   expert_ids_.resize(pairs);
-  const kernels::RouterShape shape{c.experts, k, c.groups, c.topk_groups, c.norm_topk_prob,
-                                   c.routed_scaling_factor};
+  const kernels::RouterShape shape{
+      c.experts, k, c.groups, c.topk_groups, c.norm_topk_prob, c.routed_scaling_factor};
   kernels::RouteNoauxTc(logits, c.experts, w.router_bias.data(), shape, m, nullptr,
                         expert_ids_.data(), weight, pool_);
   if (experts) experts(moe_layer, expert_ids_.data());

@@ -10,14 +10,17 @@
 
 namespace temper::engine {
 
-/// Token rows of any sequences in any mixture: a prefill chunk, one token each of many samples, whole packed sequences.
+/// Token rows of any sequences in any mixture: a prefill chunk, one token each of many samples,
+/// whole packed sequences.
 struct ForwardRows {
   int m = 0;
   const std::int32_t* ids = nullptr;        // [m]
   const std::int32_t* positions = nullptr;  // [m]
-  /// [m] where a row's own latent rows go: [layers][L + R]. Must be what attention[r].keys[position] points at.
+  /// [m] where a row's own latent rows go: [layers][L + R]. Must be what
+  /// attention[r].keys[position] points at.
   float* const* latent = nullptr;
-  /// [m] keys: base pointers [layers][L + R] of the sequence by position (layer i at + i * latent_dim); count = position + 1.
+  /// [m] keys: base pointers [layers][L + R] of the sequence by position (layer i at + i *
+  /// latent_dim); count = position + 1.
   const kernels::AttentionRow* attention = nullptr;
 };
 
@@ -35,8 +38,9 @@ class Forward {
   /// logits [m, V] of hidden states after the final norm.
   void Logits(const float* hidden, int m, float* logits);
 
-  /// MTP layer j on rows whose `ids` are the tokens t+1 and `hidden` [m, H] the main model's states h_t after the final norm;
-  /// positions, latent and attention describe the MTP layer's own cache: [1][L + R] a token. out [m, H] is normed for Logits.
+  /// MTP layer j on rows whose `ids` are the tokens t+1 and `hidden` [m, H] the main model's states
+  /// h_t after the final norm; positions, latent and attention describe the MTP layer's own cache:
+  /// [1][L + R] a token. out [m, H] is normed for Logits.
   void Mtp(int j, const ForwardRows& rows, const float* hidden, float* out);
 
  private:

@@ -1,5 +1,6 @@
 #pragma once
-// The latent cache: fixed pages of token rows, reference-counted so that samples of a group share their prompt.
+// The latent cache: fixed pages of token rows, reference-counted so that samples of a group share
+// their prompt.
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -8,7 +9,8 @@
 
 namespace temper::engine {
 
-/// A token row holds the latent rows of all layers: [layers][L + R] floats. A page holds kPageTokens of them.
+/// A token row holds the latent rows of all layers: [layers][L + R] floats. A page holds
+/// kPageTokens of them.
 class LatentCache {
  public:
   static constexpr int kPageTokens = 16;
@@ -47,7 +49,8 @@ class LatentCache {
   std::vector<float*> free_;
 };
 
-/// The rows of one sequence by position. A fork shares the rows so far and continues in pages of its own.
+/// The rows of one sequence by position. A fork shares the rows so far and continues in pages of
+/// its own.
 class LatentRows {
  public:
   explicit LatentRows(LatentCache* cache) : cache_(cache) {}

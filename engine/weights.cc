@@ -21,15 +21,14 @@ void AlignedFloats::Free::operator()(float* p) const { std::free(p); }
 
 namespace {
 
-PackedLinear Allocate(int n, int k) {
-  return {AlignedFloats(kernels::PackedSize(n, k)), n, k};
-}
+PackedLinear Allocate(int n, int k) { return {AlignedFloats(kernels::PackedSize(n, k)), n, k}; }
 
 void Pack(PackedLinear& out, const float* w) {
   kernels::PackLinear(w, out.k, out.n, out.k, out.storage.data());
 }
 
-/// Packs `rows` rows of w into the rows [first, first + rows) of a packed matrix that others share (gate above up).
+/// Packs `rows` rows of w into the rows [first, first + rows) of a packed matrix that others share
+/// (gate above up).
 void PackRows(PackedLinear& out, int first, int rows, const float* w) {
   constexpr int kPanel = kernels::kPanel;
   const std::int64_t k = out.k;
