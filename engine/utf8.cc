@@ -84,7 +84,7 @@ void AppendUtf8(std::uint32_t c, std::string* out) {
     return;
   }
   const int tail = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-  out->push_back(static_cast<char>((0xF00u >> tail & 0xFFu) | c >> (6 * tail)));
+  out->push_back(static_cast<char>((0xFF00u >> (tail + 1) & 0xFFu) | c >> (6 * tail)));
   for (int i = tail - 1; i >= 0; --i) {
     out->push_back(static_cast<char>(0x80u | (c >> (6 * i) & 0x3Fu)));
   }
