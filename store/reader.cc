@@ -57,21 +57,27 @@ Json ValueToJson(sqlite3_stmt* statement, int column) {
   return BlobToJson(bytes, origin != nullptr ? origin : sqlite3_column_name(statement, column));
 }
 
-int Authorize(void*, int action, const char* first, const char*, const char*, const char*) {
+int Authorize(void* denied, int action, const char* first, const char*, const char*, const char*) {
   static const std::set<std::string> kPragmas = {"table_info",  "table_xinfo",    "table_list",
                                                  "index_list",  "index_info",     "integrity_check",
                                                  "quick_check", "application_id", "user_version"};
+  bool allowed = false;
   switch (action) {
     case SQLITE_SELECT:
     case SQLITE_READ:
     case SQLITE_FUNCTION:
     case SQLITE_RECURSIVE:
-      return SQLITE_OK;
+      allowed = true;
+      break;
     case SQLITE_PRAGMA:
-      return first != nullptr && kPragmas.count(first) > 0 ? SQLITE_OK : SQLITE_DENY;
+      allowed = first != nullptr && kPragmas.count(first) > 0;
+      break;
     default:
-      return SQLITE_DENY;
+      break;
   }
+  if (allowed) return SQLITE_OK;
+  *static_cast<bool*>(denied) = true;
+  return SQLITE_DENY;
 }
 
 /// Column names, made different where the statement has one twice.
@@ -96,9 +102,10 @@ using StatementPtr = std::unique_ptr<sqlite3_stmt, Finalize>;
 
 struct Reader::State {
   explicit State(const std::string& path) : db(OpenForReading(path)) {
-    sqlite3_set_authorizer(db->handle(), Authorize, nullptr);
+    sqlite3_set_authorizer(db->handle(), Authorize, &denied);
   }
   StatementPtr Prepare(const std::string& sql);
+  bool denied = false;  // by the authorizer; SQLite's own code for it varies
   std::unique_ptr<Connection> db;
 };
 
@@ -109,13 +116,13 @@ StatementPtr Reader::State::Prepare(const std::string& sql) {
   if (sql.size() > std::numeric_limits<int>::max() / 2 || sql.find('\0') != std::string::npos) {
     throw UserError(where + "the text is too long or has a zero byte");
   }
+  denied = false;
   const int code = sqlite3_prepare_v2(db->handle(), sql.c_str(), -1, &raw, &rest);
   StatementPtr statement(raw);
   if (code != SQLITE_OK) {
-    if ((code & 0xFF) == SQLITE_ERROR) throw UserError(where + sqlite3_errmsg(db->handle()));
-    if ((code & 0xFF) == SQLITE_AUTH || (code & 0xFF) == SQLITE_TOOBIG) {
-      throw UserError(where + sqlite3_errmsg(db->handle()) + "; one reading statement is allowed");
-    }
+    const std::string message = where + sqlite3_errmsg(db->handle());
+    if (denied) throw UserError(message + "; one reading statement is allowed");
+    if ((code & 0xFF) == SQLITE_ERROR || (code & 0xFF) == SQLITE_TOOBIG) throw UserError(message);
     ThrowSqlite(db->handle(), code, db->path());
   }
   if (statement == nullptr) throw UserError(where + "no statement; write a SELECT");
