@@ -1,0 +1,1 @@
+# The two programs; the first links no LibTorch and starts in milliseconds.
