@@ -25,7 +25,8 @@ void AddBlocks(const LinearItem& item, TaskList<LinearBlock>& list) {
   if (item.m == 0 || item.w.n == 0) return;
   const int n = item.w.n, k = item.w.k;
   const int panels = (n + kPanel - 1) / kPanel;
-  const int row_block = k > 1024 ? kRowBlock / 2 : kRowBlock;
+  // Deep layers read a panel from far away: more rows share it.
+  const int row_block = k > 1024 ? 2 * kRowBlock : kRowBlock;
   for (int row = 0; row < item.m; row += row_block) {
     const int rows = std::min(row_block, item.m - row);
     // A row or two wait for the weights, not for the multipliers.
