@@ -1,14 +1,16 @@
 #pragma once
-// CRC-32C (Castagnoli), the checksum of stored rows and of wire frames.
+// CRC-32C (Castagnoli), the checksum of wire messages and stored rows.
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string_view>
 
 namespace temper::configs {
 
-/// Continues `crc` (0 to start) over `size` bytes; Crc32c(Crc32c(0, a), b) is the checksum of a
-/// then b. Polynomial 0x1EDC6F41 reflected, initial and final value 0xFFFFFFFF: "123456789" gives
-/// 0xE3069283. Cost about 1 ns a byte: eight tables, no special instructions. Source RFC 3720
-/// appendix B.4.
-std::uint32_t Crc32c(std::uint32_t crc, const void* data, std::size_t size);
+/// The CRC-32C of `data` appended to what `crc` already covers (0: nothing). Crc32c("123456789") ==
+/// 0xe3069283. Polynomial 0x1edc6f41 reflected, initial value and final xor 0xffffffff (RFC 3720,
+/// B.4).
+std::uint32_t Crc32c(std::span<const std::byte> data, std::uint32_t crc = 0);
+std::uint32_t Crc32c(std::string_view data, std::uint32_t crc = 0);
 
 }  // namespace temper::configs

@@ -1,12 +1,14 @@
 #pragma once
-// Which variant runs: chosen once by cpuid, forced by TEMPER_ISA=scalar|avx2|avx512. Never changes a bit.
+// Which variant runs: chosen once by cpuid, forced by TEMPER_ISA=scalar|avx2|avx512. Never changes
+// a bit.
 #include <string>
 
 namespace temper::kernels {
 
 enum class Isa { kScalar, kAvx2, kAvx512 };
 
-/// The variant in use. Throws std::invalid_argument when TEMPER_ISA names an unknown one or one that this machine lacks.
+/// The variant in use. Throws std::invalid_argument when TEMPER_ISA names an unknown one or one
+/// that this machine lacks.
 Isa ActiveIsa();
 /// What the machine has, best first is the default.
 bool Supports(Isa isa);
@@ -15,7 +17,8 @@ std::string IsaName(Isa isa);
 void ForceIsa(Isa isa);
 /// "AMD EPYC 9B14, AVX2 FMA F16C" for reports.
 std::string CpuDescription();
-/// Throws std::runtime_error when MXCSR of this thread is not the default (flush-to-zero changes bits).
+/// Throws std::runtime_error when MXCSR of this thread is not the default (flush-to-zero changes
+/// bits).
 void CheckFloatingPointMode();
 
 }  // namespace temper::kernels

@@ -1,5 +1,6 @@
 #pragma once
-// From logits to a token: log-softmax over the whole vocabulary, filters, and the counter-based sampler.
+// From logits to a token: log-softmax over the whole vocabulary, filters, and the counter-based
+// sampler.
 #include <array>
 #include <cstdint>
 
@@ -8,44 +9,55 @@
 namespace temper::kernels {
 
 /// Log-sum-exp of each row of logits / temperature (IEEE division), temperature > 0.
-/// Order  chunks of 1024 entries ascending. In a chunk: m = max, s = sum of Exp(x - m) in 16 strided lanes and the fixed
-///        tree; merged as in MlaAttention: M' = max(M, m), S = fma(s, Exp(m - M'), S * Exp(M - M')).
-///        lse = M + Log(S). Any number of threads gives the same bits.
-///   logits [m, v], row stride ld; lse [m]; max [m] or null
-void LogSumExp(const float* logits, std::int64_t ld, int m, int v, float temperature, float* lse, ThreadPool& pool);
+/// Order  chunks of 1024 entries ascending. In a chunk: m = max, s = sum of Exp(x - m) in 16
+/// strided lanes and the fixed
+///        tree; merged as in MlaAttention: M' = max(M, m), S = fma(s, Exp(m - M'), S * Exp(M -
+///        M')). lse = M + Log(S). Any number of threads gives the same bits.
+///   logits [m, v], row stride ld; lse [m]
+void LogSumExp(const float* logits, std::int64_t ld, int m, int v, float temperature, float* lse,
+               ThreadPool& pool);
 
 /// logp[r] = logits[r, target[r]] / temperature - lse[r].
-void TokenLogProbs(const float* logits, std::int64_t ld, int m, int v, float temperature, const std::int32_t* target,
-                   float* logp, ThreadPool& pool);
+void TokenLogProbs(const float* logits, std::int64_t ld, int m, int v, float temperature,
+                   const std::int32_t* target, float* logp, ThreadPool& pool);
 
 /// entropy[r] = -sum p log p of softmax(logits / temperature), the same chunk order; for metrics.
-void Entropy(const float* logits, std::int64_t ld, int m, int v, float temperature, float* entropy, ThreadPool& pool);
+void Entropy(const float* logits, std::int64_t ld, int m, int v, float temperature, float* entropy,
+             ThreadPool& pool);
 
 /// Philox4x32-10 (Salmon et al., SC 2011). Philox({0,0,0,0}, {0,0})[0] == 0x6627e8d5.
-std::array<std::uint32_t, 4> Philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+std::array<std::uint32_t, 4> Philox(std::array<std::uint32_t, 4> counter,
+                                    std::array<std::uint32_t, 2> key);
 
-/// The uniform of one generated token: key = seed (low u32 first), counter = (position, sample, group low, group high),
-/// u = (x0 >> 8) * 2^-24. position = index of the generated token from 0.
-float SampleUniform(std::uint64_t seed, std::uint64_t group, std::uint32_t sample, std::uint32_t position);
+/// The uniform of one generated token: key = seed (low u32 first), counter = (position, sample,
+/// group low, group high), u = (x0 >> 8) * 2^-24. position = index of the generated token from 0.
+float SampleUniform(std::uint64_t seed, std::uint64_t group, std::uint32_t sample,
+                    std::uint32_t position);
 
 struct SampleParams {
   float temperature = 1.0f;  // 0: greedy (first id of the largest logit)
   int top_k = 0;             // 0: off
-  float top_p = 1.0f;        // 1: off; smallest set with mass >= top_p
+  float top_p = 1.0f;        // 1: off; smallest set with mass >= top_p of what top_k left
   float min_p = 0.0f;        // 0: off; relative to the largest
 };
 
 struct SampledToken {
   std::int32_t id = 0;
-  float logp = 0;            // log-softmax(logits / temperature) over all v entries; at temperature 0: of temperature 1
+  float logp = 0;  // log-softmax(logits / temperature) over all v entries; at temperature 0: of
+                   // temperature 1
   float logp_processed = 0;  // after the filters: log(p / kept mass)
   float log_kept_mass = 0;
 };
 
-/// Picks one token of a row. Entries at or past `valid` (ids past the tokenizer) can't be picked; their mass counts as not
-/// kept. Order: temperature, top_k, top_p, min_p; ties to the lower id; token = first id in ascending order inside the kept
-/// set whose running FP32 sum of p exceeds u * kept mass (kept mass = last value of the same running sum).
+/// Picks one token of a row. Entries at or past `valid` (ids past the tokenizer) can't be picked;
+/// their mass counts as not kept. Order: temperature, top_k, top_p, min_p; ties to the lower id;
+/// token = first id in ascending order inside the kept set whose running FP32 sum of p exceeds u *
+/// kept mass (kept mass = last value of the same running sum). top_p adds p from the largest down
+/// until the sum reaches top_p * (running sum of the set that top_k left). Temperature 0 takes the
+/// largest; every number is then that of temperature 1. If all kept p are 0: the largest too.
+/// Throws std::logic_error on parameters out of range and unless 1 <= valid <= v.
 /// logits finite; p_i = Exp(x_i - lse) with the row's LogSumExp.
-SampledToken SampleToken(const float* logits, int v, int valid, const SampleParams& params, float u);
+SampledToken SampleToken(const float* logits, int v, int valid, const SampleParams& params,
+                         float u);
 
 }  // namespace temper::kernels

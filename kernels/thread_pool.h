@@ -7,8 +7,8 @@ namespace temper::kernels {
 
 class ThreadPool {
  public:
-  /// threads >= 1; 1 runs everything on the calling thread. Workers check the default MXCSR, spin for a few
-  /// microseconds after work and then sleep. No OpenMP.
+  /// threads >= 1; 1 runs everything on the calling thread. Workers check the default MXCSR, spin
+  /// for a few microseconds after work and then sleep. No OpenMP.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -16,9 +16,10 @@ class ThreadPool {
 
   int threads() const;
 
-  /// Runs part(i) for every i in [0, parts) and returns when all are done. Parts must be independent. The calling
-  /// thread takes part; parts are claimed in ascending order (results may not depend on who claims one).
-  /// Not reentrant. An exception of a part is rethrown here after all have ended.
+  /// Runs part(i) for every i in [0, parts) and returns when all are done. Parts must be
+  /// independent. The calling thread takes part; parts are claimed in ascending order (results may
+  /// not depend on who claims one). Not reentrant. An exception of a part is rethrown here after
+  /// all have ended.
   void Run(int parts, const std::function<void(int)>& part);
 
  private:

@@ -1,0 +1,229 @@
+#include "engine/forward.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/ops.h"
+#include "kernels/router.h"
+
+namespace temper::engine {
+
+namespace {
+
+// The low-rank norms use their class default, not rms_norm_eps (engine-facts D12).
+constexpr float kLowRankEps = 1e-6f;
+
+enum Buffer {
+  kHidden,
+  kNormed,
+  kQuery,
+  kLowRank,
+  kLatent,
+  kAbsorbed,
+  kLatentOut,
+  kHeads,
+  kBlockOut,
+  kGateUp,
+  kGated,
+  kLogits,
+  kWeight,
+  kGathered,
+  kExpertGateUp,
+  kExpertGated,
+  kExpertOut,
+  kShared,
+  kMtpPair,
+  kBuffers
+};
+
+}  // namespace
+
+Forward::Forward(const Weights& weights, kernels::ThreadPool& pool)
+    : weights_(weights), pool_(pool), scratch_(kBuffers) {}
+
+float* Forward::Scratch(int which, std::size_t floats) {
+  if (scratch_[which].size() < floats) {
+    scratch_[which] = AlignedFloats();  // free before growing
+    scratch_[which] = AlignedFloats(floats + floats / 2);
+  }
+  return scratch_[which].data();
+}
+
+const float* Forward::Table(int position) {
+  if (position >= rope_positions_) {
+    const ModelConfig& c = weights_.config();
+    rope_positions_ = std::max(256, (position + 1) * 2);
+    rope_table_.resize(std::size_t(rope_positions_) * c.qk_rope_dim);
+    kernels::RopeTable(c.rope_frequencies().data(), c.qk_rope_dim, rope_positions_,
+                       c.rope_amplitude(), rope_table_.data());
+  }
+  return rope_table_.data();
+}
+
+void Forward::Embed(const std::int32_t* ids, int m, float* out) const {
+  const std::size_t h = weights_.config().hidden_size;
+  for (int r = 0; r < m; ++r) {
+    std::memcpy(out + r * h, weights_.embedding().data() + ids[r] * h, h * sizeof(float));
+  }
+}
+
+void Forward::Hidden(const ForwardRows& rows, float* hidden, const Experts& experts) {
+  const ModelConfig& c = weights_.config();
+  float* x = Scratch(kHidden, std::size_t(rows.m) * c.hidden_size);
+  Embed(rows.ids, rows.m, x);
+  for (int i = 0; i < c.num_layers; ++i) Layer(i, i, rows, x, experts);
+  kernels::RmsNorm(x, c.hidden_size, weights_.norm().data(), c.rms_norm_eps, rows.m, c.hidden_size,
+                   hidden, c.hidden_size, pool_);
+}
+
+void Forward::Logits(const float* hidden, int m, float* logits) {
+  const kernels::LinearWeight head = weights_.head().view();
+  kernels::Linear(head, hidden, head.k, m, logits, head.n, pool_);
+}
+
+void Forward::Mtp(int j, const ForwardRows& rows, const float* hidden, float* out) {
+  const ModelConfig& c = weights_.config();
+  const int h = c.hidden_size;
+  const LayerWeights& w = weights_.layer(c.num_layers + j);
+  float* pair = Scratch(kMtpPair, std::size_t(rows.m) * 2 * h);
+  float* x = Scratch(kHidden, std::size_t(rows.m) * h);
+  Embed(rows.ids, rows.m, x);
+  kernels::RmsNorm(x, h, w.enorm.data(), c.rms_norm_eps, rows.m, h, pair, 2 * h, pool_);
+  kernels::RmsNorm(hidden, h, w.hnorm.data(), c.rms_norm_eps, rows.m, h, pair + h, 2 * h, pool_);
+  kernels::Linear(w.eh.view(), pair, 2 * h, rows.m, x, h, pool_);
+  Layer(c.num_layers + j, 0, rows, x, nullptr);
+  kernels::RmsNorm(x, h, w.head_norm.data(), c.rms_norm_eps, rows.m, h, out, h, pool_);
+}
+
+void Forward::Layer(int index, int cache_layer, const ForwardRows& rows, float* x,
+                    const Experts& experts) {
+  const ModelConfig& c = weights_.config();
+  const LayerWeights& w = weights_.layer(index);
+  Attention(w, cache_layer, rows, x);
+  if (w.moe) {
+    Moe(w, rows.m, x, experts, index - c.first_dense);
+    return;
+  }
+  const int h = c.hidden_size;
+  float* normed = Scratch(kNormed, std::size_t(rows.m) * h);
+  float* out = Scratch(kBlockOut, std::size_t(rows.m) * h);
+  kernels::RmsNorm(x, h, w.post_norm.data(), c.rms_norm_eps, rows.m, h, normed, h, pool_);
+  Mlp(w.mlp, normed, rows.m, out);
+  kernels::Add(x, out, std::int64_t(rows.m) * h, x, pool_);
+}
+
+void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRows& rows, float* x) {
+  const ModelConfig& c = weights_.config();
+  const int m = rows.m, h = c.hidden_size, heads = c.heads;
+  const int qk = c.qk_dim(), nope = c.qk_nope_dim, rope = c.qk_rope_dim;
+  const int latent = c.kv_lora_rank, row = c.latent_dim();
+  const float* table = Table(*std::max_element(rows.positions, rows.positions + m));
+
+  float* normed = Scratch(kNormed, std::size_t(m) * h);
+  kernels::RmsNorm(x, h, w.input_norm.data(), c.rms_norm_eps, m, h, normed, h, pool_);
+  float* q = Scratch(kQuery, std::size_t(m) * heads * qk);
+  if (c.q_lora_rank == 0) {
+    kernels::Linear(w.q.view(), normed, h, m, q, heads * qk, pool_);
+  } else {
+    const int rank = c.q_lora_rank;
+    float* low = Scratch(kLowRank, std::size_t(m) * rank);
+    kernels::Linear(w.q_a.view(), normed, h, m, low, rank, pool_);
+    kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
+    kernels::Linear(w.q_b.view(), low, rank, m, q, heads * qk, pool_);
+  }
+  float* kv = Scratch(kLatent, std::size_t(m) * row);
+  kernels::Linear(w.kv_a.view(), normed, h, m, kv, row, pool_);
+  kernels::RmsNorm(kv, row, w.kv_a_norm.data(), kLowRankEps, m, latent, kv, row, pool_);
+  kernels::Rope(kv + latent, row, 1, 0, rope, rows.positions, m, table, pool_);
+  const std::int64_t offset = std::int64_t(cache_layer) * row;
+  for (int r = 0; r < m; ++r) {
+    std::memcpy(rows.latent[r] + offset, kv + std::int64_t(r) * row, row * sizeof(float));
+  }
+
+  kernels::Rope(q + nope, heads * qk, heads, qk, rope, rows.positions, m, table, pool_);
+  float* absorbed = Scratch(kAbsorbed, std::size_t(m) * heads * row);
+  items_.clear();
+  for (int n = 0; n < heads; ++n) {
+    items_.push_back({w.w_uk[n].view(), q + n * qk, std::int64_t(heads) * qk, m, absorbed + n * row,
+                      std::int64_t(heads) * row});
+  }
+  kernels::LinearMany(items_.data(), heads, pool_);
+  for (std::int64_t i = 0; i < std::int64_t(m) * heads; ++i) {
+    std::memcpy(absorbed + i * row + latent, q + i * qk + nope, rope * sizeof(float));
+  }
+  float* latent_out = Scratch(kLatentOut, std::size_t(m) * heads * latent);
+  kernels::MlaAttention(absorbed, rows.attention, m, heads, latent, rope,
+                        float(c.attention_scale()), offset, latent_out, pool_);
+  float* values = Scratch(kHeads, std::size_t(m) * heads * c.v_dim);
+  items_.clear();
+  for (int n = 0; n < heads; ++n) {
+    items_.push_back({w.w_uv[n].view(), latent_out + n * latent, std::int64_t(heads) * latent, m,
+                      values + n * c.v_dim, std::int64_t(heads) * c.v_dim});
+  }
+  kernels::LinearMany(items_.data(), heads, pool_);
+  float* out = Scratch(kBlockOut, std::size_t(m) * h);
+  kernels::Linear(w.o.view(), values, heads * c.v_dim, m, out, h, pool_);
+  kernels::Add(x, out, std::int64_t(m) * h, x, pool_);
+}
+
+void Forward::Mlp(const MlpWeights& w, const float* in, int m, float* out) {
+  const int width = w.down.k;
+  float* gate_up = Scratch(kGateUp, std::size_t(m) * 2 * width);
+  float* gated = Scratch(kGated, std::size_t(m) * width);
+  kernels::Linear(w.gate_up.view(), in, w.gate_up.k, m, gate_up, 2 * width, pool_);
+  kernels::SwiGlu(gate_up, 2 * width, m, width, gated, width, pool_);
+  kernels::Linear(w.down.view(), gated, width, m, out, w.down.n, pool_);
+}
+
+void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer) {
+  const ModelConfig& c = weights_.config();
+  const int h = c.hidden_size, k = c.top_k, width = c.moe_intermediate_size;
+  const std::int64_t pairs = std::int64_t(m) * k;
+  float* normed = Scratch(kNormed, std::size_t(m) * h);
+  kernels::RmsNorm(x, h, w.post_norm.data(), c.rms_norm_eps, m, h, normed, h, pool_);
+  float* logits = Scratch(kLogits, std::size_t(m) * c.experts);
+  kernels::Linear(w.router.view(), normed, h, m, logits, c.experts, pool_);
+  float* weight = Scratch(kWeight, pairs);
+  expert_ids_.resize(pairs);
+  const kernels::RouterShape shape{
+      c.experts, k, c.groups, c.topk_groups, c.norm_topk_prob, c.routed_scaling_factor};
+  kernels::RouteNoauxTc(logits, c.experts, w.router_bias.data(), shape, m, nullptr,
+                        expert_ids_.data(), weight, pool_);
+  if (experts) experts(moe_layer, expert_ids_.data());
+
+  // Rows sorted by expert, stable by token: every expert sees one contiguous block.
+  counts_.assign(c.experts + 1, 0);
+  for (std::int64_t i = 0; i < pairs; ++i) ++counts_[expert_ids_[i] + 1];
+  for (int e = 0; e < c.experts; ++e) counts_[e + 1] += counts_[e];
+  order_.assign(counts_.begin(), counts_.end() - 1);
+  slots_.resize(pairs);
+  float* gathered = Scratch(kGathered, std::size_t(pairs) * h);
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    slots_[i] = order_[expert_ids_[i]]++;
+    std::memcpy(gathered + std::int64_t(slots_[i]) * h, normed + i / k * h, h * sizeof(float));
+  }
+  float* gate_up = Scratch(kExpertGateUp, std::size_t(pairs) * 2 * width);
+  float* gated = Scratch(kExpertGated, std::size_t(pairs) * width);
+  float* out = Scratch(kExpertOut, std::size_t(pairs) * h);
+  const auto run = [&](auto member, const float* in, int in_width, float* to, int to_width) {
+    items_.clear();
+    for (int e = 0; e < c.experts; ++e) {
+      const std::int64_t first = counts_[e];
+      items_.push_back({(w.experts[e].*member).view(), in + first * in_width, in_width,
+                        int(counts_[e + 1] - first), to + first * to_width, to_width});
+    }
+    kernels::LinearMany(items_.data(), c.experts, pool_);
+  };
+  run(&MlpWeights::gate_up, gathered, h, gate_up, 2 * width);
+  kernels::SwiGlu(gate_up, 2 * width, int(pairs), width, gated, width, pool_);
+  run(&MlpWeights::down, gated, width, out, h);
+
+  float* shared = nullptr;
+  if (c.shared_experts > 0) {
+    shared = Scratch(kShared, std::size_t(m) * h);
+    Mlp(w.shared, normed, m, shared);
+  }
+  kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, x, h, m, h, x, h, pool_);
+}
+
+}  // namespace temper::engine

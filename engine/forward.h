@@ -1,0 +1,66 @@
+#pragma once
+// The model's forward pass over packed weights: what actor, learner and probes all run.
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "engine/weights.h"
+#include "kernels/attention.h"
+#include "kernels/thread_pool.h"
+
+namespace temper::engine {
+
+/// Token rows of any sequences in any mixture: a prefill chunk, one token each of many samples,
+/// whole packed sequences.
+struct ForwardRows {
+  int m = 0;
+  const std::int32_t* ids = nullptr;        // [m]
+  const std::int32_t* positions = nullptr;  // [m]
+  /// [m] where a row's own latent rows go: [layers][L + R]. Must be what
+  /// attention[r].keys[position] points at.
+  float* const* latent = nullptr;
+  /// [m] keys: base pointers [layers][L + R] of the sequence by position (layer i at + i *
+  /// latent_dim); count = position + 1.
+  const kernels::AttentionRow* attention = nullptr;
+};
+
+class Forward {
+ public:
+  /// Both must outlive this object. Not thread-safe: one caller, `pool` inside.
+  Forward(const Weights& weights, kernels::ThreadPool& pool);
+
+  /// Receives the chosen experts of a MoE layer (index among MoE layers): ids [m, top_k] ascending.
+  using Experts = std::function<void(int moe_layer, const std::int32_t* ids)>;
+
+  /// hidden [m, H]: states after the final norm.
+  void Hidden(const ForwardRows& rows, float* hidden, const Experts& experts = nullptr);
+
+  /// logits [m, V] of hidden states after the final norm.
+  void Logits(const float* hidden, int m, float* logits);
+
+  /// MTP layer j on rows whose `ids` are the tokens t+1 and `hidden` [m, H] the main model's states
+  /// h_t after the final norm; positions, latent and attention describe the MTP layer's own cache:
+  /// [1][L + R] a token. out [m, H] is normed for Logits.
+  void Mtp(int j, const ForwardRows& rows, const float* hidden, float* out);
+
+ private:
+  void Layer(int index, int cache_layer, const ForwardRows& rows, float* x, const Experts& experts);
+  void Attention(const LayerWeights& w, int cache_layer, const ForwardRows& rows, float* x);
+  void Mlp(const MlpWeights& w, const float* in, int m, float* out);
+  void Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer);
+  void Embed(const std::int32_t* ids, int m, float* out) const;
+  /// Rotary table long enough for `position`.
+  const float* Table(int position);
+  /// A scratch buffer by number, grown on demand.
+  float* Scratch(int which, std::size_t floats);
+
+  const Weights& weights_;
+  kernels::ThreadPool& pool_;
+  std::vector<float> rope_table_;
+  int rope_positions_ = 0;
+  std::vector<AlignedFloats> scratch_;
+  std::vector<std::int32_t> expert_ids_, slots_, order_, counts_;
+  std::vector<kernels::LinearItem> items_;
+};
+
+}  // namespace temper::engine

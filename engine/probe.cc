@@ -1,0 +1,251 @@
+#include "engine/probe.h"
+
+#include <algorithm>
+
+#include "configs/error.h"
+#include "configs/json.h"
+#include "engine/forward.h"
+#include "engine/latent_cache.h"
+#include "engine/safetensors.h"
+#include "kernels/sampling.h"
+
+namespace temper::engine {
+
+Sequences ReadSequences(const std::string& path, int vocab) {
+  const Json json = configs::ReadJsonFile(path);
+  const std::string rule = "; the file must be a list of lists of token ids";
+  if (!json.is_array()) throw UserError(path + ": not a list" + rule);
+  Sequences sequences;
+  for (const Json& row : json) {
+    const std::string where = path + ": sequence " + std::to_string(sequences.size());
+    if (!row.is_array() || row.empty()) {
+      throw UserError(where + ": " + (row.is_array() ? "empty" : "not a list") + rule);
+    }
+    std::vector<std::int32_t> ids;
+    for (const Json& id : row) {
+      ids.push_back(std::int32_t(
+          configs::GetInt(id, where + ", id " + std::to_string(ids.size()), 0, vocab - 1)));
+    }
+    sequences.push_back(std::move(ids));
+  }
+  return sequences;
+}
+
+std::vector<int> PromptLengths(const std::vector<int>& given, const Sequences& sequences) {
+  std::vector<int> lengths(sequences.size(), 1);
+  if (given.size() == 1) std::fill(lengths.begin(), lengths.end(), given[0]);
+  if (given.size() > 1) {
+    if (given.size() != sequences.size()) {
+      throw UserError("--prompt-lens: " + std::to_string(given.size()) + " lengths for " +
+                      std::to_string(sequences.size()) +
+                      " sequences; give one each, or one for all");
+    }
+    lengths = given;
+  }
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (lengths[i] < 1 || lengths[i] > int(sequences[i].size())) {
+      throw UserError("--prompt-lens: " + std::to_string(lengths[i]) + " for sequence " +
+                      std::to_string(i) + " of " + std::to_string(sequences[i].size()) +
+                      " tokens; must be in [1, its length]");
+    }
+  }
+  return lengths;
+}
+
+namespace {
+
+struct Loaded {
+  ModelConfig config;
+  Weights weights;
+  Sequences sequences;
+  kernels::ThreadPool pool;
+  int moe_layers;
+
+  explicit Loaded(const ProbeOptions& o)
+      : config(ReadModelConfig(o.model)),
+        weights(Weights::Load(o.model, config)),
+        sequences(ReadSequences(o.ids, config.vocab_size)),
+        pool(o.threads),
+        moe_layers(std::max(0, config.num_layers - config.first_dense)) {
+    if (o.chunk < 1 || o.batch < 1) throw UserError("--chunk and --batch must be at least 1");
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      if (int(sequences[i].size()) > config.max_positions) {
+        throw UserError(o.ids + ": sequence " + std::to_string(i) + " has " +
+                        std::to_string(sequences[i].size()) + " tokens; the model has " +
+                        std::to_string(config.max_positions) + " positions");
+      }
+    }
+  }
+};
+
+void CheckDtypes(const ProbeOptions& o) {
+  for (const auto& [key, value] :
+       {std::pair{"--dtype", o.dtype}, {"--cache-dtype", o.cache_dtype}}) {
+    if (value != "fp32") {
+      throw UserError(std::string(key) + ": " + value +
+                      " is not supported by this build; use fp32");
+    }
+  }
+}
+
+/// Some rows of a sequence with their places in a cache.
+struct RowBatch {
+  std::vector<std::int32_t> ids, positions;
+  std::vector<float*> latent;
+  std::vector<kernels::AttentionRow> attention;
+  std::vector<LatentRows*> owner;
+
+  void Add(LatentRows& rows, std::int32_t id) {
+    positions.push_back(rows.size());
+    ids.push_back(id);
+    latent.push_back(rows.Append());
+    attention.push_back({nullptr, rows.size()});
+    owner.push_back(&rows);
+  }
+  ForwardRows View() {
+    for (std::size_t i = 0; i < ids.size(); ++i) attention[i].keys = owner[i]->keys();
+    return {int(ids.size()), ids.data(), positions.data(), latent.data(), attention.data()};
+  }
+};
+
+/// Copies the expert ids of rows into experts[sequence][layer][position].
+void FileExperts(std::vector<std::int32_t>& out, int layer, int length, int top_k, int position,
+                 const std::int32_t* ids) {
+  std::copy_n(ids, top_k, out.begin() + (std::int64_t(layer) * length + position) * top_k);
+}
+
+}  // namespace
+
+void ProbeLogits(const ProbeOptions& o) {
+  CheckDtypes(o);
+  Loaded l(o);
+  const ModelConfig& c = l.config;
+  const std::int64_t v = c.vocab_size, h = c.hidden_size;
+  std::vector<SafetensorsWriter::Entry> entries;
+  for (std::size_t i = 0; i < l.sequences.size(); ++i) {
+    const std::int64_t t = std::int64_t(l.sequences[i].size());
+    const std::string n = std::to_string(i);
+    entries.push_back({"logits." + n, Dtype::kF32, {t, v}});
+    entries.push_back({"experts." + n, Dtype::kI32, {l.moe_layers, t, c.top_k}});
+    if (c.mtp_layers > 0) entries.push_back({"mtp_logits." + n, Dtype::kF32, {t - 1, v}});
+  }
+  SafetensorsWriter writer(o.out, entries);
+  Forward forward(l.weights, l.pool);
+  for (const std::vector<std::int32_t>& ids : l.sequences) {
+    const int t = int(ids.size());
+    LatentCache cache(std::int64_t(c.num_layers) * c.latent_dim());
+    LatentRows rows(&cache);
+    std::vector<float> hidden(std::size_t(t) * h), logits(std::size_t(t) * v);
+    std::vector<std::int32_t> experts(std::size_t(l.moe_layers) * t * c.top_k);
+    for (int first = 0; first < t; first += o.chunk) {
+      const int m = std::min(o.chunk, t - first);
+      RowBatch batch;
+      for (int i = 0; i < m; ++i) batch.Add(rows, ids[first + i]);
+      forward.Hidden(batch.View(), hidden.data() + first * h,
+                     [&](int layer, const std::int32_t* chosen) {
+                       for (int i = 0; i < m; ++i) {
+                         FileExperts(experts, layer, t, c.top_k, first + i, chosen + i * c.top_k);
+                       }
+                     });
+      forward.Logits(hidden.data() + first * h, m, logits.data() + first * v);
+    }
+    writer.WriteFloats(logits);
+    writer.WriteInts(experts);
+    if (c.mtp_layers == 0) continue;
+    std::vector<float> mtp(std::size_t(t - 1) * v);
+    LatentCache mtp_cache(c.latent_dim());
+    LatentRows mtp_rows(&mtp_cache);
+    for (int first = 0; first < t - 1; first += o.chunk) {
+      const int m = std::min(o.chunk, t - 1 - first);
+      RowBatch batch;
+      for (int i = 0; i < m; ++i) batch.Add(mtp_rows, ids[first + i + 1]);
+      std::vector<float> out(std::size_t(m) * h);
+      forward.Mtp(0, batch.View(), hidden.data() + first * h, out.data());
+      forward.Logits(out.data(), m, mtp.data() + first * v);
+    }
+    writer.WriteFloats(mtp);
+  }
+  writer.Close();
+}
+
+void WriteLogprobs(const std::string& path, const Sequences& sequences, int moe_layers, int top_k,
+                   const LogprobsResult& result) {
+  std::vector<SafetensorsWriter::Entry> entries;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const std::int64_t t = std::int64_t(sequences[i].size());
+    entries.push_back({"logp." + std::to_string(i), Dtype::kF32, {t - 1}});
+    entries.push_back({"experts." + std::to_string(i), Dtype::kI32, {moe_layers, t, top_k}});
+  }
+  SafetensorsWriter writer(path, entries);
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    writer.WriteFloats(result.logp[i]);
+    writer.WriteInts(result.experts[i]);
+  }
+  writer.Close();
+}
+
+void ProbeLogprobs(const ProbeOptions& o) {
+  CheckDtypes(o);
+  Loaded l(o);
+  const ModelConfig& c = l.config;
+  const std::vector<int> prompt = PromptLengths(o.prompt_lens, l.sequences);
+  const std::size_t count = l.sequences.size(), h = c.hidden_size, v = c.vocab_size;
+  LogprobsResult result;
+  result.logp.resize(count);
+  for (const auto& ids : l.sequences) {
+    result.experts.emplace_back(std::size_t(l.moe_layers) * ids.size() * c.top_k);
+  }
+  Forward forward(l.weights, l.pool);
+  LatentCache cache(std::int64_t(c.num_layers) * c.latent_dim());
+  std::vector<float> hidden, logits, logp;
+
+  for (std::size_t first = 0; first < count; first += o.batch) {
+    const std::size_t last = std::min(count, first + o.batch);
+    std::vector<LatentRows> rows(last - first, LatentRows(&cache));
+    // A sequence's next tokens: a chunk of the prompt, or one token; all sequences in one forward
+    // until none is left.
+    while (true) {
+      RowBatch batch;
+      std::vector<std::size_t> owner;
+      int budget = o.chunk;
+      for (std::size_t s = first; s < last; ++s) {
+        LatentRows& r = rows[s - first];
+        const auto& ids = l.sequences[s];
+        if (r.size() >= int(ids.size())) continue;
+        int take = r.size() < prompt[s] ? std::min(prompt[s] - r.size(), budget) : 1;
+        if (r.size() < prompt[s]) budget -= take;
+        for (; take > 0; --take) {
+          batch.Add(r, ids[r.size()]);
+          owner.push_back(s);
+        }
+      }
+      const int m = int(owner.size());
+      if (m == 0) break;
+      hidden.resize(m * h);
+      logits.resize(m * v);
+      logp.resize(m);
+      std::vector<std::int32_t> target(m);
+      forward.Hidden(batch.View(), hidden.data(), [&](int layer, const std::int32_t* chosen) {
+        for (int i = 0; i < m; ++i) {
+          FileExperts(result.experts[owner[i]], layer, int(l.sequences[owner[i]].size()), c.top_k,
+                      batch.positions[i], chosen + std::int64_t(i) * c.top_k);
+        }
+      });
+      forward.Logits(hidden.data(), m, logits.data());
+      for (int i = 0; i < m; ++i) {
+        const auto& ids = l.sequences[owner[i]];
+        const std::size_t next = batch.positions[i] + 1;
+        target[i] = next < ids.size() ? ids[next] : 0;
+      }
+      kernels::TokenLogProbs(logits.data(), v, m, int(v), 1.0f, target.data(), logp.data(), l.pool);
+      for (int i = 0; i < m; ++i) {
+        if (std::size_t(batch.positions[i]) + 1 < l.sequences[owner[i]].size()) {
+          result.logp[owner[i]].push_back(logp[i]);
+        }
+      }
+    }
+  }
+  WriteLogprobs(o.out, l.sequences, l.moe_layers, c.top_k, result);
+}
+
+}  // namespace temper::engine
