@@ -7,6 +7,7 @@ function(temper_flags target)
   target_compile_options(${target} PRIVATE ${TEMPER_WARNINGS} ${TEMPER_NUMERICS}
     "-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=")
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(${target} PRIVATE TEMPER_VERSION="${PROJECT_VERSION}")
   if(TEMPER_SANITIZE)
     target_compile_options(${target} PUBLIC -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer -g)
     target_link_options(${target} PUBLIC -fsanitize=${TEMPER_SANITIZE})

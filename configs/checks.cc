@@ -75,8 +75,8 @@ void CheckGrpo(const Grpo& grpo, const std::string& where) {
   }
   const double ceiling = 1 + grpo.epsilon_high.value_or(grpo.epsilon);
   if (grpo.delta && grpo.loss_type != "cispo" && *grpo.delta <= ceiling) {
-    Refuse(where, "grpo.delta: " + Shown(*grpo.delta) +
-                      " must be > 1 + epsilon_high = " + Shown(ceiling) + ", the ratio's ceiling");
+    Refuse(where, "grpo.delta: " + Brief(*grpo.delta) +
+                      " must be > 1 + epsilon_high = " + Brief(ceiling) + ", the ratio's ceiling");
   }
   const RolloutCorrection& correction = grpo.rollout_correction;
   if (correction.mode != "none" && !correction.clip_max && !correction.clip_min) {
@@ -84,8 +84,8 @@ void CheckGrpo(const Grpo& grpo, const std::string& where) {
                       "\" needs rollout_correction.clip_max or clip_min");
   }
   if (correction.clip_max && correction.clip_min && *correction.clip_min > *correction.clip_max) {
-    Refuse(where, "grpo.rollout_correction.clip_min: " + Shown(*correction.clip_min) +
-                      " must be <= clip_max = " + Shown(*correction.clip_max));
+    Refuse(where, "grpo.rollout_correction.clip_min: " + Brief(*correction.clip_min) +
+                      " must be <= clip_max = " + Brief(*correction.clip_max));
   }
 }
 

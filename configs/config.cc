@@ -83,7 +83,7 @@ void ResolveFlatNames(Json* tree, const std::string& where) {
     wanted = grpo[switch_key];
     grpo.erase(switch_key);
     if (!wanted.is_boolean() && !wanted.is_null()) {
-      throw UserError(where + ": grpo." + switch_key + ": " + Shown(wanted) +
+      throw UserError(where + ": grpo." + switch_key + ": " + Brief(wanted) +
                       " must be true or false");
     }
   }
@@ -130,7 +130,7 @@ class TreeReader {
         if (!wrong.empty()) Fail(key, wrong);
       } else if (sections_.count(key) != 0) {
         if (value.is_null()) continue;
-        if (!value.is_object()) Fail(key, Shown(value) + " must be an object of settings");
+        if (!value.is_object()) Fail(key, Brief(value) + " must be an object of settings");
         Read(value, key);
       } else {
         Fail(key, "unknown setting" + Suggestion(key));
@@ -194,7 +194,7 @@ void ResolvePaths(const fs::path& folder, Config* config) {
 
 Config ReadTree(Json tree, const std::string& path, const std::vector<std::string>& sets, Job job) {
   if (!tree.is_object()) {
-    throw UserError(path + ": " + Shown(tree) + " must be an object of settings");
+    throw UserError(path + ": " + Brief(tree) + " must be an object of settings");
   }
   Sets by_set;
   for (const std::string& set : sets) ApplySet(set, &tree, &by_set);
@@ -290,7 +290,7 @@ std::vector<std::string> Differences(const Json& before, const Json& after,
     const bool ignored = std::any_of(ignore.begin(), ignore.end(), [&](const std::string& other) {
       return key == other || key.rfind(other + ".", 0) == 0;
     });
-    if (a != b && !ignored) differences.push_back(key + ": " + Shown(a) + " -> " + Shown(b));
+    if (a != b && !ignored) differences.push_back(key + ": " + Brief(a) + " -> " + Brief(b));
   }
   return differences;
 }
@@ -299,7 +299,7 @@ std::string HelpKeys() {
   static const Config defaults;
   std::ostringstream out;
   for (const Field& field : Fields()) {
-    out << field.key << " = " << Shown(field.get(defaults)) << "\n    " << field.type
+    out << field.key << " = " << Brief(field.get(defaults)) << "\n    " << field.type
         << (field.range.empty() ? "" : ", " + field.range) << ": " << field.meaning << "\n";
   }
   return out.str();

@@ -39,7 +39,7 @@ const Config& Defaults() {
 }
 
 std::string Must(const Json& value, const std::string& rule) {
-  return Shown(value) + " must be " + rule;
+  return Brief(value) + " must be " + rule;
 }
 
 std::string Join(const std::vector<std::string>& parts) {
@@ -426,14 +426,6 @@ const std::vector<Field>& Fields() {
     return t;
   }();
   return table;
-}
-
-std::string Shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() <= 60) return text;
-  text.resize(57);
-  while (!text.empty() && (static_cast<unsigned char>(text.back()) & 0xC0) == 0x80) text.pop_back();
-  return text + "...";
 }
 
 }  // namespace temper::configs

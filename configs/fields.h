@@ -21,9 +21,6 @@ struct Field {
 /// In the order of the structs.
 const std::vector<Field>& Fields();
 
-/// A JSON value as errors show it: at most 60 characters.
-std::string Shown(const Json& value);
-
 /// "; did you mean \"grpo.epsilon\"?" for the key nearest to `key`, "" when none is near.
 std::string Suggestion(const std::string& key);
 

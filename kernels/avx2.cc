@@ -15,14 +15,13 @@ void VectorLinear(const LinearBlock& b) {
                                           LinearTile<6, 1>};
   static constexpr TileFunction kTwo[] = {nullptr, nullptr, LinearTile<2, 2>};
   static constexpr TileFunction kFour[] = {nullptr, LinearTile<1, 4>};
-  int panel = b.panel;
   // Few rows leave registers free for more panels: more weights in flight from memory.
-  if (b.m == 1) {
-    for (; panel + 4 <= b.panel_end; panel += 4) LinearPanels<4>(b, kFour, 1, panel);
-  } else if (b.m == 2) {
-    for (; panel + 2 <= b.panel_end; panel += 2) LinearPanels<2>(b, kTwo, 2, panel);
-  }
-  for (; panel < b.panel_end; ++panel) LinearPanels<1>(b, kOne, kMaxTileRows, panel);
+  LinearOrder(b, [&b](int panel, int k0) {
+    const int left = b.panel_end - panel;
+    if (b.m == 1 && left >= 4) return LinearPanels<4>(b, kFour, 1, panel, k0), 4;
+    if (b.m == 2 && left >= 2) return LinearPanels<2>(b, kTwo, 2, panel, k0), 2;
+    return LinearPanels<1>(b, kOne, kMaxTileRows, panel, k0), 1;
+  });
 }
 
 }  // namespace

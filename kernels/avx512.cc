@@ -21,13 +21,13 @@ void VectorLinear(const LinearBlock& b) {
       LinearTile<10, 2>, LinearTile<11, 2>, LinearTile<12, 2>};
   static constexpr TileFunction kFour[] = {nullptr, LinearTile<1, 4>, LinearTile<2, 4>,
                                            LinearTile<3, 4>, LinearTile<4, 4>};
-  int panel = b.panel;
   // Few rows leave registers free for more panels: more weights in flight from memory.
-  if (b.m <= 4) {
-    for (; panel + 4 <= b.panel_end; panel += 4) LinearPanels<4>(b, kFour, 4, panel);
-  }
-  for (; panel + 2 <= b.panel_end; panel += 2) LinearPanels<2>(b, kTwo, kMaxTileRows, panel);
-  for (; panel < b.panel_end; ++panel) LinearPanels<1>(b, kOne, kMaxTileRows, panel);
+  LinearOrder(b, [&b](int panel, int k0) {
+    const int left = b.panel_end - panel;
+    if (b.m <= 4 && left >= 4) return LinearPanels<4>(b, kFour, 4, panel, k0), 4;
+    if (left >= 2) return LinearPanels<2>(b, kTwo, kMaxTileRows, panel, k0), 2;
+    return LinearPanels<1>(b, kOne, kMaxTileRows, panel, k0), 1;
+  });
 }
 
 }  // namespace

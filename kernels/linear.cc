@@ -9,7 +9,7 @@
 namespace temper::kernels {
 namespace {
 
-constexpr int kRowBlock = 96;      // rows of x that stay in the second-level cache for all panels
+constexpr int kRowBlock = 48;      // rows of x that stay in the second-level cache for all panels
 constexpr int kPanelMultiple = 4;  // one row walks four panels at once
 
 template <typename Element>
@@ -25,13 +25,16 @@ void AddBlocks(const LinearItem& item, TaskList<LinearBlock>& list) {
   if (item.m == 0 || item.w.n == 0) return;
   const int n = item.w.n, k = item.w.k;
   const int panels = (n + kPanel - 1) / kPanel;
-  const int row_block = k > 1024 ? kRowBlock / 2 : kRowBlock;
+  // Deep layers read a panel from far away: more rows share it.
+  const int row_block = k > 1024 ? 2 * kRowBlock : kRowBlock;
   for (int row = 0; row < item.m; row += row_block) {
     const int rows = std::min(row_block, item.m - row);
     // A row or two wait for the weights, not for the multipliers.
     const std::int64_t time = FmaTime(std::int64_t{std::max(rows, 3)} * kPanel * k) + 20;
     int step = static_cast<int>(std::max<std::int64_t>(1, kPartTime / time));
     if (step > kPanelMultiple) step = step / kPanelMultiple * kPanelMultiple;
+    // Deep layers share their slices of x among panels, though a part then takes longer.
+    if (k >= 512 && rows > 12) step = std::max(step, kPanelMultiple);
     for (int panel = 0; panel < panels; panel += step) {
       const int end = std::min(panel + step, panels);
       list.Add({item.w.data, n, k, panel, end, item.x + row * item.ldx, item.ldx, rows,

@@ -8,6 +8,7 @@
 
 #include "kernels/linear.h"
 #include "kernels/variant.h"
+#include "kernels/vector_rows.h"
 
 namespace temper::kernels {
 namespace {
@@ -79,7 +80,7 @@ TEMPER_LANES MaxSum SoftmaxLanes(float* s, int n, float scale) {
 
 /// R probability rows times the keys' latent columns [column, column + 16): out[r * ldo + lane].
 /// Row r sums count[r] keys, not one more: a key that it can't see might not be finite.
-template <int R>
+template <int R, bool kWhole>
 void ValueTile(const float* const* key, const int* count, const float* p, std::int64_t ldp,
                int column, int columns, float* out, std::int64_t ldo) {
   int least = count[0], most = count[0];
@@ -87,7 +88,11 @@ void ValueTile(const float* const* key, const int* count, const float* p, std::i
     least = std::min(least, count[r]);
     most = std::max(most, count[r]);
   }
+  // Masked stores are slow on some processors, so whole columns do without.
   const Mask mask = FirstLanes(columns);
+  const auto value = [=](int j) {
+    return kWhole ? Load(key[j] + column) : Load(key[j] + column, mask);
+  };
   Lanes total[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) total[r] = Zero();
@@ -95,21 +100,18 @@ void ValueTile(const float* const* key, const int* count, const float* p, std::i
     Lanes sum[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) sum[r] = Zero();
-    const int end = std::min(k0 + kBlock, most);
-    const int shared = std::min(end, least);
+    const int end = std::min(k0 + kBlock, most), shared = std::min(end, least);
     int j = k0;
-    if (columns >= 16) {
-      for (; j < shared; ++j) {
-        const Lanes value = Load(key[j] + column);
+    for (; j < shared; ++j) {
+      const Lanes v = value(j);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) sum[r] = Fma(value, Broadcast(p[r * ldp + j]), sum[r]);
-      }
+      for (int r = 0; r < R; ++r) sum[r] = Fma(v, Broadcast(p[r * ldp + j]), sum[r]);
     }
     for (; j < end; ++j) {
-      const Lanes value = Load(key[j] + column, mask);
+      const Lanes v = value(j);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        if (j < count[r]) sum[r] = Fma(value, Broadcast(p[r * ldp + j]), sum[r]);
+        if (j < count[r]) sum[r] = Fma(v, Broadcast(p[r * ldp + j]), sum[r]);
       }
     }
 #pragma GCC unroll 16
@@ -118,17 +120,35 @@ void ValueTile(const float* const* key, const int* count, const float* p, std::i
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) Store(out + r * ldo, total[r], mask);
+  for (int r = 0; r < R; ++r) {
+    if constexpr (kWhole) {
+      Store(out + r * ldo, total[r]);
+    } else {
+      Store(out + r * ldo, total[r], mask);
+    }
+  }
 }
 
 constexpr int kValueRows = 6;
+constexpr int kScoreRows = 8;  // rows whose scores are computed up to the longest of them
+
+template <bool kWhole>
+constexpr decltype(&ValueTile<1, kWhole>) kValueTile[kValueRows + 1] = {nullptr,
+                                                                        ValueTile<1, kWhole>,
+                                                                        ValueTile<2, kWhole>,
+                                                                        ValueTile<3, kWhole>,
+                                                                        ValueTile<4, kWhole>,
+                                                                        ValueTile<5, kWhole>,
+                                                                        ValueTile<6, kWhole>};
 
 void Values(int rows, const float* const* key, const int* count, const float* p, std::int64_t ldp,
             int latent, float* out) {
-  static constexpr decltype(&ValueTile<1>) kTile[kValueRows + 1] = {
-      nullptr, ValueTile<1>, ValueTile<2>, ValueTile<3>, ValueTile<4>, ValueTile<5>, ValueTile<6>};
-  for (int column = 0; column < latent; column += 16) {
-    kTile[rows](key, count, p, ldp, column, latent - column, out + column, latent);
+  int column = 0;
+  for (; column + 16 <= latent; column += 16) {
+    kValueTile<true>[rows](key, count, p, ldp, column, 16, out + column, latent);
+  }
+  if (column < latent) {
+    kValueTile<false>[rows](key, count, p, ldp, column, latent - column, out + column, latent);
   }
 }
 
@@ -141,10 +161,9 @@ TEMPER_LANES MaxSum Merge(const float* part, MaxSum split, int latent, float* o,
   alignas(64) float e[16];
   Store(e, both);
   const Lanes e_old = Broadcast(e[0]), e_new = Broadcast(e[1]);
-  for (int d = 0; d < latent; d += 16) {
-    const Mask mask = FirstLanes(latent - d);
-    Store(o + d, Fma(Load(part + d, mask), e_new, Mul(Load(o + d, mask), e_old)), mask);
-  }
+  ForLanes(latent, [&](int d, auto load, auto store) {
+    store(o + d, Fma(load(part + d), e_new, Mul(load(o + d), e_old)));
+  });
   alignas(64) float sum[16];
   Store(sum, Fma(Broadcast(split.sum), e_new, Mul(Broadcast(all.sum), e_old)));
   return {max, sum[0]};
@@ -159,39 +178,49 @@ struct AttentionArrays {
   float* sum;    // [pairs]
 };
 
+/// `pairs` query heads from pair0 on, over the `keys` keys from position `first` on: all the work
+/// of a tile.
+TEMPER_LANES void AttendTile(const AttentionBlock& b, const AttentionArrays& a,
+                             const float* const* key, int pair0, int pairs, int first, float* p,
+                             int ld) {
+  int count[kValueRows];
+  MaxSum split[kValueRows];
+  for (int i = 0; i < pairs; ++i) {
+    count[i] = std::min(b.rows[(pair0 + i) / b.heads].count - first, kSplit);
+    split[i] = SoftmaxLanes(p + i * ld, count[i], b.scale);
+  }
+  float* o = b.o + static_cast<std::int64_t>(pair0) * b.latent;
+  Values(pairs, key, count, p, ld, b.latent, first == 0 ? o : a.part);
+  for (int i = 0; i < pairs; ++i) {
+    float& max = a.max[pair0 + i];
+    float& sum = a.sum[pair0 + i];
+    const MaxSum all =
+        first == 0 ? split[i]
+                   : Merge(a.part + i * b.latent, split[i], b.latent, o + i * b.latent, {max, sum});
+    max = all.max, sum = all.sum;
+  }
+}
+
 /// Rows [row, row_end), all with count > first, over the keys from `first` on.
 void AttendSplit(const AttentionBlock& b, const AttentionArrays& a, const float* const* key,
                  int row, int row_end, int first) {
   const int dim = b.latent + b.rope;
   int most = 0;
   for (int r = row; r < row_end; ++r) most = std::max(most, b.rows[r].count);
-  const int keys = std::min(most - first, kSplit);
-  const int ld = (keys + 15) / 16 * 16;
+  const int ld = (std::min(most - first, kSplit) + 15) / 16 * 16;
   const int pair0 = row * b.heads, pairs = (row_end - row) * b.heads;
   VectorLinear({a.tile, ld, dim, 0, ld / 16, b.q + static_cast<std::int64_t>(pair0) * dim, dim,
                 pairs, a.score, ld});
-  const int tiles = (pairs + kValueRows - 1) / kValueRows;
-  for (int t = 0, pair = 0; t < tiles; ++t) {
-    const int n = (pairs - pair + tiles - t - 1) / (tiles - t);
-    int count[kValueRows];
-    MaxSum split[kValueRows];
-    for (int i = 0; i < n; ++i) {
-      count[i] = std::min(b.rows[(pair0 + pair + i) / b.heads].count - first, kSplit);
-      split[i] =
-          SoftmaxLanes(a.score + static_cast<std::int64_t>(pair + i) * ld, count[i], b.scale);
+  // Heads of one row see the same keys: tiles end with a row where a row fills one.
+  const int unit = b.heads >= 4 ? b.heads : std::min(pairs, kValueRows / b.heads * b.heads);
+  for (int pair = 0; pair < pairs; pair += unit) {
+    const int some = std::min(unit, pairs - pair), tiles = (some + kValueRows - 1) / kValueRows;
+    for (int t = 0, i = 0; t < tiles; ++t) {
+      const int n = (some - i + tiles - t - 1) / (tiles - t);
+      AttendTile(b, a, key, pair0 + pair + i, n, first,
+                 a.score + static_cast<std::int64_t>(pair + i) * ld, ld);
+      i += n;
     }
-    float* o = b.o + static_cast<std::int64_t>(pair0 + pair) * b.latent;
-    const float* p = a.score + static_cast<std::int64_t>(pair) * ld;
-    Values(n, key, count, p, ld, b.latent, first == 0 ? o : a.part);
-    for (int i = 0; i < n; ++i) {
-      float& max = a.max[pair0 + pair + i];
-      float& sum = a.sum[pair0 + pair + i];
-      const MaxSum all = first == 0 ? split[i]
-                                    : Merge(a.part + i * b.latent, split[i], b.latent,
-                                            o + i * b.latent, {max, sum});
-      max = all.max, sum = all.sum;
-    }
-    pair += n;
   }
 }
 
@@ -214,18 +243,15 @@ void VectorAttention(const AttentionBlock& b) {
     TransposeKeys(key, keys, dim, a.tile);
     for (int row = 0; row < b.m;) {
       int end = row;
-      while (end < b.m && b.rows[end].count > first) ++end;
+      while (end < b.m && end - row < kScoreRows && b.rows[end].count > first) ++end;
       if (end > row) AttendSplit(b, a, key, row, end, first);
-      row = end + 1;
+      row = std::max(end, row + 1);
     }
   }
   for (int pair = 0; pair < pairs; ++pair) {
     float* o = b.o + static_cast<std::int64_t>(pair) * b.latent;
     const Lanes sum = Broadcast(a.sum[pair]);
-    for (int d = 0; d < b.latent; d += 16) {
-      const Mask mask = FirstLanes(b.latent - d);
-      Store(o + d, Div(Load(o + d, mask), sum), mask);
-    }
+    ForLanes(b.latent, [&](int d, auto load, auto store) { store(o + d, Div(load(o + d), sum)); });
   }
 }
 

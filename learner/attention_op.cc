@@ -122,7 +122,7 @@ Tensors AttentionOp::Forward(const Tensors& in) {
   }
   torch::Tensor latent_out = torch::empty({m, heads, latent});
   float* lo = latent_out.data_ptr<float>();
-  kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()), lo, pool);
+  kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()), 0, lo, pool);
   torch::Tensor out = torch::empty({m, std::int64_t(heads) * c.v_dim});
   items.clear();
   for (int h = 0; h < heads; ++h) {

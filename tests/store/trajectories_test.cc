@@ -36,12 +36,6 @@ void ScoreAll(Trajectories& db, std::uint64_t grp, std::uint32_t samples) {
   for (std::uint32_t s = 0; s < samples; ++s) db.PutScore(grp, s, 0, 1.0, "ok", {});
 }
 
-TEST(Crc32c, GivesTheStandardsCheckValue) {
-  EXPECT_EQ(configs::Crc32c(0, "123456789", 9), 0xE3069283u);
-  EXPECT_EQ(configs::Crc32c(configs::Crc32c(0, "12345678", 8), "9", 1), 0xE3069283u);
-  EXPECT_EQ(configs::Crc32c(0, std::string(32, '\0').data(), 32), 0x8A9136AAu);  // RFC 3720 B.4
-}
-
 TEST(Trajectories, GiveBackARolloutBitForBit) {
   const Folder folder;
   Trajectories db = Trajectories::Create(folder / "t.db", SomeRun());
