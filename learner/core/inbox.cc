@@ -6,6 +6,12 @@ namespace temper::learner {
 
 using wire::Kind;
 
+std::uint64_t WindowEnd(const configs::Config& config, std::int64_t step) {
+  const std::int64_t last = std::max<std::int64_t>(
+      step, std::min<std::int64_t>(step + config.grpo.max_lag, config.grpo.max_steps));
+  return static_cast<std::uint64_t>(last) * static_cast<std::uint64_t>(config.grpo.groups_per_step);
+}
+
 Inbox::Inbox(Options options, Micros now)
     : options_(std::move(options)),
       group_size_(static_cast<std::size_t>(options_.config.grpo.num_generations)),
@@ -208,10 +214,6 @@ void Inbox::Starve(Micros now, Effects* out) {
         std::to_string(samples) + " samples are not generated");
   check(groups > 0, wire::Role::kRewardWorker, worker_heard_, "a reward worker", last_worker_,
         std::to_string(groups) + " groups are not scored");
-}
-
-std::uint64_t Inbox::window_end(std::int64_t step) const {
-  return static_cast<std::uint64_t>(step + options_.config.grpo.max_lag) * groups_per_step_;
 }
 
 void Inbox::Open(std::int64_t step, Micros now, Effects* out) {

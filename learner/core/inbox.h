@@ -53,6 +53,9 @@ struct Effects {
   std::exception_ptr failure;      // the run ends: UserError or MachineError
 };
 
+/// Groups below it belong to the window of `step`: (max_lag + 1) steps, no further than max_steps.
+std::uint64_t WindowEnd(const configs::Config& config, std::int64_t step);
+
 class Inbox {
  public:
   struct Options {
