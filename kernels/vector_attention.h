@@ -74,8 +74,7 @@ TEMPER_LANES MaxSum SoftmaxLanes(float* s, int n, float scale) {
   const Lanes shift = Broadcast(max);
   Lanes sum = Zero();
   for (int j = 0; j < n; j += 16) {
-    Lanes p = Exp(Sub(Load(s + j), shift));
-    if (n - j < 16) p = Select(FirstLanes(n - j), p, Zero());
+    const Lanes p = Exp(Sub(Load(s + j), shift));  // a masked lane: Exp(-inf) = 0
     Store(s + j, p);
     sum = Add(sum, p);
   }
@@ -119,9 +118,7 @@ void ValueTile(const float* const* key, const int* count, const float* p, std::i
       }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      if (k0 < count[r]) total[r] = Add(total[r], sum[r]);
-    }
+    for (int r = 0; r < R; ++r) total[r] = Add(total[r], sum[r]);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
