@@ -85,8 +85,8 @@ struct Routing {
   std::vector<std::int64_t> loads;  // [E] token count
 };
 
-/// in {h [T, H], residual [T, H], router [E, H], gate_up [E, 2I, H], down [E, H, I], shared gate_up [2S, H], shared down [H, S]
-/// (both undefined without a shared expert)} -> residual + (routed + shared). The chosen ids are constants; the gradient flows
+/// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down [H, I]), shared gate_up
+/// [2S, H], shared down [H, S] (both undefined without a shared expert)} -> residual + (routed + shared). The chosen ids are constants; the gradient flows
 /// through the sigmoid gates, their normalisation and scale.
 class MoeOp : public Op {
  public:
