@@ -4,8 +4,7 @@ set(TEMPER_WARNINGS -Wall -Wextra -Werror)
 set(TEMPER_NUMERICS -ffp-contract=off -fno-fast-math)
 
 function(temper_flags target)
-  target_compile_options(${target} PRIVATE ${TEMPER_WARNINGS} ${TEMPER_NUMERICS}
-    "-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=")
+  target_compile_options(${target} PRIVATE ${TEMPER_WARNINGS} ${TEMPER_NUMERICS})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${target} PRIVATE TEMPER_VERSION="${PROJECT_VERSION}")
   if(TEMPER_SANITIZE)

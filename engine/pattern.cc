@@ -12,10 +12,11 @@ namespace {
 
 // Oniguruma's \s; PCRE2's also has U+180E, which has not been a space since Unicode 6.3.
 constexpr const char* kSpace = "\\t-\\r\\x{85}\\p{Z}";
-constexpr std::array<std::string_view, 37> kCategories = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl",
-    "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk",
-    "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Cs", "Co", "Cn"};
+// Mn and Mc exchanged a character, C and Cn lose what is assigned: without them additions say it
+// all.
+constexpr std::array<std::string_view, 32> kCategories = {
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Me", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd", "Ps",
+    "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Cc", "Cf", "Co"};
 
 class Translator {
  public:
@@ -59,7 +60,7 @@ class Translator {
   void Escape(bool in_class) {
     const char c = Next(1);
     if (c == 'p' || c == 'P') {
-      Property(c);
+      Property(c, in_class);
       return;
     }
     if (c == 'u') {
@@ -75,7 +76,10 @@ class Translator {
       out_ += in_class ? std::string(kSpace) : "[" + std::string(kSpace) + "]";
     } else if (c == 'S' && !in_class) {
       out_ += "[^" + std::string(kSpace) + "]";
-    } else if (c == 'd' || c == 'r' || c == 'n' || c == 't' ||
+    } else if (c == 'd') {
+      const std::string digits = "\\p{Nd}" + CategoryAdditions("Nd");
+      out_ += in_class ? digits : "[" + digits + "]";
+    } else if (c == 'r' || c == 'n' || c == 't' ||
                std::string_view("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ").find(c) !=
                    std::string_view::npos) {
       out_ += '\\';
@@ -86,7 +90,7 @@ class Translator {
     at_ += 2;
   }
 
-  void Property(char kind) {
+  void Property(char kind, bool in_class) {
     const std::size_t close = Next(2) == '{' ? pattern_.find('}', at_) : pattern_.npos;
     if (close == pattern_.npos) Refuse("\\p without {...}");
     std::string_view name = pattern_.substr(at_ + 3, close - at_ - 3);
@@ -95,9 +99,11 @@ class Translator {
     if (std::find(kCategories.begin(), kCategories.end(), name) == kCategories.end()) {
       Refuse("\\p{" + std::string(name) + "}");
     }
-    out_ += negated == (kind == 'P') ? "\\p{" : "\\P{";
-    out_ += name;
-    out_ += '}';
+    const bool complement = negated != (kind == 'P');
+    if (in_class && complement) Refuse("\\P{" + std::string(name) + "} inside a class");
+    if (!in_class) out_ += complement ? "[^" : "[";
+    out_ += "\\p{" + std::string(name) + "}" + CategoryAdditions(name);
+    if (!in_class) out_ += ']';
     at_ = close + 1;
   }
 

@@ -39,4 +39,7 @@ class PreTokenizer {
 /// inline options but (?i:...).
 std::string TranslatePattern(std::string_view pattern, const std::string& where);
 
+/// Characters of a general category ("L", "Lu", ...) that PCRE2's tables may lack, as the inside of a class.
+std::string CategoryAdditions(std::string_view category);
+
 }  // namespace temper::engine

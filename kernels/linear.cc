@@ -9,7 +9,7 @@
 namespace temper::kernels {
 namespace {
 
-constexpr int kRowBlock = 96;      // rows of x that stay in the second-level cache for all panels
+constexpr int kRowBlock = 48;      // rows of x that stay in the second-level cache for all panels
 constexpr int kPanelMultiple = 4;  // one row walks four panels at once
 
 template <typename Element>
@@ -33,6 +33,8 @@ void AddBlocks(const LinearItem& item, TaskList<LinearBlock>& list) {
     const std::int64_t time = FmaTime(std::int64_t{std::max(rows, 3)} * kPanel * k) + 20;
     int step = static_cast<int>(std::max<std::int64_t>(1, kPartTime / time));
     if (step > kPanelMultiple) step = step / kPanelMultiple * kPanelMultiple;
+    // Deep layers share their slices of x among panels, though a part then takes longer.
+    if (k >= 512 && rows > 12) step = std::max(step, kPanelMultiple);
     for (int panel = 0; panel < panels; panel += step) {
       const int end = std::min(panel + step, panels);
       list.Add({item.w.data, n, k, panel, end, item.x + row * item.ldx, item.ldx, rows,

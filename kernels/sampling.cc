@@ -1,6 +1,7 @@
 #include "kernels/sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -29,10 +30,11 @@ void CheckParams(int v, int valid, const SampleParams& p) {
 /// A row's numbers and the kept ids. Kept per thread: a decode step allocates nothing.
 struct Row {
   Scratch scratch;
-  float* x = nullptr;             // logits / temperature
-  float* p = nullptr;             // Exp(x - lse)
-  float* running = nullptr;       // running sum of p over the kept ids
-  std::vector<std::int32_t> ids;  // candidates, by filters
+  float* x = nullptr;                // logits / temperature
+  float* p = nullptr;                // Exp(x - lse)
+  float* running = nullptr;          // running sum of p over the kept ids
+  std::vector<std::int32_t> ids;     // candidates, by filters
+  std::vector<std::uint64_t> order;  // Rank() of the candidates
 };
 
 struct Descending {
@@ -42,20 +44,31 @@ struct Descending {
   }
 };
 
+/// Ascends where the logit descends, ties to the lower id: sorting these reads no other memory.
+std::uint64_t Rank(float x, std::int32_t id) {
+  // + 0 makes -0 equal to +0. Then the larger float has the larger pattern, negative ones mirrored.
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(x + 0.0f);
+  const std::uint32_t ascending = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+  return static_cast<std::uint64_t>(~ascending) << 32 | static_cast<std::uint32_t>(id);
+}
+
 /// Leaves in row.ids the smallest leading part of the descending order whose mass reaches the
 /// target.
 void KeepTopP(Row& row, float target) {
-  const Descending before{row.x};
   const std::size_t n = row.ids.size();
+  row.order.resize(n);
+  for (std::size_t i = 0; i < n; ++i) row.order[i] = Rank(row.x[row.ids[i]], row.ids[i]);
+  const auto at = [&](std::size_t i) { return row.order.begin() + static_cast<std::ptrdiff_t>(i); };
   float sum = 0.0f;
   // Sorted piece by piece: the mass usually lies in the first few of a hundred thousand.
   for (std::size_t sorted = 0, step = 64; sorted < n; step *= 8) {
     const std::size_t end = std::min(n, sorted + step);
-    const auto at = [&](std::size_t i) { return row.ids.begin() + static_cast<std::ptrdiff_t>(i); };
-    if (end < n) std::nth_element(at(sorted), at(end), row.ids.end(), before);
-    std::sort(at(sorted), at(end), before);
+    if (end < n) std::nth_element(at(sorted), at(end), row.order.end());
+    std::sort(at(sorted), at(end));
     for (; sorted < end; ++sorted) {
-      sum = sum + row.p[row.ids[sorted]];
+      const std::int32_t id = static_cast<std::int32_t>(row.order[sorted] & 0x7FFFFFFFu);
+      row.ids[sorted] = id;
+      sum = sum + row.p[id];
       if (sum >= target) {
         row.ids.resize(sorted + 1);
         return;
