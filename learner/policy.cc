@@ -183,7 +183,7 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
       Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids), {embedding_}, options_.plain)[0];
   for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
   const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets, request.temperature);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets, request.temperature, request.entropy);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
   result.logp = out[0];
   result.entropy = out[1];
@@ -209,7 +209,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Ten
   torch::Tensor z = Linear(context, pair, l.eh, w.eh);
   z = Layer(c.num_layers, z, context, &result->mtp_routing);
   z = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets, request.temperature);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets, request.temperature, /*entropy=*/false);
   result->mtp_logp = Apply(head, {z, head_.detach()}, options_.plain)[0];
 }
 

@@ -25,7 +25,8 @@ class Policy {
   struct Request {
     float temperature = 1.0f;
     bool gradients = true;
-    bool mtp = false;  // also the MTP layer's log-probs of the same targets
+    bool entropy = true;  // false: Result::entropy is zeros
+    bool mtp = false;     // also the MTP layer's log-probs of the same targets
   };
   struct Result {
     torch::Tensor logp, entropy;        // [R]
