@@ -160,7 +160,7 @@ void Run(int threads) {
   BenchLinear(256, 4096, 4096, pool);
   BenchAttention("decode", 1000, 20, false, 4, 32, 16, pool);
   BenchAttention("decode", 64, 20, false, 4, 32, 16, pool);
-  BenchAttention("training", 500, 25, true, 4, 64, 16, pool);
+  BenchAttention("training", 60, 25, true, 4, 64, 16, pool);
   BenchAttention("prefill", 1, 2000, true, 4, 64, 16, pool);
   BenchAttention("V3 decode", 4, 2000, false, 128, 512, 64, pool);
   BenchRows(pool);
