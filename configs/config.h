@@ -21,7 +21,7 @@ struct Data {
 
 /// Keys that sft and grpo share.
 struct Optimizer {
-  double learning_rate = 1e-5;               // > 0 (grpo: 1e-6)
+  double learning_rate = 1e-5;               // > 0
   double adam_beta1 = 0.9;                   // [0, 1)
   double adam_beta2 = 0.95;                  // [0, 1)
   double adam_epsilon = 1e-8;                // > 0
@@ -36,10 +36,11 @@ struct Optimizer {
   int eval_steps = 0;                        // >= 0; 0 = never
   int logging_steps = 1;                     // >= 1
   double mtp_loss_scale = 0.1;               // >= 0; 0 = the MTP layer is not trained
-  double router_bias_update_speed = 0.001;   // >= 0; loss-free balancing (grpo: 0)
+  double router_bias_update_speed = 0.001;   // >= 0; loss-free balancing, 0 = off
 };
 
 struct Sft : Optimizer {
+  Sft() { max_steps = 300; }
   int max_length = 1024;                     // tokens a row, >= 2
   bool packing = true;
   bool completion_only_loss = true;
@@ -56,6 +57,10 @@ struct RolloutCorrection {
 };
 
 struct Grpo : Optimizer {
+  Grpo() {
+    learning_rate = 1e-6;
+    router_bias_update_speed = 0.0;
+  }
   int groups_per_step = 8;                   // prompts a step, >= 1
   int num_generations = 8;                   // samples a prompt, >= 2
   int max_completion_length = 512;           // tokens, >= 1

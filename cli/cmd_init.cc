@@ -1,0 +1,34 @@
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "configs/error.h"
+#include "configs/json.h"
+#include "engine/checkpoint.h"
+
+namespace temper::cli {
+
+int Init(const Arguments& arguments) {
+  std::string arch, tokenizer, dtype = "fp32", out;
+  std::int64_t seed = 0;
+  Args args("temper init", "Makes a random model in Hugging Face layout.");
+  args.Text("--arch", "FILE.json", "a config.json without weights", &arch).Required();
+  args.Text("--tokenizer", "DIR", "folder with tokenizer.json", &tokenizer).Required();
+  args.Integer("--seed", "of the weights", std::int64_t{0}, INT64_MAX, &seed);
+  args.Text("--dtype", "D", "fp32 or bf16: how the weights are stored", &dtype);
+  args.Text("--out", "DIR", "the model's folder; must not exist", &out).Required();
+  if (!args.Parse(arguments)) return 0;
+  if (dtype != "fp32" && dtype != "bf16") {
+    args.Fail("--dtype: " + configs::Quote(dtype) + " must be fp32 or bf16");
+  }
+  engine::InitModel(arch, tokenizer, static_cast<std::uint64_t>(seed),
+                    dtype == "fp32" ? engine::Dtype::kF32 : engine::Dtype::kBf16, out);
+  const engine::ModelConfig config = engine::ReadModelConfig(out);
+  std::int64_t parameters = 0;
+  for (const engine::TensorSpec& tensor : engine::RequiredTensors(config)) {
+    parameters += tensor.count();
+  }
+  PrintLine(
+      Json{{"model", out}, {"parameters", parameters}, {"seed", seed}, {"dtype", dtype}}.dump());
+  return 0;
+}
+
+}  // namespace temper::cli

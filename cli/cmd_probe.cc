@@ -1,0 +1,142 @@
+#include <climits>
+#include <cstdio>
+#include <iostream>
+
+#include "cli/args.h"
+#include "cli/child.h"
+#include "cli/commands.h"
+#include "cli/model.h"
+#include "configs/error.h"
+#include "engine/probe.h"
+#include "kernels/sampling.h"
+
+namespace temper::cli {
+namespace {
+
+void DeclareForward(Args* args, engine::ProbeOptions* options) {
+  args->Text("--model", "DIR", "model folder", &options->model).Required();
+  args->Text("--ids", "F.json", "[[ids...], ...], used as given", &options->ids).Required();
+  args->Text("--out", "O.safetensors", "written", &options->out).Required();
+  args->Text("--dtype", "M", "numeric mode", &options->dtype);
+  args->Integer("--chunk", "prompt tokens a forward", 1, INT_MAX, &options->chunk);
+  args->Integer("--threads", "0 = all cores", 0, 4096, &options->threads);
+}
+
+int Logits(const Arguments& arguments) {
+  engine::ProbeOptions options;
+  options.threads = 0;
+  Args args("temper probe logits", "Logits and chosen experts of given ids.");
+  DeclareForward(&args, &options);
+  if (!args.Parse(arguments)) return 0;
+  options.threads = Threads(options.threads);
+  engine::ProbeLogits(options);
+  return 0;
+}
+
+/// "3" for every sequence or "[3, 1, 8]", one a sequence.
+std::vector<int> PromptLens(const Args& args, const std::string& text) {
+  if (text.empty()) return {};
+  const std::string where = args.command() + ": --prompt-lens";
+  Json list = configs::ParseJson(text, where);
+  if (!list.is_array()) list = Json::array({list});
+  std::vector<int> lens;
+  for (const Json& item : list) {
+    lens.push_back(static_cast<int>(configs::GetInt(item, where, 1, INT_MAX)));
+  }
+  return lens;
+}
+
+int Logprobs(const Arguments& arguments) {
+  engine::ProbeOptions options;
+  options.threads = 0;
+  std::string side, prompt_lens;
+  Args args("temper probe logprobs",
+            "Log-probs of given ids as the actor or the learner computes them.");
+  DeclareForward(&args, &options);
+  args.Text("--side", "S", "actor (incremental) or learner (packed)", &side).Required();
+  args.Text("--prompt-lens", "[..]", "actor: tokens fed as prompt; 1 each by default",
+            &prompt_lens);
+  args.Text("--cache-dtype", "C", "how keys and values are stored", &options.cache_dtype);
+  args.Integer("--batch", "actor: sequences decoded together", 1, INT_MAX, &options.batch);
+  if (!args.Parse(arguments)) return 0;
+  if (side == "learner") {
+    Arguments forwarded = {"probe", "logprobs"};
+    forwarded.insert(forwarded.end(), arguments.begin(), arguments.end());
+    ExecLearner(forwarded);
+  }
+  if (side != "actor") args.Fail("--side: " + configs::Quote(side) + " must be actor or learner");
+  options.prompt_lens = PromptLens(args, prompt_lens);
+  options.threads = Threads(options.threads);
+  engine::ProbeLogprobs(options);
+  return 0;
+}
+
+int Grad(const Arguments& arguments) {
+  Arguments forwarded = {"probe", "grad"};
+  forwarded.insert(forwarded.end(), arguments.begin(), arguments.end());
+  ExecLearner(forwarded);
+}
+
+int Sample(const Arguments& arguments) {
+  std::int64_t seed = 0, group = 0, sample = 0, positions = 1;
+  Args args("temper probe sample", "The uniforms that sampling uses, one a line.");
+  args.Integer("--seed", "the run's", std::int64_t{0}, INT64_MAX, &seed);
+  args.Integer("--group", "grp of the rollout; prompt_index of generate", std::int64_t{0},
+               INT64_MAX, &group);
+  args.Integer("--sample", "number in the group", std::int64_t{0}, std::int64_t{UINT32_MAX},
+               &sample);
+  args.Integer("--positions", "how many, from 0", std::int64_t{0}, std::int64_t{UINT32_MAX},
+               &positions);
+  if (!args.Parse(arguments)) return 0;
+  for (std::int64_t position = 0; position < positions; ++position) {
+    const float u = kernels::SampleUniform(
+        static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(group),
+        static_cast<std::uint32_t>(sample), static_cast<std::uint32_t>(position));
+    std::printf("%.9g\n", static_cast<double>(u));
+  }
+  return 0;
+}
+
+int Tokens(const Arguments& arguments) {
+  std::string model_dir;
+  Args args("temper probe tokens", "Encodes and decodes: a JSON string a line on stdin.");
+  args.Text("--model", "DIR", "folder with tokenizer.json", &model_dir).Required();
+  if (!args.Parse(arguments)) return 0;
+  const engine::Tokenizer tokenizer(model_dir);
+  bool failed = false;
+  std::int64_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    ++number;
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    try {
+      const Json text = configs::ParseJson(line, "stdin:" + std::to_string(number));
+      if (!text.is_string()) {
+        throw UserError("stdin:" + std::to_string(number) + ": " + configs::Brief(text) +
+                        " must be a JSON string");
+      }
+      const std::vector<std::int32_t> ids = tokenizer.Encode(text.get<std::string>());
+      PrintLine(Json{{"ids", ids}, {"text", tokenizer.Decode(ids, false)}}.dump());
+    } catch (const UserError& error) {
+      failed = true;
+      PrintLine(Json{{"error", error.what()}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+    }
+  }
+  return failed ? 2 : 0;
+}
+
+}  // namespace
+
+int Probe(const Arguments& args) {
+  constexpr Command kProbes[] = {
+      {"logits", "logits, experts and MTP logits of given ids", Logits},
+      {"logprobs", "log-probs of given ids, actor's side or learner's", Logprobs},
+      {"grad", "gradient of every weight for given ids and masks", Grad},
+      {"loss", "loss, gradient and advantages of given log-probs", ProbeLoss},
+      {"sample", "the random numbers of sampling", Sample},
+      {"tokens", "text to ids and back", Tokens},
+  };
+  return RunGroup("temper probe", "Numbers to hold Temper against another implementation.", kProbes,
+                  args);
+}
+
+}  // namespace temper::cli

@@ -1,0 +1,21 @@
+#pragma once
+// The subcommands of `temper`: each gets what follows its name and returns the exit code.
+#include "cli/program.h"
+
+namespace temper::cli {
+
+int Quickstart(const Arguments& args);
+int Init(const Arguments& args);
+int Sft(const Arguments& args);
+int Grpo(const Arguments& args);
+int Actor(const Arguments& args);
+int RewardWorker(const Arguments& args);
+int RewardZygote(const Arguments& args);
+int Generate(const Arguments& args);
+int Eval(const Arguments& args);
+int Runs(const Arguments& args);
+int Probe(const Arguments& args);
+int ProbeLoss(const Arguments& args);
+int Doctor(const Arguments& args);
+
+}  // namespace temper::cli

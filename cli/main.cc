@@ -1,0 +1,24 @@
+// `temper`: everything but the training itself, which temper-learner does.
+#include "cli/commands.h"
+
+int main(int argc, char** argv) {
+  using namespace temper::cli;
+  constexpr Command kCommands[] = {
+      {"quickstart", "the whole story on a tiny model: SFT, GRPO, evaluation before and after",
+       Quickstart},
+      {"init", "make a random model in Hugging Face layout", Init},
+      {"sft", "supervised fine-tuning", Sft},
+      {"grpo", "reinforcement learning: starts a learner, actors and reward workers", Grpo},
+      {"generate", "complete prompts", Generate},
+      {"eval", "score completions of a data set: mean@k, pass@k", Eval},
+      {"runs", "look into the trajectory database of a run", Runs},
+      {"probe", "numbers to hold Temper against another implementation", Probe},
+      {"doctor", "what this machine has, what is missing and how to get it", Doctor},
+      {"actor", "generate rollouts for a learner", Actor},
+      {"reward-worker", "score rollouts for a learner", RewardWorker},
+      {"reward-zygote", "", RewardZygote},
+  };
+  return RunProgram("temper",
+                    "Post-trains DeepSeek-family language models: fine-tuning, then GRPO.",
+                    kCommands, argc, argv);
+}

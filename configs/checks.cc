@@ -1,0 +1,107 @@
+// Settings that need or exclude one another, and those that no job honours yet.
+#include <set>
+
+#include "configs/error.h"
+#include "configs/fields.h"
+
+namespace temper::configs {
+namespace {
+
+[[noreturn]] void Refuse(const std::string& where, const std::string& what) {
+  throw UserError(where + ": " + what);
+}
+
+/// A setting that is read but that nothing acts on is refused by name: a run never ignores what it
+/// was told. Whoever builds one deletes its line.
+void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& where) {
+  const auto only = [&](bool holds, const std::string& key, const std::string& value) {
+    if (!holds) {
+      Refuse(where, key + ": this build supports only " + value + "; remove the setting");
+    }
+  };
+  only(config.dtype == "fp32", "dtype", "\"fp32\"");
+  only(config.device == "cpu", "device", "\"cpu\"");
+  only(config.data.task.empty(), "data.task", "null (use data.train)");
+  only(config.learner.ranks == 1, "learner.ranks", "1");
+  only(config.learner.forward == "kernels", "learner.forward", "\"kernels\"");
+  if (job == Job::kSft) {
+    only(!config.sft.assistant_only_loss, "sft.assistant_only_loss", "false");
+    return;
+  }
+  const Grpo& grpo = config.grpo;
+  only(config.cache_dtype == "fp32", "cache_dtype", "\"fp32\"");
+  only(config.wire.keys.empty(), "wire.keys", "null (loopback)");
+  only(grpo.num_iterations == 1, "grpo.num_iterations", "1");
+  only(grpo.mini_batches == 1, "grpo.mini_batches", "1");
+  only(!grpo.truncated_sampling, "grpo.truncated_sampling", "null");
+  only(!grpo.kl_in_reward, "grpo.kl_in_reward", "false");
+  only(!grpo.off_policy_mask_threshold, "grpo.off_policy_mask_threshold", "null");
+  only(!grpo.mask_truncated_completions, "grpo.mask_truncated_completions", "false");
+  only(grpo.entropy_coef == 0, "grpo.entropy_coef", "0");
+  only(!grpo.dynamic_sampling, "grpo.dynamic_sampling", "false");
+  only(!grpo.soft_overlong, "grpo.soft_overlong", "null");
+  only(grpo.routing_replay == "none", "grpo.routing_replay", "\"none\"");
+}
+
+void CheckRewards(const Config& config, const std::string& where) {
+  if (config.rewards.empty()) {
+    Refuse(where,
+           "rewards: none is given; grpo needs at least one of {\"script\": FILE.lua} or "
+           "{\"rule\": NAME}");
+  }
+  std::set<std::string> names;
+  for (const RewardFunction& reward : config.rewards) {
+    if (!names.insert(reward.name).second) {
+      Refuse(where, "rewards: two are named \"" + reward.name +
+                        "\"; give each its own \"name\" (metrics are kept by name)");
+    }
+  }
+}
+
+}  // namespace
+
+void CheckGrpo(const Grpo& grpo, const std::string& where) {
+  const bool truncated = grpo.top_p < 1 || grpo.top_k > 0 || grpo.min_p > 0;
+  if (truncated && !grpo.truncated_sampling) {
+    const std::string key = grpo.top_p < 1 ? "top_p" : grpo.top_k > 0 ? "top_k" : "min_p";
+    Refuse(where, "grpo." + key +
+                      ": truncates the distribution that is trained; set "
+                      "grpo.truncated_sampling to \"renormalise\" or leave it off");
+  }
+  if (grpo.loss_type == "cispo" && !grpo.cispo_relative && !grpo.epsilon_high) {
+    Refuse(where,
+           "grpo.epsilon_high: null; cispo caps the ratio at it, so it is required (5.0 is "
+           "a usual value)");
+  }
+  const double ceiling = 1 + grpo.epsilon_high.value_or(grpo.epsilon);
+  if (grpo.delta && grpo.loss_type != "cispo" && *grpo.delta <= ceiling) {
+    Refuse(where, "grpo.delta: " + Brief(*grpo.delta) +
+                      " must be > 1 + epsilon_high = " + Brief(ceiling) + ", the ratio's ceiling");
+  }
+  const RolloutCorrection& correction = grpo.rollout_correction;
+  if (correction.mode != "none" && !correction.clip_max && !correction.clip_min) {
+    Refuse(where, "grpo.rollout_correction.mode: \"" + correction.mode +
+                      "\" needs rollout_correction.clip_max or clip_min");
+  }
+  if (correction.clip_max && correction.clip_min && *correction.clip_min > *correction.clip_max) {
+    Refuse(where, "grpo.rollout_correction.clip_min: " + Brief(*correction.clip_min) +
+                      " must be <= clip_max = " + Brief(*correction.clip_max));
+  }
+}
+
+void CheckJob(const Config& config, Job job, const std::string& where) {
+  const auto require = [&](const std::string& value, const std::string& key,
+                           const std::string& what) {
+    if (value.empty()) Refuse(where, key + ": not set; " + what + " is required");
+  };
+  RefuseWhatIsNotBuilt(config, job, where);
+  require(config.model, "model", "a model folder");
+  require(config.output_dir, "output_dir", "a folder for the run");
+  require(config.data.train, "data.train", "a JSONL file of rows");
+  if (job == Job::kGrpo) {
+    CheckRewards(config, where);
+    CheckGrpo(config.grpo, where);
+  }
+}
+
+}  // namespace temper::configs

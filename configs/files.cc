@@ -1,0 +1,134 @@
+#include "configs/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "configs/error.h"
+
+namespace temper::configs {
+namespace {
+
+std::string ErrnoText(int error) { return std::generic_category().message(error); }
+
+bool MachineFault(int error) {
+  return error == EIO || error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
+[[noreturn]] void ThrowOpen(const std::string& path, int error) {
+  const std::string message = path + ": cannot be opened: " + ErrnoText(error);
+  if (MachineFault(error)) throw MachineError(message);
+  throw UserError(message);
+}
+
+// Owns a descriptor that is written to; Close reports what the destructor must swallow.
+class OutputFd {
+ public:
+  OutputFd(std::string path, int flags)
+      : path_(std::move(path)), fd_(::open(path_.c_str(), flags | O_CLOEXEC, 0666)) {
+    if (fd_ < 0) Fail("cannot be opened", errno);
+  }
+  ~OutputFd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  OutputFd(const OutputFd&) = delete;
+  OutputFd& operator=(const OutputFd&) = delete;
+
+  void Write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(fd_, bytes.data(), std::min<std::size_t>(bytes.size(), 1u << 30));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) Fail("write failed", errno);
+      bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+  }
+  void SyncAndClose() {
+    if (::fsync(fd_) != 0) Fail("fsync failed", errno);
+    if (::close(std::exchange(fd_, -1)) != 0) Fail("close failed", errno);
+  }
+
+ private:
+  [[noreturn]] void Fail(const char* what, int error) const {
+    throw MachineError(path_ + ": " + what + ": " + ErrnoText(error));
+  }
+  std::string path_;
+  int fd_;
+};
+
+}  // namespace
+
+InputFile::InputFile(const std::string& path) : path_(path) {
+  if (path.find('\0') != std::string::npos) {
+    throw UserError("a path of " + std::to_string(path.size()) + " bytes contains a NUL byte");
+  }
+  // O_NONBLOCK: opening a FIFO nobody writes to must not hang.
+  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd_ < 0) ThrowOpen(path, errno);
+  struct stat status;
+  if (::fstat(fd_, &status) != 0) {
+    const int error = errno;
+    ::close(fd_);
+    ThrowOpen(path, error);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    ::close(fd_);
+    throw UserError(path + ": is not a regular file");
+  }
+  size_ = static_cast<std::uint64_t>(status.st_size);
+}
+
+InputFile::~InputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
+
+void InputFile::ReadAt(std::uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const std::size_t want = std::min<std::size_t>(out.size(), 1u << 30);
+    const ssize_t n = ::pread(fd_, out.data(), want, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw MachineError(path_ + ": read failed: " + ErrnoText(errno));
+    if (n == 0) {
+      throw UserError(path_ + ": ends at byte " + std::to_string(offset) + " of " +
+                      std::to_string(size_) + ": the file shrank while it was read");
+    }
+    offset += static_cast<std::uint64_t>(n);
+    out = out.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+std::string ReadWholeFile(const std::string& path, std::uint64_t max_bytes) {
+  const InputFile file(path);
+  if (file.size() > max_bytes) {
+    throw UserError(path + ": " + std::to_string(file.size()) + " bytes: at most " +
+                    std::to_string(max_bytes) + " are read");
+  }
+  std::string text(file.size(), '\0');
+  file.ReadAt(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+void WriteWholeFile(const std::string& path, std::string_view bytes) {
+  OutputFd file(path, O_WRONLY | O_CREAT | O_TRUNC);
+  file.Write(bytes);
+  file.SyncAndClose();
+}
+
+void SyncFolder(const std::string& path) {
+  OutputFd folder(path, O_RDONLY | O_DIRECTORY);
+  folder.SyncAndClose();
+}
+
+bool Exists(const std::string& path) {
+  struct stat status;
+  return ::lstat(path.c_str(), &status) == 0;
+}
+
+}  // namespace temper::configs

@@ -1,0 +1,35 @@
+#pragma once
+// 16-bit float formats to and from FP32, by their bits.
+#include <bit>
+#include <cstdint>
+
+namespace temper::engine {
+
+inline float FloatOfBf16(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+
+/// Exact; subnormals, infinities and NaNs included.
+inline float FloatOfF16(std::uint16_t bits) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
+  std::uint32_t exponent = (bits >> 10) & 31u;
+  std::uint32_t mantissa = bits & 0x3FFu;
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | mantissa << 13);
+  if (exponent == 0) {
+    if (mantissa == 0) return std::bit_cast<float>(sign);
+    // A subnormal: shift its leading one out.
+    const int shift = std::countl_zero(mantissa) - 21;
+    mantissa = (mantissa << shift) & 0x3FFu;
+    exponent = static_cast<std::uint32_t>(1 - shift);
+  }
+  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+/// Round to nearest, ties to even; a NaN stays a NaN.
+inline std::uint16_t Bf16OfFloat(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+}  // namespace temper::engine

@@ -1,0 +1,204 @@
+#include "engine/pre_tokenizer.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "configs/error.h"
+#include "engine/utf8.h"
+
+namespace temper::engine {
+namespace {
+
+using configs::Brief;
+using configs::Quote;
+
+constexpr std::uint32_t kMatchLimit = 20'000'000;  // PCRE2's unit: one internal match call
+constexpr std::uint32_t kHeapLimitKib = 64 * 1024;
+constexpr std::size_t kJitStack = std::size_t{1} << 20;
+// GPT-2's, built into ByteLevel when use_regex is set.
+constexpr const char* kGpt2Pattern =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+struct FreeCode {
+  void operator()(pcre2_code* p) const { pcre2_code_free(p); }
+};
+struct FreeMatchData {
+  void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
+};
+struct FreeMatchContext {
+  void operator()(pcre2_match_context* p) const { pcre2_match_context_free(p); }
+};
+struct FreeCompileContext {
+  void operator()(pcre2_compile_context* p) const { pcre2_compile_context_free(p); }
+};
+struct FreeJitStack {
+  void operator()(pcre2_jit_stack* p) const { pcre2_jit_stack_free(p); }
+};
+
+std::string PcreMessage(int code) {
+  unsigned char buffer[256];
+  const int length = pcre2_get_error_message(code, buffer, sizeof buffer);
+  return length < 0 ? "error " + std::to_string(code) : reinterpret_cast<const char*>(buffer);
+}
+
+const Json* Member(const Json* json, const char* name) {
+  if (!json || !json->is_object()) return nullptr;
+  const auto it = json->find(name);
+  return it == json->end() ? nullptr : &*it;
+}
+
+std::string TypeOf(const Json& json, const std::string& where) {
+  const Json* type = Member(&json, "type");
+  if (!type || !type->is_string()) throw UserError(where + ": type is missing");
+  return type->get<std::string>();
+}
+
+bool BoolOf(const Json& json, const char* name, bool absent, const std::string& where) {
+  const Json* value = Member(&json, name);
+  if (!value) return absent;
+  if (!value->is_boolean()) {
+    throw UserError(where + ": " + name + ": " + Brief(*value) + " must be true or false");
+  }
+  return value->get<bool>();
+}
+
+}  // namespace
+
+struct PreTokenizer::Pattern {
+  std::string source;  // as in the file
+  std::string where;
+  std::unique_ptr<pcre2_code, FreeCode> code;
+};
+
+// One call's scratch: compiled patterns are shared by threads, match data can't be.
+struct PreTokenizer::Cutter {
+  const PreTokenizer& owner;
+  const std::function<void(std::string_view)>& give;
+  std::vector<std::unique_ptr<pcre2_match_data, FreeMatchData>> data;
+  std::unique_ptr<pcre2_match_context, FreeMatchContext> context;
+  std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack;
+
+  Cutter(const PreTokenizer& o, const std::function<void(std::string_view)>& g)
+      : owner(o),
+        give(g),
+        context(pcre2_match_context_create(nullptr)),
+        stack(pcre2_jit_stack_create(32 * 1024, kJitStack, nullptr)) {
+    pcre2_set_match_limit(context.get(), kMatchLimit);
+    pcre2_set_heap_limit(context.get(), kHeapLimitKib);
+    pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+    for (const Pattern& p : owner.patterns_) {
+      data.emplace_back(pcre2_match_data_create_from_pattern(p.code.get(), nullptr));
+    }
+  }
+
+  // Matches and the gaps between them both become pieces, cut further by the next pattern.
+  void Run(std::size_t level, std::string_view text) {
+    if (level == owner.patterns_.size()) {
+      give(text);
+      return;
+    }
+    std::size_t done = 0, from = 0;
+    std::size_t begin = 0, end = 0;
+    while (from <= text.size() && Match(level, text, from, &begin, &end)) {
+      if (begin > done) Run(level + 1, text.substr(done, begin - done));
+      if (end > begin) Run(level + 1, text.substr(begin, end - begin));
+      done = end;
+      // An empty match cuts too; go on behind the next character.
+      from = end > begin
+                 ? end
+                 : end + static_cast<std::size_t>(std::max(Utf8Length(text.substr(end, 4)), 1));
+    }
+    if (done < text.size()) Run(level + 1, text.substr(done));
+  }
+
+  bool Match(std::size_t level, std::string_view text, std::size_t from, std::size_t* begin,
+             std::size_t* end) {
+    const Pattern& pattern = owner.patterns_[level];
+    const int rc =
+        pcre2_match(pattern.code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                    from, PCRE2_NO_UTF_CHECK, data[level].get(), context.get());
+    if (rc == PCRE2_ERROR_NOMATCH) return false;
+    if (rc < 0) {
+      throw UserError(pattern.where + ": pattern " + Quote(pattern.source) +
+                      " gave up on a text of " + std::to_string(text.size()) +
+                      " bytes: " + PcreMessage(rc));
+    }
+    const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data[level].get());
+    *begin = offsets[0];
+    *end = offsets[1];
+    return true;
+  }
+};
+
+PreTokenizer::PreTokenizer(const Json& json, const std::string& where) {
+  Add(json, where);
+  if (!byte_level_) throw UserError(where + ": only byte-level tokenizers are supported");
+}
+
+PreTokenizer::~PreTokenizer() = default;
+PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
+
+void PreTokenizer::Add(const Json& json, const std::string& where) {
+  const std::string type = TypeOf(json, where);
+  if (byte_level_) throw UserError(where + ": " + type + " after ByteLevel is not supported");
+  if (type == "Sequence") {
+    const Json* list = Member(&json, "pretokenizers");
+    if (!list || !list->is_array()) {
+      throw UserError(where + ": pretokenizers is missing");
+    }
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      const std::string part = where + "[" + std::to_string(i) + "]";
+      if (TypeOf((*list)[i], part) == type) throw UserError(part + ": a Sequence in a Sequence");
+      Add((*list)[i], part);
+    }
+  } else if (type == "Split") {
+    const Json* behavior = Member(&json, "behavior");
+    if (!behavior || *behavior != "Isolated" || BoolOf(json, "invert", false, where)) {
+      throw UserError(where + ": only Split with behavior Isolated, not inverted, is supported");
+    }
+    const Json* regex = Member(Member(&json, "pattern"), "Regex");
+    if (!regex || !regex->is_string()) {
+      throw UserError(where + ": only Split by {\"Regex\": string} is supported");
+    }
+    AddPattern(regex->get<std::string>(), where);
+  } else if (type == "Digits") {
+    AddPattern(BoolOf(json, "individual_digits", false, where) ? "\\p{N}" : "\\p{N}+", where);
+  } else if (type == "ByteLevel") {
+    if (BoolOf(json, "add_prefix_space", true, where)) {
+      throw UserError(where + ": add_prefix_space true is not supported");
+    }
+    if (BoolOf(json, "use_regex", true, where)) AddPattern(kGpt2Pattern, where);
+    byte_level_ = true;
+  } else {
+    throw UserError(where + ": " + Quote(type) + " is not supported");
+  }
+}
+
+void PreTokenizer::AddPattern(const std::string& source, const std::string& where) {
+  const std::string pattern = TranslatePattern(source, where);
+  const std::unique_ptr<pcre2_compile_context, FreeCompileContext> context(
+      pcre2_compile_context_create(nullptr));
+  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  Pattern out{source, where, nullptr};
+  out.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                               PCRE2_UTF | PCRE2_UCP, &error, &offset, context.get()));
+  if (!out.code) {
+    throw UserError(where + ": pattern " + Quote(source) + ": " + PcreMessage(error));
+  }
+  // Without a JIT (or with memory locked down) the interpreter gives the same matches.
+  pcre2_jit_compile(out.code.get(), PCRE2_JIT_COMPLETE);
+  patterns_.push_back(std::move(out));
+}
+
+void PreTokenizer::Cut(std::string_view text,
+                       const std::function<void(std::string_view)>& give) const {
+  if (!text.empty()) Cutter(*this, give).Run(0, text);
+}
+
+}  // namespace temper::engine

@@ -1,0 +1,61 @@
+#include "learner/autograd.h"
+
+#include <stdexcept>
+
+namespace temper::learner {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+
+struct KernelFunction : torch::autograd::Function<KernelFunction> {
+  static Tensors forward(AutogradContext* ctx, c10::intrusive_ptr<Op> op, Tensors in) {
+    Tensors out = op->Forward(in);
+    ctx->save_for_backward(in);
+    ctx->saved_data["op"] = torch::IValue::make_capsule(std::move(op));
+    return out;
+  }
+
+  static Tensors backward(AutogradContext* ctx, Tensors grad) {
+    const auto op = c10::static_intrusive_pointer_cast<Op>(ctx->saved_data["op"].toCapsule());
+    const Tensors in = ctx->get_saved_variables();
+    std::vector<bool> needs;
+    for (const torch::Tensor& t : in) needs.push_back(t.defined() && t.requires_grad());
+    Tensors out = op->Backward(in, grad, needs);
+    out.insert(out.begin(), torch::Tensor());  // the op itself
+    return out;
+  }
+};
+
+}  // namespace
+
+Tensors Op::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  torch::AutoGradMode enable(true);
+  Tensors leaves, wanted;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    leaves.push_back(in[i].defined() ? in[i].detach() : torch::Tensor());
+    if (needs[i]) wanted.push_back(leaves[i].requires_grad_(true));
+  }
+  const Tensors out = Plain(leaves);
+  Tensors from, with;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (!grad[i].defined() || !out[i].requires_grad()) continue;
+    from.push_back(out[i]);
+    with.push_back(grad[i]);
+  }
+  Tensors result(in.size());
+  if (from.empty() || wanted.empty()) return result;
+  const Tensors found = torch::autograd::grad(from, wanted, with, /*retain_graph=*/false, /*create_graph=*/false,
+                                              /*allow_unused=*/true);
+  for (std::size_t i = 0, j = 0; i < in.size(); ++i) {
+    if (needs[i]) result[i] = found[j++];
+  }
+  return result;
+}
+
+Tensors Apply(c10::intrusive_ptr<Op> op, const Tensors& in, bool plain) {
+  if (plain) return op->Plain(in);
+  return KernelFunction::apply(std::move(op), in);
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,43 @@
+#pragma once
+// The one autograd function: forward by the kernels, backward by LibTorch through the plain form of the same operation.
+#include <torch/torch.h>
+
+#include <memory>
+#include <vector>
+
+#include "engine/model_config.h"
+#include "kernels/thread_pool.h"
+#include "learner/core/pack.h"
+
+namespace temper::learner {
+
+using Tensors = std::vector<torch::Tensor>;
+
+/// What operations of one forward share. Everything outlives the graph.
+struct OpContext {
+  const engine::ModelConfig* config = nullptr;
+  kernels::ThreadPool* pool = nullptr;
+  const float* rope_table = nullptr;  // [max length of the pack][qk_rope_dim]
+  std::shared_ptr<const Pack> pack;
+};
+
+/// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be strided views.
+class Op : public torch::CustomClassHolder {
+ public:
+  /// By the kernels, on the packed weights that the op was made with (`in` holds the same values as master weights).
+  /// May keep intermediates for Backward. No autograd inside.
+  virtual Tensors Forward(const Tensors& in) = 0;
+
+  /// The same function in LibTorch operations: the definition of the gradient, and `learner.forward: "libtorch"`.
+  /// Routing decisions are those of Forward where it has run.
+  virtual Tensors Plain(const Tensors& in) = 0;
+
+  /// Gradients of the inputs that `needs` names (others may be undefined), given those of the outputs (undefined: zero).
+  /// Default: LibTorch's autograd through Plain on the saved inputs. Overridden where an explicit formula is much cheaper.
+  virtual Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs);
+};
+
+/// Applies op to `in`. `plain`: LibTorch computes the forward too.
+Tensors Apply(c10::intrusive_ptr<Op> op, const Tensors& in, bool plain);
+
+}  // namespace temper::learner

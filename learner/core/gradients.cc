@@ -1,0 +1,106 @@
+#include "learner/core/gradients.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+namespace temper::learner {
+
+namespace {
+
+constexpr int kLanes = 16;
+
+float Sum(const std::array<float, kLanes>& lane) {
+  float sum = 0;
+  for (float x : lane) sum += x;
+  return sum;
+}
+
+}  // namespace
+
+void ForRows(kernels::ThreadPool& pool, std::int64_t rows, std::int64_t grain,
+             const std::function<void(std::int64_t, std::int64_t)>& fn) {
+  const std::int64_t parts = (rows + grain - 1) / grain;
+  if (parts == 0) return;
+  pool.Run(int(parts), [&](int i) { fn(i * grain, std::min(rows, (i + 1) * grain)); });
+}
+
+float Dot(const float* a, const float* b, std::int64_t n) {
+  std::array<float, kLanes> lane{};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lane[j] += a[i + j] * b[i + j];
+  }
+  for (int j = 0; i + j < n; ++j) lane[j] += a[i + j] * b[i + j];
+  return Sum(lane);
+}
+
+void Axpy(float a, const float* x, std::int64_t n, float* y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += a * x[i];
+}
+
+void RmsNormGradient(const float* x, std::int64_t ldx, const float* weight, float eps, const float* g, std::int64_t ldg,
+                     std::int64_t m, int d, float* dx, std::int64_t lddx, float* dw, kernels::ThreadPool& pool) {
+  // Fixed parts, so that the sum over rows has one order for any number of threads.
+  constexpr std::int64_t kParts = 16;
+  const std::int64_t grain = std::max<std::int64_t>(1, (m + kParts - 1) / kParts);
+  std::vector<float> partial(dw ? kParts * d : 0, 0.0f);
+  ForRows(pool, m, grain, [&](std::int64_t begin, std::int64_t end) {
+    float* part = dw ? partial.data() + begin / grain * d : nullptr;
+    std::vector<float> gw(d);
+    for (std::int64_t r = begin; r < end; ++r) {
+      const float* xr = x + r * ldx;
+      const float* gr = g + r * ldg;
+      float* out = dx + r * lddx;
+      const float s = 1.0f / std::sqrt(Dot(xr, xr, d) / float(d) + eps);
+      if (part) {
+        for (int i = 0; i < d; ++i) part[i] += gr[i] * (xr[i] * s);
+      }
+      for (int i = 0; i < d; ++i) gw[i] = gr[i] * weight[i];
+      const float back = s * s * s / float(d) * Dot(gw.data(), xr, d);
+      for (int i = 0; i < d; ++i) out[i] = s * gw[i] - back * xr[i];
+    }
+  });
+  if (!dw) return;
+  std::fill_n(dw, d, 0.0f);
+  for (std::int64_t p = 0; p < kParts; ++p) Axpy(1.0f, partial.data() + p * d, d, dw);
+}
+
+void SwiGluGradient(const float* gate_up, const float* sigmoid, const float* dy, std::int64_t m, int d, float* d_gate_up,
+                    kernels::ThreadPool& pool) {
+  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const float* gate = gate_up + r * 2 * d;
+      const float* up = gate + d;
+      const float* sr = sigmoid + r * d;
+      const float* gr = dy + r * d;
+      float* dgate = d_gate_up + r * 2 * d;
+      float* dup = dgate + d;
+      for (int i = 0; i < d; ++i) {
+        const float s = sr[i], silu = gate[i] * s;
+        dup[i] = gr[i] * silu;
+        dgate[i] = gr[i] * up[i] * (s + silu * (1.0f - s));
+      }
+    }
+  });
+}
+
+void RopeTransposed(float* x, std::int64_t ldx, int heads, std::int64_t ldh, int dim, const std::int32_t* position,
+                    std::int64_t m, const float* table, kernels::ThreadPool& pool) {
+  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const float* angle = table + std::int64_t(position[r]) * dim;
+      for (int h = 0; h < heads; ++h) {
+        float* v = x + r * ldx + h * ldh;
+        for (int i = 0; i < dim; i += 2) {
+          const float a = v[i], b = v[i + 1], c = angle[i], s = angle[i + 1];
+          v[i] = a * c + b * s;
+          v[i + 1] = b * c - a * s;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,135 @@
+#pragma once
+// The policy's operations: what each takes and gives. Weights are masters [N, K]; the kernels read engine::Weights.
+#include <vector>
+
+#include "engine/weights.h"
+#include "learner/autograd.h"
+
+namespace temper::learner {
+
+/// in {table [V, H]} -> x [T, H], row t of `ids`.
+class EmbedOp : public Op {
+ public:
+  EmbedOp(OpContext context, const std::vector<float>* table, std::vector<std::int32_t> ids)
+      : context_(context), table_(table), ids_(std::move(ids)) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+
+ private:
+  OpContext context_;
+  const std::vector<float>* table_;
+  std::vector<std::int32_t> ids_;
+};
+
+/// in {x [m, d], weight [d]} -> [m, d].
+class RmsNormOp : public Op {
+ public:
+  RmsNormOp(OpContext context, const std::vector<float>* weight, float eps) : context_(context), weight_(weight), eps_(eps) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+
+ private:
+  OpContext context_;
+  const std::vector<float>* weight_;
+  float eps_;
+};
+
+/// in {x [m, K], w [N, K], residual [m, N] or undefined} -> x w^T (+ residual).
+class LinearOp : public Op {
+ public:
+  LinearOp(OpContext context, const engine::PackedLinear* w) : context_(context), w_(w) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+
+ private:
+  OpContext context_;
+  const engine::PackedLinear* w_;
+};
+
+/// The gated MLP: in {h [m, H], gate_up [2I, H], down [H, I], residual [m, H]} -> residual + down(silu(gate) up).
+class MlpOp : public Op {
+ public:
+  MlpOp(OpContext context, const engine::MlpWeights* w) : context_(context), w_(w) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+
+ private:
+  OpContext context_;
+  const engine::MlpWeights* w_;
+  torch::Tensor gate_up_, gated_;  // of Forward
+};
+
+/// Latent attention between its projections, absorbed in Forward, naive in Plain and Backward. The context's pack says who sees whom.
+/// in {q [T, heads (P + R)] not rotated, kv [T, L + R] not normed or rotated, kv_a_norm [L], kv_b [heads (P + V), L]}
+/// -> [T, heads V].
+class AttentionOp : public Op {
+ public:
+  AttentionOp(OpContext context, const engine::LayerWeights* w) : context_(context), w_(w) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+
+ private:
+  OpContext context_;
+  const engine::LayerWeights* w_;
+  torch::Tensor rotated_q_, latent_;  // of Forward: [T, heads, P + R], [T, L + R] normed and rotated
+};
+
+/// What a MoE layer chose, kept for metrics, probes and the loss-free bias.
+struct Routing {
+  std::vector<std::int32_t> ids;    // [T, k] ascending
+  std::vector<std::int64_t> loads;  // [E] token count
+};
+
+/// in {h [T, H], residual [T, H], router [E, H], gate_up [E, 2I, H], down [E, H, I], shared gate_up [2S, H], shared down [H, S]
+/// (both undefined without a shared expert)} -> residual + (routed + shared). The chosen ids are constants; the gradient flows
+/// through the sigmoid gates, their normalisation and scale.
+class MoeOp : public Op {
+ public:
+  MoeOp(OpContext context, const engine::LayerWeights* w) : context_(context), w_(w) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+  const Routing& routing() const { return routing_; }
+
+ private:
+  void Choose(const float* logits, int m);
+  void GateGradient(const std::vector<float>& d_weight, float* d_logits) const;
+
+  OpContext context_;
+  const engine::LayerWeights* w_;
+  Routing routing_;
+  std::vector<float> weight_;             // [T, k]
+  std::vector<std::int32_t> slot_;        // [T, k] row among the sorted pairs
+  std::vector<std::int32_t> source_;      // [T k] token of a sorted pair
+  std::vector<std::int64_t> begin_;       // [E + 1] first pair of each expert
+  torch::Tensor logits_, gathered_, gate_up_, gated_, expert_out_, shared_gate_up_, shared_gated_;
+};
+
+/// Log-probs of targets: in {hidden [T, H] after the final norm, head [V, H]} -> {logp [R], entropy [R]} of
+/// log-softmax(head hidden[row] / temperature).
+class HeadOp : public Op {
+ public:
+  HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature)
+      : context_(context), head_(head), targets_(std::move(targets)), temperature_(temperature) {}
+  Tensors Forward(const Tensors& in) override;
+  Tensors Plain(const Tensors& in) override;
+  Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
+  /// Rows whose target has the largest logit (lowest id on ties): mean_token_accuracy.
+  std::int64_t correct() const { return correct_; }
+
+ private:
+  OpContext context_;
+  const engine::PackedLinear* head_;
+  Targets targets_;
+  float temperature_;
+  std::int64_t correct_ = 0;
+  torch::Tensor rows_, lse_, entropy_;
+  Tensors logits_;  // a chunk each; empty where they would not fit and Backward computes them again
+};
+
+}  // namespace temper::learner

@@ -1,0 +1,65 @@
+#include "learner/parameters.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "engine/checkpoint.h"
+
+namespace temper::learner {
+
+using Kind = engine::TensorSpec::Kind;
+
+Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : config_(config) {
+  for (engine::TensorSpec& spec : engine::RequiredTensors(config)) {
+    index_[spec.name] = entries_.size();
+    const std::int64_t count = spec.count();
+    entries_.push_back({std::move(spec), size_});
+    size_ += count;
+  }
+  values_ = engine::AlignedFloats(size_);
+  if (!gradients) return;
+  gradients_ = engine::AlignedFloats(size_);
+  moment1_ = engine::AlignedFloats(size_);
+  moment2_ = engine::AlignedFloats(size_);
+}
+
+void Parameters::Load(const std::string& model_dir) {
+  engine::ReadCheckpoint(model_dir, config_, [&](const engine::TensorSpec& spec, std::span<const float> values) {
+    std::copy(values.begin(), values.end(), values_.data() + Find(spec.name).offset);
+  });
+}
+
+void Parameters::Store(engine::Weights& weights) const {
+  for (const Entry& entry : entries_) weights.Set(entry.spec.name, Value(entry));
+}
+
+const Parameters::Entry& Parameters::Find(const std::string& name) const {
+  const auto it = index_.find(name);
+  if (it == index_.end()) throw std::logic_error("parameters: no tensor " + name);
+  return entries_[it->second];
+}
+
+void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); }
+
+bool Parameters::IsMtp(const std::string& name) const {
+  for (int j = 0; j < config_.mtp_layers; ++j) {
+    if (name.rfind("model.layers." + std::to_string(config_.num_layers + j) + ".", 0) == 0) return true;
+  }
+  return false;
+}
+
+std::vector<AdamwSegment> Parameters::Segments(bool train_mtp) const {
+  std::vector<AdamwSegment> segments;
+  for (const Entry& entry : entries_) {
+    const Kind kind = entry.spec.kind;
+    AdamwSegment segment;
+    segment.begin = entry.offset;
+    segment.end = entry.offset + entry.spec.count();
+    segment.decay = kind == Kind::kLinear || kind == Kind::kRouter || kind == Kind::kEmbedding;
+    segment.trained = kind != Kind::kRouterBias && (train_mtp || !IsMtp(entry.spec.name));
+    segments.push_back(segment);
+  }
+  return segments;
+}
+
+}  // namespace temper::learner

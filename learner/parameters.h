@@ -1,0 +1,60 @@
+#pragma once
+// FP32 master weights in one flat buffer, with gradients and moments beside them in the same layout.
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/weights.h"
+#include "learner/core/adamw.h"
+
+namespace temper::learner {
+
+class Parameters {
+ public:
+  struct Entry {
+    engine::TensorSpec spec;
+    std::int64_t offset = 0;  // floats; entries follow each other without gaps, in RequiredTensors order
+  };
+
+  /// Zeros. `gradients` false leaves out gradients and moments (a reference policy).
+  explicit Parameters(const engine::ModelConfig& config, bool gradients = true);
+
+  /// Values of a checkpoint folder. Throws UserError as engine::ReadCheckpoint.
+  void Load(const std::string& model_dir);
+  /// Sets every tensor of `weights` (repacks it).
+  void Store(engine::Weights& weights) const;
+
+  const engine::ModelConfig& config() const { return config_; }
+  const std::vector<Entry>& entries() const { return entries_; }
+  /// Throws std::logic_error for an unknown name.
+  const Entry& Find(const std::string& name) const;
+  bool Has(const std::string& name) const { return index_.count(name) != 0; }
+
+  std::int64_t size() const { return size_; }
+  float* values() { return values_.data(); }
+  const float* values() const { return values_.data(); }
+  float* gradients() { return gradients_.data(); }
+  float* moment1() { return moment1_.data(); }
+  float* moment2() { return moment2_.data(); }
+  std::span<const float> Value(const Entry& entry) const {
+    return {values_.data() + entry.offset, std::size_t(entry.spec.count())};
+  }
+  std::span<float> MutableValue(const Entry& entry) { return {values_.data() + entry.offset, std::size_t(entry.spec.count())}; }
+  void ZeroGradients();
+
+  /// How AdamW treats each entry; MTP layers are trained only where `train_mtp`.
+  std::vector<AdamwSegment> Segments(bool train_mtp) const;
+  /// True for tensors of MTP layers.
+  bool IsMtp(const std::string& name) const;
+
+ private:
+  engine::ModelConfig config_;
+  std::vector<Entry> entries_;
+  std::map<std::string, std::size_t> index_;
+  std::int64_t size_ = 0;
+  engine::AlignedFloats values_, gradients_, moment1_, moment2_;
+};
+
+}  // namespace temper::learner

@@ -1,0 +1,223 @@
+#include "learner/policy.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "kernels/ops.h"
+#include "learner/core/gradients.h"
+
+namespace temper::learner {
+
+namespace {
+
+constexpr float kLowRankEps = 1e-6f;  // of q_a_layernorm: its class default, not rms_norm_eps
+
+std::string Prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+/// The MTP layer's own pack: row t of a sequence holds token t + 1 and ends where token t + 2 does.
+struct MtpRows {
+  Pack pack;
+  Targets targets;
+  std::vector<std::int64_t> hidden;  // [T'] row of the main pack
+};
+
+MtpRows MakeMtpRows(const Pack& pack, const Targets& targets) {
+  MtpRows rows;
+  std::vector<std::int32_t> shift(pack.sequences());  // MTP row = main row + shift
+  for (int s = 0; s < pack.sequences(); ++s) {
+    const int first = pack.start[s], count = std::max(0, pack.length(s) - 2);
+    shift[s] = rows.pack.tokens() - first;
+    rows.pack.Add({pack.ids.data() + first + 1, std::size_t(count)});
+    for (int t = 0; t < count; ++t) rows.hidden.push_back(first + t);
+  }
+  int s = 0;
+  for (int i = 0; i < targets.count(); ++i) {
+    const int row = targets.row[i];
+    while (row >= pack.start[s + 1]) ++s;
+    if (pack.position[row] == 0) continue;
+    rows.targets.row.push_back(row - 1 + shift[s]);
+    rows.targets.target.push_back(targets.target[i]);
+  }
+  return rows;
+}
+
+}  // namespace
+
+Policy::Policy(const engine::ModelConfig& config, const Options& options)
+    : options_(options), parameters_(config, options.gradients), weights_(config), pool_(options.threads) {
+  MakeLeaves();
+}
+
+void Policy::Refresh() {
+  const auto& entries = parameters_.entries();
+  ForRows(pool_, std::int64_t(entries.size()), 1, [&](std::int64_t begin, std::int64_t) {
+    weights_.Set(entries[begin].spec.name, parameters_.Value(entries[begin]));
+  });
+}
+
+torch::Tensor Policy::Leaf(const std::string& name) {
+  const auto& shape = parameters_.Find(name).spec.shape;
+  std::vector<std::int64_t> strides(shape.size(), 1);
+  for (int i = int(shape.size()) - 2; i >= 0; --i) strides[i] = strides[i + 1] * shape[i + 1];
+  return StridedLeaf(name, shape, strides);
+}
+
+torch::Tensor Policy::StridedLeaf(const std::string& name, std::vector<std::int64_t> sizes, std::vector<std::int64_t> strides) {
+  const std::int64_t offset = parameters_.Find(name).offset;
+  torch::Tensor leaf = torch::from_blob(parameters_.values() + offset, sizes, strides, torch::kFloat32);
+  if (options_.gradients) {
+    leaf.set_requires_grad(true);
+    // Defined from the start: autograd then adds in place, into the flat buffer.
+    leaf.mutable_grad() = torch::from_blob(parameters_.gradients() + offset, sizes, strides, torch::kFloat32);
+  }
+  return leaf;
+}
+
+void Policy::MakeLeaves() {
+  const engine::ModelConfig& c = parameters_.config();
+  embedding_ = Leaf("model.embed_tokens.weight");
+  norm_ = Leaf("model.norm.weight");
+  head_ = c.tie_word_embeddings ? embedding_ : Leaf("lm_head.weight");
+  const std::int64_t h = c.hidden_size;
+  for (int i = 0; i < c.num_layers + c.mtp_layers; ++i) {
+    const std::string p = Prefix(i), a = p + "self_attn.";
+    LayerLeaves l;
+    l.input_norm = Leaf(p + "input_layernorm.weight");
+    if (c.q_lora_rank == 0) {
+      l.q = Leaf(a + "q_proj.weight");
+    } else {
+      l.q_a = Leaf(a + "q_a_proj.weight");
+      l.q_a_norm = Leaf(a + "q_a_layernorm.weight");
+      l.q_b = Leaf(a + "q_b_proj.weight");
+    }
+    l.kv_a = Leaf(a + "kv_a_proj_with_mqa.weight");
+    l.kv_a_norm = Leaf(a + "kv_a_layernorm.weight");
+    l.kv_b = Leaf(a + "kv_b_proj.weight");
+    l.o = Leaf(a + "o_proj.weight");
+    l.post_norm = Leaf(p + "post_attention_layernorm.weight");
+    if (c.IsMoe(i)) {
+      MakeMoeLeaves(l, p + "mlp.");
+    } else {
+      l.gate_up = StridedLeaf(p + "mlp.gate_proj.weight", {2 * c.intermediate_size, h}, {h, 1});
+      l.down = Leaf(p + "mlp.down_proj.weight");
+    }
+    if (i >= c.num_layers) {
+      l.enorm = Leaf(p + "enorm.weight");
+      l.hnorm = Leaf(p + "hnorm.weight");
+      l.eh = Leaf(p + "eh_proj.weight");
+      l.head_norm = Leaf(p + "shared_head.norm.weight");
+    }
+    leaves_.push_back(std::move(l));
+  }
+}
+
+void Policy::MakeMoeLeaves(LayerLeaves& l, const std::string& prefix) {
+  const engine::ModelConfig& c = parameters_.config();
+  const std::int64_t h = c.hidden_size, width = c.moe_intermediate_size, expert = 3 * width * h;
+  const auto offset = [&](const std::string& name) { return parameters_.Find(prefix + name).offset; };
+  // The strided views below stand on this order of RequiredTensors.
+  for (int e = 0; e < c.experts; ++e) {
+    const std::string p = "experts." + std::to_string(e) + ".";
+    const std::int64_t gate = offset("experts.0.gate_proj.weight") + e * expert;
+    if (offset(p + "gate_proj.weight") != gate || offset(p + "up_proj.weight") != gate + width * h ||
+        offset(p + "down_proj.weight") != gate + 2 * width * h) {
+      throw std::logic_error("policy: experts of " + prefix + " are not laid out gate, up, down one after another");
+    }
+  }
+  l.router = Leaf(prefix + "gate.weight");
+  l.expert_gate_up = StridedLeaf(prefix + "experts.0.gate_proj.weight", {c.experts, 2 * width, h}, {expert, h, 1});
+  l.expert_down = StridedLeaf(prefix + "experts.0.down_proj.weight", {c.experts, h, width}, {expert, width, 1});
+  if (c.shared_experts > 0) {
+    const std::int64_t wide = width * c.shared_experts;
+    l.shared_gate_up = StridedLeaf(prefix + "shared_experts.gate_proj.weight", {2 * wide, h}, {h, 1});
+    l.shared_down = Leaf(prefix + "shared_experts.down_proj.weight");
+  }
+}
+
+void Policy::GrowRopeTable(const Pack& pack) {
+  const int longest = 1 + *std::max_element(pack.position.begin(), pack.position.end());
+  if (longest <= rope_positions_) return;
+  const engine::ModelConfig& c = config();
+  rope_positions_ = std::max(256, 2 * longest);
+  rope_table_.resize(std::size_t(rope_positions_) * c.qk_rope_dim);
+  kernels::RopeTable(c.rope_frequencies().data(), c.qk_rope_dim, rope_positions_, c.rope_amplitude(), rope_table_.data());
+}
+
+torch::Tensor Policy::RmsNorm(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
+                              const std::vector<float>& weight, float eps) {
+  return Apply(c10::make_intrusive<RmsNormOp>(context, &weight, eps), {x, leaf}, options_.plain)[0];
+}
+
+torch::Tensor Policy::Linear(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
+                             const engine::PackedLinear& weight, const torch::Tensor& residual) {
+  return Apply(c10::make_intrusive<LinearOp>(context, &weight), {x, leaf, residual}, options_.plain)[0];
+}
+
+torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpContext& context, std::vector<Routing>* routing) {
+  const engine::ModelConfig& c = config();
+  const engine::LayerWeights& w = weights_.layer(index);
+  const LayerLeaves& l = leaves_[index];
+  const torch::Tensor normed = RmsNorm(context, input, l.input_norm, w.input_norm, c.rms_norm_eps);
+  torch::Tensor q;
+  if (c.q_lora_rank == 0) {
+    q = Linear(context, normed, l.q, w.q);
+  } else {
+    const torch::Tensor low = RmsNorm(context, Linear(context, normed, l.q_a, w.q_a), l.q_a_norm, w.q_a_norm, kLowRankEps);
+    q = Linear(context, low, l.q_b, w.q_b);
+  }
+  const torch::Tensor kv = Linear(context, normed, l.kv_a, w.kv_a);
+  const torch::Tensor o =
+      Apply(c10::make_intrusive<AttentionOp>(context, &w), {q, kv, l.kv_a_norm, l.kv_b}, options_.plain)[0];
+  const torch::Tensor x = Linear(context, o, l.o, w.o, input);
+  const torch::Tensor h = RmsNorm(context, x, l.post_norm, w.post_norm, c.rms_norm_eps);
+  if (!w.moe) {
+    return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x}, options_.plain)[0];
+  }
+  const auto op = c10::make_intrusive<MoeOp>(context, &w);
+  const torch::Tensor y = Apply(
+      op, {h, x, l.router, l.expert_gate_up, l.expert_down, l.shared_gate_up, l.shared_down}, options_.plain)[0];
+  routing->push_back(op->routing());
+  return y;
+}
+
+Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request) {
+  torch::AutoGradMode mode(request.gradients && options_.gradients);
+  GrowRopeTable(*pack);
+  const engine::ModelConfig& c = config();
+  const OpContext context{&c, &pool_, rope_table_.data(), pack};
+  Result result;
+  torch::Tensor x =
+      Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids), {embedding_}, options_.plain)[0];
+  for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
+  const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets, request.temperature);
+  const Tensors out = Apply(head, {hidden, head_}, options_.plain);
+  result.logp = out[0];
+  result.entropy = out[1];
+  result.correct = head->correct();
+  if (request.mtp && c.mtp_layers > 0) Mtp(context, targets, hidden.detach(), request, &result);
+  return result;
+}
+
+void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden, const Request& request,
+                 Result* result) {
+  const engine::ModelConfig& c = config();
+  MtpRows rows = MakeMtpRows(*main.pack, targets);
+  if (rows.targets.count() == 0) return;
+  OpContext context = main;
+  context.pack = std::make_shared<const Pack>(std::move(rows.pack));
+  const engine::LayerWeights& w = weights_.layer(c.num_layers);
+  const LayerLeaves& l = leaves_[c.num_layers];
+  const torch::Tensor e = Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), context.pack->ids),
+                                {embedding_.detach()}, options_.plain)[0];
+  const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
+  const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
+                                         RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)}, 1);
+  torch::Tensor z = Linear(context, pair, l.eh, w.eh);
+  z = Layer(c.num_layers, z, context, &result->mtp_routing);
+  z = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets, request.temperature);
+  result->mtp_logp = Apply(head, {z, head_.detach()}, options_.plain)[0];
+}
+
+}  // namespace temper::learner

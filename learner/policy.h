@@ -1,0 +1,81 @@
+#pragma once
+// The differentiable policy: the engine's forward, composed of the same kernels on the same packed weights, with gradients.
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/weights.h"
+#include "learner/core/pack.h"
+#include "learner/ops.h"
+#include "learner/parameters.h"
+
+namespace temper::learner {
+
+class Policy {
+ public:
+  struct Options {
+    int threads = 1;
+    bool gradients = true;  // false: a reference policy, without gradients and moments
+    bool plain = false;     // learner.forward "libtorch": another numerics id
+  };
+  Policy(const engine::ModelConfig& config, const Options& options);
+
+  struct Request {
+    float temperature = 1.0f;
+    bool gradients = true;
+    bool mtp = false;  // also the MTP layer's log-probs of the same targets
+  };
+  struct Result {
+    torch::Tensor logp, entropy;        // [R]
+    std::int64_t correct = 0;           // targets that are the row's largest logit
+    torch::Tensor mtp_logp;             // [R'] of the targets at position >= 2 of their sequence; undefined where there is none
+    std::vector<Routing> routing;       // a MoE layer of the main model
+    std::vector<Routing> mtp_routing;
+  };
+  /// Log-probs of `targets` (row t of the pack gives token t + 1 of its sequence). Bitwise the engine's.
+  /// MTP layer: h_t after the final norm, token t + 1's embedding -> token t + 2; trunk, embedding and head are constants there.
+  Result Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request);
+
+  /// Packs the masters again after they changed.
+  void Refresh();
+
+  Parameters& parameters() { return parameters_; }
+  const engine::Weights& weights() const { return weights_; }
+  const engine::ModelConfig& config() const { return weights_.config(); }
+  kernels::ThreadPool& pool() { return pool_; }
+
+ private:
+  struct LayerLeaves {
+    torch::Tensor input_norm, q, q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o, post_norm;
+    torch::Tensor gate_up, down;                                      // dense
+    torch::Tensor router, expert_gate_up, expert_down, shared_gate_up, shared_down;
+    torch::Tensor enorm, hnorm, head_norm, eh;                        // MTP
+  };
+
+  torch::Tensor Leaf(const std::string& name);
+  /// [sizes] over several tensors that lie behind one another, from `name` on, rows `row_stride` floats apart.
+  torch::Tensor StridedLeaf(const std::string& name, std::vector<std::int64_t> sizes, std::vector<std::int64_t> strides);
+  void MakeLeaves();
+  void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
+  void GrowRopeTable(const Pack& pack);
+
+  torch::Tensor Layer(int index, const torch::Tensor& x, const OpContext& context, std::vector<Routing>* routing);
+  torch::Tensor RmsNorm(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
+                        const std::vector<float>& weight, float eps);
+  torch::Tensor Linear(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
+                       const engine::PackedLinear& weight, const torch::Tensor& residual = {});
+  void Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden, const Request& request, Result* result);
+
+  Options options_;
+  Parameters parameters_;
+  engine::Weights weights_;
+  kernels::ThreadPool pool_;
+  torch::Tensor embedding_, norm_, head_;
+  std::vector<LayerLeaves> leaves_;
+  std::vector<float> rope_table_;
+  int rope_positions_ = 0;
+};
+
+}  // namespace temper::learner

@@ -1,0 +1,131 @@
+#include "learner/probe.h"
+
+#include <torch/torch.h>
+
+#include "configs/error.h"
+#include "engine/probe.h"
+#include "engine/safetensors.h"
+#include "learner/policy.h"
+#include "learner/process.h"
+
+namespace temper::learner {
+
+namespace {
+
+void CheckMode(const ProbeOptions& o) {
+  if (o.dtype != "fp32" || o.cache_dtype != "fp32") {
+    throw UserError("probe: --dtype " + o.dtype + " --cache-dtype " + o.cache_dtype +
+                    ": this build computes in fp32 with an fp32 cache; pass those");
+  }
+}
+
+std::unique_ptr<Policy> Load(const ProbeOptions& o, bool gradients) {
+  CheckMode(o);
+  Policy::Options options;
+  options.threads = UseThreads(o.threads);
+  options.gradients = gradients;
+  auto policy = std::make_unique<Policy>(engine::ReadModelConfig(o.model_dir), options);
+  const engine::ModelConfig& c = policy->config();
+  for (std::size_t i = 0; i < o.ids.size(); ++i) {
+    const std::string where = "ids: sequence " + std::to_string(i);
+    if (o.ids[i].empty()) throw UserError(where + " is empty; every sequence needs a token");
+    if (int(o.ids[i].size()) > c.max_positions) {
+      throw UserError(where + " has " + std::to_string(o.ids[i].size()) + " tokens; the model has " +
+                      std::to_string(c.max_positions) + " positions");
+    }
+    for (std::int32_t id : o.ids[i]) {
+      if (id < 0 || id >= c.vocab_size) {
+        throw UserError(where + ": id " + std::to_string(id) + " must be in [0, " + std::to_string(c.vocab_size) + ")");
+      }
+    }
+  }
+  policy->parameters().Load(o.model_dir);
+  policy->Refresh();
+  return policy;
+}
+
+std::shared_ptr<Pack> MakePack(const ProbeOptions& o) {
+  auto pack = std::make_shared<Pack>();
+  for (const auto& sequence : o.ids) pack->Add(sequence);
+  return pack;
+}
+
+}  // namespace
+
+void ProbeLogprobs(const ProbeOptions& options) {
+  const auto policy = Load(options, /*gradients=*/false);
+  const engine::ModelConfig& c = policy->config();
+  const auto pack = MakePack(options);
+  Targets targets;
+  for (int t = 0; t + 1 < pack->tokens(); ++t) {
+    if (pack->position[t + 1] == 0) continue;
+    targets.row.push_back(t);
+    targets.target.push_back(pack->ids[t + 1]);
+  }
+  Policy::Request request;
+  request.gradients = false;
+  const Policy::Result found = policy->Forward(pack, targets, request);
+  engine::LogprobsResult result;
+  const float* logp = found.logp.data_ptr<float>();
+  for (int s = 0; s < pack->sequences(); ++s) {
+    result.logp.emplace_back(logp, logp + pack->length(s) - 1);
+    logp += pack->length(s) - 1;
+    std::vector<std::int32_t> experts;
+    for (const Routing& routing : found.routing) {
+      experts.insert(experts.end(), routing.ids.begin() + std::int64_t(pack->start[s]) * c.top_k,
+                     routing.ids.begin() + std::int64_t(pack->start[s + 1]) * c.top_k);
+    }
+    result.experts.push_back(std::move(experts));
+  }
+  engine::WriteLogprobs(options.out, options.ids, int(found.routing.size()), c.top_k, result);
+}
+
+void ProbeGrad(const ProbeOptions& options, const std::vector<std::vector<std::int32_t>>& mask) {
+  if (mask.size() != options.ids.size()) {
+    throw UserError("mask: " + std::to_string(mask.size()) + " masks for " + std::to_string(options.ids.size()) +
+                    " sequences; give one each");
+  }
+  Targets targets;
+  std::int32_t first = 0;
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    const std::string where = "mask: sequence " + std::to_string(i);
+    if (mask[i].size() != options.ids[i].size()) {
+      throw UserError(where + " has " + std::to_string(mask[i].size()) + " entries for " +
+                      std::to_string(options.ids[i].size()) + " ids; give one each");
+    }
+    for (std::size_t t = 0; t < mask[i].size(); ++t) {
+      if (mask[i][t] != 0 && (mask[i][t] != 1 || t == 0)) {
+        throw UserError(where + ", entry " + std::to_string(t) + ": " + std::to_string(mask[i][t]) +
+                        "; entries are 0 or 1, the first 0");
+      }
+      if (mask[i][t] == 0) continue;
+      targets.row.push_back(first + std::int32_t(t) - 1);
+      targets.target.push_back(options.ids[i][t]);
+    }
+    first += std::int32_t(mask[i].size());
+  }
+  if (targets.count() == 0) throw UserError("mask: no entry is 1; the loss would have no token");
+
+  const auto policy = Load(options, /*gradients=*/true);
+  const Policy::Result found = policy->Forward(MakePack(options), targets, {});
+  const torch::Tensor loss = -found.logp.sum() / double(targets.count());
+  loss.backward();
+
+  Parameters& parameters = policy->parameters();
+  std::vector<engine::SafetensorsWriter::Entry> entries{{"loss", engine::Dtype::kF32, {1}}};
+  std::vector<const Parameters::Entry*> written;
+  for (const Parameters::Entry& entry : parameters.entries()) {
+    if (entry.spec.kind == engine::TensorSpec::Kind::kRouterBias || parameters.IsMtp(entry.spec.name)) continue;
+    entries.push_back({entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
+    written.push_back(&entry);
+  }
+  engine::SafetensorsWriter writer(options.out, std::move(entries));
+  const float value = loss.item<float>();
+  writer.WriteFloats({&value, 1});
+  for (const Parameters::Entry* entry : written) {
+    writer.WriteFloats({parameters.gradients() + entry->offset, std::size_t(entry->spec.count())});
+  }
+  writer.Close();
+}
+
+}  // namespace temper::learner

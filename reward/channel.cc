@@ -1,0 +1,174 @@
+#include "reward/channel.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "configs/error.h"
+#include "reward/frames.h"
+
+namespace temper::reward {
+namespace {
+
+std::chrono::steady_clock::duration Seconds(double seconds) {
+  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+      std::chrono::duration<double>(seconds));
+}
+
+}  // namespace
+
+Channel::Channel(Zygote& zygote, Job job, double start_timeout_s)
+    : zygote_(zygote), job_(std::move(job)), start_timeout_s_(start_timeout_s) {}
+
+Channel::~Channel() {
+  try {
+    Stop();
+  } catch (const MachineError&) {
+    // The zygote has gone and took the sandbox with it.
+  }
+}
+
+void Channel::Start() {
+  if (sandbox_.fd >= 0) {
+    // A warm sandbox that died or spoke while nobody asked must not cost the next sample.
+    char byte;
+    const bool idle = recv(sandbox_.fd, &byte, 1, MSG_PEEK) < 0 && errno == EAGAIN;
+    if (idle) return;
+    Stop();
+  }
+  sandbox_ = zygote_.Spawn(job_.limits.memory_mib);
+  ++spawned_;
+  unsent_.clear();
+  received_.clear();
+  sent_ = taken_ = 0;
+  AppendJob(job_, &unsent_);
+  std::string_view body;
+  std::string failure = "no answer in " + std::to_string(start_timeout_s_) + " s";
+  try {
+    const Wait wait = Next(Clock::now() + Seconds(start_timeout_s_), &body);
+    if (wait == Wait::kFrame) {
+      missing_ = ReadReady(body);
+      return;
+    }
+    if (wait == Wait::kEnd) failure = Stop();
+  } catch (const FrameError& error) {
+    failure = error.what();
+  }
+  Stop();
+  throw MachineError("reward sandbox: it did not start: " + failure);
+}
+
+std::string Channel::Stop() {
+  if (sandbox_.fd < 0) return "";
+  const Sandbox ended = sandbox_;
+  sandbox_ = {};
+  return zygote_.Reap(ended);
+}
+
+bool Channel::SendSome() {
+  const ssize_t put =
+      send(sandbox_.fd, unsent_.data() + sent_, unsent_.size() - sent_, MSG_NOSIGNAL);
+  if (put < 0) return errno == EAGAIN || errno == EINTR;
+  sent_ += static_cast<std::size_t>(put);
+  if (sent_ == unsent_.size()) {
+    unsent_.clear();
+    sent_ = 0;
+  }
+  return true;
+}
+
+bool Channel::ReceiveSome() {
+  if (taken_ > 0) {
+    received_.erase(0, taken_);
+    taken_ = 0;
+  }
+  char buffer[65536];
+  const ssize_t got = recv(sandbox_.fd, buffer, sizeof buffer, 0);
+  if (got < 0) return errno == EAGAIN || errno == EINTR;
+  received_.append(buffer, static_cast<std::size_t>(got));
+  return got > 0;
+}
+
+Channel::Wait Channel::Next(Clock::time_point deadline, std::string_view* body) {
+  while (true) {
+    *body = TakeFrame(received_, kMaxAnswerFrame, &taken_);
+    if (!body->empty()) return Wait::kFrame;
+    const auto left =
+        std::chrono::duration_cast<std::chrono::microseconds>(deadline - Clock::now()).count();
+    if (left <= 0) return Wait::kDeadline;
+    pollfd poll_fd{sandbox_.fd, POLLIN, 0};
+    if (!unsent_.empty()) poll_fd.events |= POLLOUT;
+    // Rounded up: a deadline in less than a millisecond is no reason to spin.
+    const int ready = poll(&poll_fd, 1, static_cast<int>(left / 1000 + 1));
+    if (ready < 0 && errno != EINTR) throw MachineError("reward sandbox: poll failed");
+    if (ready <= 0) continue;
+    // What came is read before the end is believed: answers given before a crash count.
+    if ((poll_fd.revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !ReceiveSome()) return Wait::kEnd;
+    if ((poll_fd.revents & POLLOUT) != 0 && !unsent_.empty()) SendSome();
+  }
+}
+
+Outcome Channel::Failure(Status status, const std::string& message, Clock::time_point since) const {
+  Outcome outcome;
+  outcome.status = status;
+  outcome.message = message;
+  outcome.micros =
+      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - since).count();
+  return outcome;
+}
+
+void Channel::Collect(std::size_t count, std::vector<Outcome>* outcomes) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto since = Clock::now();
+    std::string_view body;
+    try {
+      switch (Next(since + Seconds(job_.limits.timeout_s), &body)) {
+        case Wait::kFrame:
+          outcomes->push_back(ReadOutcome(body));
+          continue;
+        case Wait::kDeadline: {
+          char text[64];
+          std::snprintf(text, sizeof text, "no answer in %g s", job_.limits.timeout_s);
+          outcomes->push_back(Failure(Status::kTimeout, text, since));
+          break;
+        }
+        case Wait::kEnd:
+          outcomes->push_back(Failure(Status::kCrashed, Stop(), since));
+          break;
+      }
+    } catch (const FrameError& error) {
+      outcomes->push_back(Failure(Status::kCrashed, std::string("it sent ") + error.what(), since));
+    }
+    Stop();
+    return;
+  }
+  // An answer to no question: this sandbox is no longer ours.
+  if (taken_ != received_.size()) Stop();
+}
+
+std::vector<Outcome> Channel::Score(std::span<const SampleInput> samples) {
+  std::vector<Outcome> outcomes;
+  outcomes.reserve(samples.size());
+  while (outcomes.size() < samples.size()) {
+    Start();
+    for (const SampleInput& sample : samples.subspan(outcomes.size())) {
+      AppendSample(sample, &unsent_);
+    }
+    Collect(samples.size() - outcomes.size(), &outcomes);
+  }
+  return outcomes;
+}
+
+Outcome Channel::Check() {
+  Start();
+  AppendCheck(&unsent_);
+  std::vector<Outcome> outcomes;
+  Collect(1, &outcomes);
+  return outcomes.at(0);
+}
+
+}  // namespace temper::reward

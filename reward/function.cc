@@ -1,0 +1,96 @@
+#include "reward/function.h"
+
+#include <sodium.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "configs/error.h"
+#include "reward/rules.h"
+#include "reward/sandbox.h"
+
+namespace temper::reward {
+namespace {
+
+std::string Stem(const std::string& path) {
+  std::string name = path.substr(path.rfind('/') + 1);
+  const std::size_t dot = name.rfind('.');
+  return dot == std::string::npos || dot == 0 ? name : name.substr(0, dot);
+}
+
+}  // namespace
+
+std::string Sha256Hex(const std::string& text) {
+  unsigned char hash[crypto_hash_sha256_BYTES];
+  crypto_hash_sha256(hash, reinterpret_cast<const unsigned char*>(text.data()), text.size());
+  char hex[2 * sizeof hash + 1];
+  sodium_bin2hex(hex, sizeof hex, hash, sizeof hash);
+  return hex;
+}
+
+std::string ReadScript(const std::string& path) {
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (file == nullptr) throw UserError(path + ": " + std::strerror(errno) + "; give a Lua file");
+  // One byte more than allowed tells a file that is too long.
+  std::string text(kMaxScriptBytes + 1, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  const bool failed = std::ferror(file) != 0;
+  std::fclose(file);
+  if (failed) throw UserError(path + ": it cannot be read; give a Lua file");
+  if (text.size() > kMaxScriptBytes) {
+    throw UserError(path + ": a script has at most 65536 bytes; move data into the dataset's rows");
+  }
+  return text;
+}
+
+FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::string& text) {
+  FunctionSpec spec;
+  spec.weight = entry.weight;
+  if (entry.script.empty()) {
+    if (FindRule(entry.rule) == nullptr) {
+      std::string names;
+      for (const Rule& rule : Rules()) names += std::string(names.empty() ? "" : ", ") + rule.name;
+      throw UserError("rewards: there is no rule '" + entry.rule + "'; there are " + names);
+    }
+    spec.rule = entry.rule;
+    spec.name = entry.name.empty() ? entry.rule : entry.name;
+    return spec;
+  }
+  const Outcome syntax = CheckSyntax(entry.script, text);
+  if (syntax.status != Status::kOk) {
+    throw UserError(entry.script + ":" + std::to_string(syntax.line) + ": " + syntax.message);
+  }
+  spec.path = entry.script;
+  spec.script = text;
+  spec.sha256 = Sha256Hex(text);
+  spec.name = entry.name.empty() ? Stem(entry.script) : entry.name;
+  return spec;
+}
+
+std::vector<FunctionSpec> LoadFunctions(const std::vector<configs::RewardFunction>& entries) {
+  std::vector<FunctionSpec> specs;
+  for (const configs::RewardFunction& entry : entries) {
+    specs.push_back(
+        MakeFunction(entry, entry.script.empty() ? std::string() : ReadScript(entry.script)));
+  }
+  return specs;
+}
+
+FunctionSpec ParseRewardArgument(const std::string& argument) {
+  configs::RewardFunction entry;
+  if (argument.compare(0, 5, "rule:") == 0) {
+    entry.rule = argument.substr(5);
+    return MakeFunction(entry, "");
+  }
+  entry.script = argument;
+  return MakeFunction(entry, ReadScript(argument));
+}
+
+void CheckScript(const std::string& path, const HostOptions& options) {
+  HostOptions only = options;
+  only.functions = {ParseRewardArgument(path)};
+  RewardHost(std::move(only)).Check();
+}
+
+}  // namespace temper::reward

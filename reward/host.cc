@@ -1,0 +1,153 @@
+#include "reward/host.h"
+
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "configs/error.h"
+#include "reward/channel.h"
+#include "reward/rules.h"
+#include "reward/sandbox.h"
+#include "reward/zygote.h"
+
+namespace temper::reward {
+namespace {
+
+std::string RuleNames() {
+  std::string names;
+  for (const Rule& rule : Rules()) names += (names.empty() ? "" : ", ") + std::string(rule.name);
+  return names;
+}
+
+void CheckOptions(const HostOptions& options) {
+  if (options.functions.empty()) {
+    throw UserError("rewards: no reward function; name a script or a rule");
+  }
+  std::set<std::string> names;
+  for (const FunctionSpec& f : options.functions) {
+    if (f.name.empty() || !names.insert(f.name).second) {
+      throw UserError("rewards: two functions are named '" + f.name + "'; give one a `name`");
+    }
+    if (f.script.empty() && FindRule(f.rule) == nullptr) {
+      throw UserError("rewards: " + f.name + ": there is no rule '" + f.rule + "'; there are " +
+                      RuleNames());
+    }
+    if (!std::isfinite(f.weight)) throw UserError("rewards: " + f.name + ": weight must be finite");
+  }
+  const Limits& limits = options.limits;
+  if (!(limits.timeout_s > 0 && limits.timeout_s <= 3600) || limits.max_instructions < 1000 ||
+      limits.memory_mib < 1 || limits.memory_mib > 1 << 20) {
+    throw UserError(
+        "reward: timeout_s must be in (0, 3600], max_instructions at least 1000, memory_mib at "
+        "least 1");
+  }
+}
+
+Job MakeJob(const FunctionSpec& f, const Limits& limits) {
+  Job job;
+  job.name = f.path.empty() ? f.name : f.path;
+  job.script = f.script;
+  if (f.script.empty()) job.rule = f.rule;
+  job.limits = limits;
+  return job;
+}
+
+void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result) {
+  ScorePart part;
+  part.name = f.name;
+  part.value = outcome.score;
+  part.weight = f.weight;
+  part.status = StatusName(outcome.status);
+  part.message = outcome.message;
+  part.line = outcome.line;
+  part.script_sha256 = f.sha256;
+  part.micros = outcome.micros;
+  result->parts.push_back(part);
+  for (const auto& [field, value] : outcome.fields) {
+    ScorePart extra;
+    extra.name = f.name + "/" + field;
+    extra.value = value;
+    extra.weight = 0;
+    extra.status = StatusName(Status::kOk);
+    extra.script_sha256 = f.sha256;
+    result->parts.push_back(extra);
+  }
+}
+
+}  // namespace
+
+struct RewardHost::State {
+  explicit State(HostOptions given) : options(std::move(given)) {
+    CheckOptions(options);
+    zygote = options.zygote ? options.zygote : std::make_shared<Zygote>(options.zygote_argv);
+    for (const FunctionSpec& f : options.functions) {
+      channels.push_back(
+          std::make_unique<Channel>(*zygote, MakeJob(f, options.limits), options.start_timeout_s));
+    }
+  }
+
+  HostOptions options;
+  std::shared_ptr<Zygote> zygote;
+  std::vector<std::unique_ptr<Channel>> channels;  // one a function; closed before the zygote
+  std::string missing;
+};
+
+RewardHost::RewardHost(HostOptions options) : state_(std::make_unique<State>(std::move(options))) {}
+RewardHost::RewardHost(RewardHost&&) noexcept = default;
+RewardHost::~RewardHost() = default;
+
+std::vector<ScoreResult> RewardHost::ScoreGroup(std::span<const SampleInput> samples) {
+  std::vector<ScoreResult> results(samples.size());
+  std::vector<bool> applies(samples.size(), false);
+  std::vector<double> sums(samples.size(), 0.0);
+  for (std::size_t f = 0; f < state_->channels.size(); ++f) {
+    const FunctionSpec& spec = state_->options.functions[f];
+    const std::vector<Outcome> outcomes = state_->channels[f]->Score(samples);
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      AddParts(spec, outcomes[i], &results[i]);
+      if (outcomes[i].status == Status::kOk) {
+        applies[i] = true;
+        sums[i] += spec.weight * *outcomes[i].score;
+      } else if (IsFailure(outcomes[i].status) && results[i].status.empty()) {
+        results[i].status = StatusName(outcomes[i].status);
+      }
+    }
+  }
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    if (!results[i].status.empty()) continue;
+    results[i].status = StatusName(applies[i] ? Status::kOk : Status::kNotApplicable);
+    if (!applies[i]) continue;
+    if (std::isfinite(sums[i])) {
+      results[i].score = sums[i];
+    } else {
+      results[i].status = StatusName(Status::kInvalidReturn);  // finite parts, infinite sum
+    }
+  }
+  return results;
+}
+
+void RewardHost::Check() {
+  for (std::size_t f = 0; f < state_->channels.size(); ++f) {
+    const Outcome outcome = state_->channels[f]->Check();
+    if (outcome.status == Status::kOk) continue;
+    const FunctionSpec& spec = state_->options.functions[f];
+    throw UserError((spec.path.empty() ? spec.name : spec.path) + ":" +
+                    (outcome.line > 0 ? std::to_string(outcome.line) + ":" : "") + " " +
+                    outcome.message);
+  }
+}
+
+const std::string& RewardHost::missing_isolation() const {
+  for (const auto& channel : state_->channels) {
+    if (!channel->missing_isolation().empty()) state_->missing = channel->missing_isolation();
+  }
+  return state_->missing;
+}
+
+int RewardHost::spawned() const {
+  int total = 0;
+  for (const auto& channel : state_->channels) total += channel->spawned();
+  return total;
+}
+
+}  // namespace temper::reward

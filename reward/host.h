@@ -1,0 +1,83 @@
+#pragma once
+// Scores groups with the configured reward functions, each in a sandbox of its own, and keeps the
+// clock.
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "reward/sample.h"
+
+namespace temper::reward {
+
+/// One entry of the config's `rewards`.
+struct FunctionSpec {
+  std::string name;    // of its part; unique
+  std::string path;    // shown in messages; "" for a rule
+  std::string script;  // the text, or
+  std::string rule;    // a rule's name
+  double weight = 1.0;
+  std::string sha256;  // of the script's text; "" for a rule
+};
+
+class Zygote;  // reward/zygote.h
+
+struct HostOptions {
+  std::vector<FunctionSpec> functions;
+  Limits limits;
+  double start_timeout_s = 30;  // for a fresh sandbox to answer
+  std::vector<std::string> zygote_argv = {"/proc/self/exe", "reward-zygote"};
+  std::shared_ptr<Zygote> zygote;  // one started before; null = start one by zygote_argv
+};
+
+/// What one function gave: its score as `NAME`, each other number of its table as `NAME/FIELD` with
+/// weight 0.
+struct ScorePart {
+  std::string name;
+  std::optional<double> value;
+  double weight = 1.0;
+  std::string status, message;
+  int line = 0;
+  std::string script_sha256;
+  std::int64_t micros = 0;
+};
+
+struct ScoreResult {
+  /// The weighted sum over the functions that apply. None when a function failed (a part of a sum
+  /// is no score) or when none applies.
+  std::optional<double> score;
+  std::string status;  // the first failure in the functions' order, else not_applicable if none
+                       // applies, else ok
+  std::vector<ScorePart> parts;
+};
+
+/// One owner, one thread. A hanging, crashing or lying script costs its own sample and nobody
+/// else's: the sandbox is killed at most timeout_s after the sample before it was answered, and the
+/// next sample gets a new one.
+class RewardHost {
+ public:
+  /// Starts the zygote unless one is given. UserError for no function, two of one name, an unknown
+  /// rule, a weight or limit out of range; MachineError when no process can be started.
+  explicit RewardHost(HostOptions options);
+  RewardHost(RewardHost&&) noexcept;
+  ~RewardHost();
+
+  /// Scores the samples of one group, in order. Script failures are statuses; MachineError when no
+  /// sandbox starts.
+  std::vector<ScoreResult> ScoreGroup(std::span<const SampleInput> samples);
+
+  /// Runs each script's chunk in a sandbox. UserError "path:line: message" for the first that fails
+  /// or has no score().
+  void Check();
+
+  /// What the machine lacks of a sandbox's isolation, "" = nothing. Known after the first sandbox.
+  const std::string& missing_isolation() const;
+  /// Sandboxes started so far.
+  int spawned() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace temper::reward

@@ -1,0 +1,194 @@
+#include "configs/config.h"
+
+#include <gtest/gtest.h>
+
+#include "configs/error.h"
+#include "configs/fields.h"
+
+namespace temper::configs {
+namespace {
+
+const char kSmall[] = R"({
+  "name": "arith", "output_dir": "runs/arith", "model": "../models/tiny",
+  "data": {"train": "rows.jsonl"},
+  "grpo": {"epsilon_high": 0.28},
+  "rewards": [{"script": "sum.lua"}]
+})";
+const char kPath[] = "/somewhere/configs/a.json";
+
+Config Small(const std::vector<std::string>& sets = {}, Job job = Job::kGrpo) {
+  return ParseConfig(kSmall, kPath, sets, job);
+}
+
+std::string ErrorOf(const std::string& text, const std::vector<std::string>& sets = {},
+                    Job job = Job::kGrpo) {
+  try {
+    ParseConfig(text, kPath, sets, job);
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string ErrorOfSet(const std::string& set, Job job = Job::kGrpo) {
+  return ErrorOf(kSmall, {set}, job);
+}
+
+TEST(ConfigTest, TakesDefaultsFromTheStructsAndPathsFromTheFilesFolder) {
+  const Config c = Small();
+  EXPECT_EQ(c.model, "/somewhere/models/tiny");
+  EXPECT_EQ(c.output_dir, "/somewhere/configs/runs/arith");
+  EXPECT_EQ(c.data.train, "/somewhere/configs/rows.jsonl");
+  EXPECT_EQ(c.data.eval, "");
+  EXPECT_EQ(c.wire.bind, "ipc:///somewhere/configs/runs/arith/wire");
+  EXPECT_EQ(c.rewards[0].name, "sum");
+  EXPECT_EQ(c.rewards[0].weight, 1.0);
+  EXPECT_EQ(c.grpo.epsilon, 0.2);
+  EXPECT_EQ(c.grpo.epsilon_high, 0.28);
+  EXPECT_EQ(c.grpo.learning_rate, 1e-6);
+  EXPECT_EQ(c.sft.learning_rate, 1e-5);
+}
+
+TEST(ConfigTest, ReadsBackWhatItWrites) {
+  const Config c =
+      Small({"seed=9223372036854775807", "grpo.rollout_correction.clip_max=2", "keep_versions=3",
+             "resume_allow=[\"grpo.max_steps\"]", "data.eval=held.jsonl"});
+  EXPECT_EQ(c.seed, 9223372036854775807u);
+  const Json written = ToJson(c);
+  const Config again = ParseConfig(written.dump(), "/elsewhere/run/config.json", {}, Job::kGrpo);
+  EXPECT_EQ(ToJson(again), written);
+}
+
+TEST(ConfigTest, SetsWinInTheirOrderAndParseJsonBeforeText) {
+  const Config c = Small({"grpo.max_steps=5", "grpo.max_steps=6", "name=first light",
+                          "grpo.epsilon_high=null", "rewards.0.weight=2.5", "data.shuffle=false"});
+  EXPECT_EQ(c.grpo.max_steps, 6);
+  EXPECT_EQ(c.name, "first light");
+  EXPECT_FALSE(c.grpo.epsilon_high.has_value());
+  EXPECT_EQ(c.rewards[0].weight, 2.5);
+  EXPECT_FALSE(c.data.shuffle);
+}
+
+TEST(ConfigTest, NamesAnUnknownKeyItsPlaceAndTheNearestOne) {
+  EXPECT_EQ(ErrorOf(R"({"grpo": {"epsilonn": 1}})"),
+            "/somewhere/configs/a.json: grpo.epsilonn: unknown setting; did you mean "
+            "\"grpo.epsilon\"?");
+  EXPECT_EQ(ErrorOfSet("grpo.learning_rat=1"),
+            "--set: grpo.learning_rat: unknown setting; did you mean \"grpo.learning_rate\"?");
+  EXPECT_EQ(ErrorOfSet("max_lag=1"),
+            "--set: max_lag: unknown setting; did you mean \"grpo.max_lag\"?");
+  EXPECT_EQ(ErrorOfSet("zzzzzzzzzz=1"),
+            "--set: zzzzzzzzzz: unknown setting; temper grpo --help-keys lists all");
+}
+
+TEST(ConfigTest, RefusesWrongTypesAndValuesOutOfRange) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"grpo.epsilon=1.2", "--set: grpo.epsilon: 1.2 must be in (0, 1)"},
+      {"grpo.epsilon=1", "--set: grpo.epsilon: 1 must be in (0, 1)"},
+      {"grpo.epsilon=big", "--set: grpo.epsilon: \"big\" must be a number"},
+      {"grpo.max_steps=2.5", "--set: grpo.max_steps: 2.5 must be an integer"},
+      {"grpo.max_steps=0", "--set: grpo.max_steps: 0 must be in [1, 2147483647]"},
+      {"grpo.max_steps=3000000000", "--set: grpo.max_steps: 3000000000 must be in [1, 2147483647]"},
+      {"seed=-1", "--set: seed: -1 must be in [0, 9223372036854775807]"},
+      {"seed=9223372036854775808",
+       "--set: seed: 9223372036854775808 must be in [0, 9223372036854775807]"},
+      {"grpo.num_generations=1", "--set: grpo.num_generations: 1 must be in [2, 2147483647]"},
+      {"grpo.learning_rate=0", "--set: grpo.learning_rate: 0 must be > 0"},
+      {"grpo.loss_type=ppo",
+       "--set: grpo.loss_type: \"ppo\" must be one of dapo, grpo, bnpo, dr_grpo, cispo, sapo, "
+       "gspo"},
+      {"data.shuffle=1", "--set: data.shuffle: 1 must be true or false"},
+      {"name=7", "--set: name: 7 must be a string"},
+      {"grpo=3", "--set: grpo: 3 must be an object of settings"},
+      {"keep_versions=-1",
+       "--set: keep_versions: -1 must be \"all\", \"checkpoints\" or a number >= 0"},
+      {"grpo.max_steps", "--set grpo.max_steps: must look like key.path=VALUE"},
+      {"name.x=1", "--set name.x=1: name holds no further keys"},
+      {"rewards.1.weight=1",
+       "--set rewards.1.weight=1: rewards is a list of 1; \"1\" must be a number below"},
+      {"rewards=[{\"weight\":1}]",
+       "--set: rewards: {\"weight\":1} must be given either \"script\" or \"rule\""},
+      {"rewards.0.wait=1",
+       "--set: rewards: wait: unknown setting; known are script, rule, name, weight"},
+  };
+  for (const auto& [set, message] : cases) EXPECT_EQ(ErrorOfSet(set), message) << set;
+}
+
+TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
+  EXPECT_EQ(ErrorOfSet("data.train=null"),
+            std::string(kPath) + ": data.train: not set; a JSONL file of rows is required");
+  EXPECT_NE(ErrorOfSet("rewards=[]").find("rewards: none is given"), std::string::npos);
+  EXPECT_EQ(ErrorOf(kSmall, {"rewards=[]"}, Job::kSft), "no error");
+  EXPECT_NE(ErrorOfSet("grpo.top_p=0.9").find("truncated_sampling"), std::string::npos);
+  EXPECT_NE(ErrorOf(kSmall, {"grpo.loss_type=cispo", "grpo.epsilon_high=null"})
+                .find("grpo.epsilon_high: null; cispo"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("grpo.delta=1.2").find("must be > 1 + epsilon_high = 1.28"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("grpo.rollout_correction.mode=token_mask").find("clip_max"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("rewards=[{\"rule\":\"math\"},{\"rule\":\"math\"}]").find("two are named"),
+            std::string::npos);
+}
+
+TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
+  for (const char* set :
+       {"grpo.num_iterations=2", "grpo.mini_batches=2", "grpo.truncated_sampling=renormalise",
+        "grpo.kl_in_reward=true", "grpo.off_policy_mask_threshold=1",
+        "grpo.mask_truncated_completions=true", "grpo.entropy_coef=0.1",
+        "grpo.dynamic_sampling=true", "grpo.soft_overlong={\"max_length\":20,\"buffer\":4}",
+        "grpo.routing_replay=rollout", "dtype=bf16", "cache_dtype=fp8", "device=cuda:0",
+        "learner.ranks=2", "learner.forward=libtorch", "wire.keys=k.json", "data.task=t.lua"}) {
+    EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
+  }
+  EXPECT_NE(ErrorOfSet("sft.assistant_only_loss=true", Job::kSft).find("supports only"),
+            std::string::npos);
+}
+
+TEST(ConfigTest, AcceptsTheFlatNamesOfTheRolloutCorrection) {
+  const Config c = Small({"grpo.vllm_importance_sampling_mode=token_truncate",
+                          "grpo.vllm_importance_sampling_clip_max=2"});
+  EXPECT_EQ(c.grpo.rollout_correction.mode, "token_truncate");
+  EXPECT_EQ(c.grpo.rollout_correction.clip_max, 2.0);
+  const Config on = Small({"grpo.vllm_importance_sampling_correction=true"});
+  EXPECT_EQ(on.grpo.rollout_correction.mode, "sequence_mask");
+  EXPECT_EQ(on.grpo.rollout_correction.clip_max, 3.0);
+  EXPECT_NE(
+      ErrorOf(kSmall, {"grpo.vllm_importance_sampling_cap=2", "grpo.rollout_correction.clip_max=2"})
+          .find("given twice"),
+      std::string::npos);
+}
+
+TEST(ConfigTest, ALossCanBeProbedWithEverySetting) {
+  const Grpo grpo = GrpoFromSets({"grpo.loss_type=gspo", "grpo.off_policy_mask_threshold=0.5",
+                                  "grpo.epsilon_high=5.0", "grpo.rollout_correction.mode=none"});
+  EXPECT_EQ(grpo.importance_sampling_level, "sequence");
+  EXPECT_EQ(grpo.off_policy_mask_threshold, 0.5);
+  EXPECT_THROW(GrpoFromSets({"grpo.epsilom=1"}), UserError);
+  EXPECT_THROW(GrpoFromSets({"reward.on_error=stop"}), UserError);
+}
+
+TEST(ConfigTest, ListsWhatDiffersBetweenTwoConfigs) {
+  const Json a = ToJson(Small()), b = ToJson(Small({"grpo.max_steps=7", "threads=3"}));
+  EXPECT_EQ(Differences(a, b, {"threads"}), std::vector<std::string>{"grpo.max_steps: 100 -> 7"});
+  EXPECT_EQ(Differences(a, b, {"grpo", "threads"}), std::vector<std::string>{});
+}
+
+TEST(ConfigTest, EveryKeyHasItsDefaultAndMeaningInTheHelp) {
+  const std::string help = HelpKeys();
+  for (const Field& field : Fields()) {
+    EXPECT_NE(help.find(field.key + " = "), std::string::npos) << field.key;
+    EXPECT_FALSE(field.meaning.empty()) << field.key;
+  }
+}
+
+TEST(ConfigTest, EveryDefaultPassesItsOwnRange) {
+  const Config defaults;
+  for (const Field& field : Fields()) {
+    Config copy;
+    EXPECT_EQ(field.set(copy, field.get(defaults)), "") << field.key;
+  }
+}
+
+}  // namespace
+}  // namespace temper::configs

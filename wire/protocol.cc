@@ -1,0 +1,240 @@
+#include "wire/protocol.h"
+
+#include <array>
+
+#include "wire/protocol_fields.h"
+
+namespace temper::wire {
+namespace {
+
+constexpr std::array<std::pair<Kind, const char*>, 14> kNames = {{
+    {Kind::kHello, "hello"},
+    {Kind::kWelcome, "welcome"},
+    {Kind::kHeartbeat, "heartbeat"},
+    {Kind::kGoodbye, "goodbye"},
+    {Kind::kRefuse, "refuse"},
+    {Kind::kWeightsManifest, "weights_manifest"},
+    {Kind::kWeightsPull, "weights_pull"},
+    {Kind::kWeightsChunk, "weights_chunk"},
+    {Kind::kWeightsLoaded, "weights_loaded"},
+    {Kind::kGrant, "grant"},
+    {Kind::kRollout, "rollout"},
+    {Kind::kAck, "ack"},
+    {Kind::kScoreRequest, "score_request"},
+    {Kind::kScoreResult, "score_result"},
+}};
+
+}  // namespace
+
+std::string KindName(std::uint16_t kind) {
+  for (const auto& [known, name] : kNames) {
+    if (static_cast<std::uint16_t>(known) == kind) return name;
+  }
+  return "kind " + std::to_string(kind);
+}
+
+Message Hello::Encode() const {
+  Message m = Start(Kind::kHello);
+  m.header = {{"role", role == Role::kActor ? "actor" : "reward_worker"},
+              {"name", name},
+              {"instance", Hex(instance)},
+              {"pid", pid},
+              {"temper_version", temper_version},
+              {"numerics", numerics},
+              {"rows", rows},
+              {"session", Hex(session)}};
+  std::vector<std::uint64_t> grps;
+  std::vector<std::int32_t> attempts;
+  for (const auto& [grp, attempt] : held) {
+    grps.push_back(grp);
+    attempts.push_back(attempt);
+  }
+  m.Add(grps);
+  m.Add(attempts);
+  return m;
+}
+
+Hello Hello::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kHello, "hello");
+  fields.ExpectArrays(2);
+  Hello hello;
+  const std::string role = fields.Text("role");
+  if (role != "actor" && role != "reward_worker")
+    fields.Fail("role must be actor or reward_worker");
+  hello.role = role == "actor" ? Role::kActor : Role::kRewardWorker;
+  hello.name = ShortText(fields, "name");
+  if (hello.name.empty()) fields.Fail("name is empty");
+  hello.instance = U64FromHex(fields, "instance");
+  hello.pid = fields.Int("pid", 0, kMaxI64);
+  hello.temper_version = ShortText(fields, "temper_version");
+  const Json& ids = List(fields, message.header, "numerics");
+  for (const Json& id : ids) {
+    if (!id.is_string()) fields.Fail("numerics must be a list of strings");
+    hello.numerics.push_back(id.get<std::string>());
+  }
+  hello.rows = fields.Int("rows", 1, kMaxI32);
+  hello.session = U64FromHex(fields, "session");
+  const auto grps = fields.Values<std::uint64_t>(0);
+  const auto attempts = fields.Values<std::int32_t>(1);
+  if (attempts.size() != grps.size()) fields.Fail("one attempt belongs to each held group");
+  for (std::size_t i = 0; i < grps.size(); ++i) hello.held.emplace_back(grps[i], attempts[i]);
+  return hello;
+}
+
+Message Welcome::Encode() const {
+  Message m = Start(Kind::kWelcome);
+  Json paths = Json::array();
+  for (const auto& [path, text] : files) paths.push_back(path);
+  m.header = {{"session", Hex(session)},          {"run", run},
+              {"peer_timeout_s", peer_timeout_s}, {"numerics", numerics},
+              {"model_dir", model_dir},           {"valid_ids", valid_ids},
+              {"files", std::move(paths)}};
+  m.AddText(config);
+  m.AddText(model_config);
+  for (const auto& [path, text] : files) m.AddText(text);
+  return m;
+}
+
+Welcome Welcome::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kWelcome, "welcome");
+  Welcome welcome;
+  welcome.session = U64FromHex(fields, "session");
+  welcome.run = fields.Text("run");
+  welcome.peer_timeout_s = fields.Number("peer_timeout_s");
+  welcome.numerics = fields.Text("numerics");
+  welcome.model_dir = fields.Text("model_dir");
+  welcome.valid_ids = fields.Int("valid_ids", 0, kMaxI32);
+  const Json& paths = List(fields, message.header, "files");
+  fields.ExpectArrays(2 + paths.size());
+  welcome.config = fields.Chars(0);
+  welcome.model_config = fields.Chars(1);
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    if (!paths[i].is_string()) fields.Fail("files must be a list of strings");
+    welcome.files.emplace_back(paths[i].get<std::string>(), fields.Chars(2 + i));
+  }
+  return welcome;
+}
+
+Message Heartbeat::Encode() const { return Start(Kind::kHeartbeat); }
+
+Message Goodbye::Encode() const {
+  Message m = Start(Kind::kGoodbye);
+  m.header = {{"reason", reason}, {"failed", failed}};
+  return m;
+}
+
+Goodbye Goodbye::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kGoodbye, "goodbye");
+  return {fields.Text("reason"), fields.Bool("failed")};
+}
+
+Message Refuse::Encode() const {
+  Message m = Start(Kind::kRefuse);
+  m.header = {{"code", code}, {"reason", reason}};
+  if (rollout) {
+    m.header["grp"] = rollout->grp;
+    m.header["sample"] = rollout->sample;
+    m.header["attempt"] = rollout->attempt;
+  }
+  return m;
+}
+
+Refuse Refuse::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kRefuse, "refuse");
+  Refuse refuse{ShortText(fields, "code"), fields.Text("reason"), std::nullopt};
+  if (fields.Has("grp")) {
+    refuse.rollout = RolloutId{static_cast<std::uint64_t>(fields.Int("grp", 0, kMaxI64)),
+                               static_cast<std::uint32_t>(fields.Int("sample", 0, kMaxU32)),
+                               static_cast<std::int32_t>(fields.Int("attempt", 0, kMaxI32))};
+  }
+  return refuse;
+}
+
+Message WeightsManifest::Encode() const {
+  Message m = Start(Kind::kWeightsManifest);
+  m.header = {{"session", Hex(session)}, {"version", version}, {"bytes", bytes}};
+  Json list = Json::array();
+  for (const Tensor& t : tensors) {
+    list.push_back(Json{{"name", t.name},
+                        {"dtype", t.dtype},
+                        {"shape", t.shape},
+                        {"begin", t.begin},
+                        {"end", t.end},
+                        {"sha256", t.sha256}});
+  }
+  m.AddText(DumpLossy(list));
+  return m;
+}
+
+WeightsManifest WeightsManifest::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kWeightsManifest, "weights_manifest");
+  fields.ExpectArrays(1);
+  WeightsManifest manifest;
+  manifest.session = U64FromHex(fields, "session");
+  manifest.version = static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32));
+  manifest.bytes = static_cast<std::uint64_t>(fields.Int("bytes", 0, kMaxI64));
+  std::uint64_t at = 0;
+  for (const Json& json : ParseList(fields, 0, "weights_manifest tensors")) {
+    const Entry entry(json, "weights_manifest tensor");
+    const Fields& t = entry.fields();
+    Tensor tensor;
+    tensor.name = t.Text("name");
+    tensor.dtype = t.Text("dtype");
+    const Json& shape = List(t, entry.json(), "shape");
+    for (const Json& dim : shape) {
+      if (!dim.is_number_integer() || dim < 0) t.Fail("shape must hold sizes");
+      tensor.shape.push_back(dim.get<std::int64_t>());
+    }
+    tensor.begin = static_cast<std::uint64_t>(t.Int("begin", 0, kMaxI64));
+    tensor.end = static_cast<std::uint64_t>(t.Int("end", 0, kMaxI64));
+    tensor.sha256 = t.Text("sha256");
+    if (tensor.begin != at || tensor.end < tensor.begin) {
+      t.Fail(tensor.name + ": bytes must follow each other without a hole");
+    }
+    at = tensor.end;
+    manifest.tensors.push_back(std::move(tensor));
+  }
+  if (at != manifest.bytes) fields.Fail("tensors end before or after the declared bytes");
+  return manifest;
+}
+
+Message WeightsPull::Encode() const {
+  Message m = Start(Kind::kWeightsPull);
+  m.header = {{"version", version}, {"offset", offset}, {"length", length}};
+  return m;
+}
+
+WeightsPull WeightsPull::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kWeightsPull, "weights_pull");
+  return {static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32)),
+          static_cast<std::uint64_t>(fields.Int("offset", 0, kMaxI64)),
+          static_cast<std::uint32_t>(fields.Int("length", 1, kMaxChunkBytes))};
+}
+
+Message WeightsChunk::Encode() const {
+  Message m = Start(Kind::kWeightsChunk);
+  m.header = {{"version", version}, {"offset", offset}};
+  m.arrays.push_back({ArrayType::kU8, data});
+  return m;
+}
+
+WeightsChunk WeightsChunk::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kWeightsChunk, "weights_chunk");
+  fields.ExpectArrays(1);
+  return {static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32)),
+          static_cast<std::uint64_t>(fields.Int("offset", 0, kMaxI64)), fields.Raw(0)};
+}
+
+Message WeightsLoaded::Encode() const {
+  Message m = Start(Kind::kWeightsLoaded);
+  m.header = {{"session", Hex(session)}, {"version", version}};
+  return m;
+}
+
+WeightsLoaded WeightsLoaded::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kWeightsLoaded, "weights_loaded");
+  return {U64FromHex(fields, "session"),
+          static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32))};
+}
+
+}  // namespace temper::wire

@@ -1,0 +1,92 @@
+#include "wire/protocol_fields.h"
+
+namespace temper::wire {
+
+Message Start(Kind kind) {
+  Message message;
+  message.kind = static_cast<std::uint16_t>(kind);
+  return message;
+}
+
+Fields Open(const Message& message, Kind kind, const char* name) {
+  Fields fields(message, name);
+  if (message.kind != static_cast<std::uint16_t>(kind)) {
+    fields.Fail("this is a " + KindName(message.kind));
+  }
+  return fields;
+}
+
+std::string Hex(std::uint64_t value) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text(16, '0');
+  for (int i = 15; i >= 0; --i, value >>= 4) text[i] = kDigits[value & 15];
+  return text;
+}
+
+std::uint64_t U64FromHex(const Fields& fields, const char* name) {
+  const std::string text = fields.Text(name);
+  std::uint64_t value = 0;
+  if (text.size() != 16) fields.Fail(std::string(name) + " must be 16 hex digits");
+  for (const char c : text) {
+    if (c >= '0' && c <= '9') {
+      value = value << 4 | static_cast<std::uint64_t>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      value = value << 4 | static_cast<std::uint64_t>(c - 'a' + 10);
+    } else {
+      fields.Fail(std::string(name) + " must be 16 hex digits");
+    }
+  }
+  return value;
+}
+
+std::string ShortText(const Fields& fields, const char* name) {
+  std::string text = fields.Text(name);
+  if (text.size() > kMaxName) fields.Fail(std::string(name) + " is longer than 256 bytes");
+  return text;
+}
+
+std::string Finish(const Fields& fields, const std::string& text) {
+  if (text != "stop" && text != "length" && text != "cancelled" && text != "error") {
+    fields.Fail("finish must be stop, length, cancelled or error");
+  }
+  return text;
+}
+
+Json ParseList(const Fields& fields, std::size_t index, const char* what) {
+  configs::JsonLimits limits;
+  limits.max_bytes = kMaxFrameBytes;
+  limits.max_depth = 8;
+  limits.max_values = std::size_t{4} << 20;
+  const Bytes& raw = fields.Raw(index);
+  try {
+    Json json = configs::ParseJson(
+        {reinterpret_cast<const char*>(raw.view.data()), raw.view.size()}, what, limits);
+    if (!json.is_array()) fields.Fail(std::string(what) + " must be a list");
+    return json;
+  } catch (const UserError& error) {
+    throw ProtocolError(error.what());
+  }
+}
+
+std::string DumpLossy(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+const Json& List(const Fields& fields, const Json& object, const char* name) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_array()) {
+    fields.Fail(std::string(name) + " must be a list");
+  }
+  return *found;
+}
+
+Entry::Entry(const Json& json, const char* what) : fields_(message_, what) {
+  if (!json.is_object()) fields_.Fail("every entry must be an object");
+  message_.header = json;
+}
+
+std::optional<double> OptionalNumber(const Fields& fields, const char* name) {
+  return fields.Has(name) ? std::optional<double>(fields.Number(name)) : std::nullopt;
+}
+
+}  // namespace temper::wire

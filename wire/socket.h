@@ -1,0 +1,95 @@
+#pragma once
+// ZeroMQ sockets of the learner (ROUTER) and its peers (DEALER): nothing blocks, nothing is dropped
+// in silence.
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wire/endpoint.h"
+#include "wire/message.h"
+
+namespace temper::wire {
+
+/// What arrived: a message, or why the frames are none.
+struct Incoming {
+  std::string peer;  // Server only: ZeroMQ's identity of the connection
+  Message message;
+  std::string error;  // "" = message is valid
+};
+
+/// Owns one context and one socket. Not thread-safe.
+class Socket {
+ public:
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+
+  /// Waits at most `timeout_us` until a frame is there, or `fd` (-1 = none) is readable, or, with
+  /// `or_writable`, a frame can be sent. False: nothing happened. Returns early for a signal.
+  bool Wait(std::int64_t timeout_us, int fd = -1, bool or_writable = false);
+  /// Takes one message without waiting. False: none is there.
+  bool Receive(Incoming* incoming);
+
+ protected:
+  Socket(int type, bool ipv6);
+  ~Socket();
+  enum class Sent { kDone, kFull, kGone };
+  /// `peer` "" for a DEALER.
+  Sent TrySend(const std::string& peer, const std::vector<Bytes>& frames);
+  void SetOption(int option, int value);
+  [[noreturn]] void Fail(const std::string& what) const;
+  void* handle_ = nullptr;
+
+ private:
+  void* context_ = nullptr;
+  bool has_identity_ = false;
+};
+
+/// The learner's side.
+class Server : public Socket {
+ public:
+  /// Binds. Throws UserError or MachineError (port in use) naming the endpoint.
+  explicit Server(const std::string& bind, const std::string& keys = "");
+
+  const std::string& endpoint() const { return endpoint_; }  // what peers connect to
+  /// Sends, or queues while the peer's pipe is full. False: the peer's connection is gone, or it
+  /// reads so slowly that its queue passed kMaxQueued; what was queued is dropped.
+  bool Send(const std::string& peer, const Message& message);
+  /// Tries the queues again; gives the peers found gone.
+  std::vector<std::string> Flush();
+  bool queued() const { return !queues_.empty(); }
+  /// Lets what was sent travel for at most `ms` when the socket closes.
+  void Linger(int ms);
+
+  static constexpr std::size_t kMaxQueued = 1024;  // messages a peer
+
+ private:
+  BindEndpoint bind_;
+  std::string endpoint_;
+  std::map<std::string, std::deque<std::vector<Bytes>>> queues_;
+};
+
+/// A peer's side.
+class Client : public Socket {
+ public:
+  /// Connects (again and again) in the background.
+  explicit Client(const std::string& endpoint, const std::string& keys = "");
+
+  /// Sends, or queues while the learner is away or slow. The queue is bounded: false = full,
+  /// nothing was taken.
+  bool Send(const Message& message);
+  void Flush();
+  bool queued() const { return !queue_.empty(); }
+  /// Forgets what was queued: after a reconnect only a hello makes sense.
+  void Clear() { queue_.clear(); }
+  void Linger(int ms);
+
+  static constexpr std::size_t kMaxQueued = 1024;
+
+ private:
+  std::deque<std::vector<Bytes>> queue_;
+};
+
+}  // namespace temper::wire
