@@ -8,9 +8,20 @@ namespace {
 
 using torch::autograd::AutogradContext;
 
+/// Autograd takes only defined tensors; an op's optional inputs keep their place here.
+Tensors Expand(const std::vector<bool>& present, const Tensors& defined) {
+  Tensors all(present.size());
+  for (std::size_t i = 0, j = 0; i < present.size(); ++i) {
+    if (present[i]) all[i] = defined[j++];
+  }
+  return all;
+}
+
 struct KernelFunction : torch::autograd::Function<KernelFunction> {
-  static Tensors forward(AutogradContext* ctx, c10::intrusive_ptr<Op> op, Tensors in) {
-    Tensors out = op->Forward(in);
+  // A TensorList, because a std::vector is no tensor argument to autograd.
+  static Tensors forward(AutogradContext* ctx, c10::intrusive_ptr<Op> op, torch::TensorList list) {
+    const Tensors in = list.vec();
+    Tensors out = op->Forward(Expand(op->present, in));
     ctx->save_for_backward(in);
     ctx->saved_data["op"] = torch::IValue::make_capsule(std::move(op));
     return out;
@@ -18,11 +29,14 @@ struct KernelFunction : torch::autograd::Function<KernelFunction> {
 
   static Tensors backward(AutogradContext* ctx, Tensors grad) {
     const auto op = c10::static_intrusive_pointer_cast<Op>(ctx->saved_data["op"].toCapsule());
-    const Tensors in = ctx->get_saved_variables();
+    const Tensors in = Expand(op->present, ctx->get_saved_variables());
     std::vector<bool> needs;
     for (const torch::Tensor& t : in) needs.push_back(t.defined() && t.requires_grad());
-    Tensors out = op->Backward(in, grad, needs);
-    out.insert(out.begin(), torch::Tensor());  // the op itself
+    const Tensors found = op->Backward(in, grad, needs);
+    Tensors out(1);  // the op itself has no gradient
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      if (op->present[i]) out.push_back(needs[i] ? found[i] : torch::Tensor());
+    }
     return out;
   }
 };
@@ -55,7 +69,13 @@ Tensors Op::Backward(const Tensors& in, const Tensors& grad, const std::vector<b
 
 Tensors Apply(c10::intrusive_ptr<Op> op, const Tensors& in, bool plain) {
   if (plain) return op->Plain(in);
-  return KernelFunction::apply(std::move(op), in);
+  Tensors defined;
+  op->present.clear();
+  for (const torch::Tensor& t : in) {
+    op->present.push_back(t.defined());
+    if (t.defined()) defined.push_back(t);
+  }
+  return KernelFunction::apply(std::move(op), torch::TensorList(defined));
 }
 
 }  // namespace temper::learner

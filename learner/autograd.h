@@ -35,6 +35,8 @@ class Op : public torch::CustomClassHolder {
   /// Gradients of the inputs that `needs` names (others may be undefined), given those of the outputs (undefined: zero).
   /// Default: LibTorch's autograd through Plain on the saved inputs. Overridden where an explicit formula is much cheaper.
   virtual Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs);
+
+  std::vector<bool> present;  // which inputs are defined; set by Apply
 };
 
 /// Applies op to `in`. `plain`: LibTorch computes the forward too.

@@ -26,7 +26,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
   }
   torch::Tensor logp = torch::empty({rows});
   lse_ = torch::empty({rows});
-  entropy_ = torch::empty({rows});
+  entropy_ = torch::zeros({rows});
   const bool keep = rows * head.n <= kKeptFloats;
   const std::int64_t step = ChunkRows(head.n);
   torch::Tensor chunk;
@@ -39,7 +39,9 @@ Tensors HeadOp::Forward(const Tensors& in) {
     kernels::LogSumExp(logits, head.n, m, head.n, temperature_, lse_.data_ptr<float>() + r, *context_.pool);
     kernels::TokenLogProbs(logits, head.n, m, head.n, temperature_, targets_.target.data() + r, logp.data_ptr<float>() + r,
                            *context_.pool);
-    kernels::Entropy(logits, head.n, m, head.n, temperature_, entropy_.data_ptr<float>() + r, *context_.pool);
+    if (want_entropy_) {
+      kernels::Entropy(logits, head.n, m, head.n, temperature_, entropy_.data_ptr<float>() + r, *context_.pool);
+    }
     ForRows(*context_.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const float* row = logits + i * head.n;

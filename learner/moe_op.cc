@@ -13,6 +13,14 @@ namespace {
 
 constexpr float kRouterEps = 1e-20f;  // in the sum of the chosen gates (engine-facts D7)
 
+/// An expert's matrices inside its row of the stacked weights: gate and up [2I, H], then down [H, I].
+torch::Tensor GateUp(const torch::Tensor& experts, int e, std::int64_t width, std::int64_t h) {
+  return experts.select(0, e).narrow(0, 0, 2 * width * h).view({2 * width, h});
+}
+torch::Tensor Down(const torch::Tensor& experts, int e, std::int64_t width, std::int64_t h) {
+  return experts.select(0, e).narrow(0, 2 * width * h, width * h).view({h, width});
+}
+
 torch::Tensor SwiGluBackward(const torch::Tensor& gate_up, const torch::Tensor& d_gated, kernels::ThreadPool& pool) {
   const std::int64_t m = d_gated.size(0), width = d_gated.size(1);
   torch::Tensor out = torch::empty({m, 2 * width});
@@ -78,7 +86,7 @@ Tensors MoeOp::Forward(const Tensors& in) {
   run(&engine::MlpWeights::down, gated_, expert_out_);
 
   torch::Tensor shared;
-  if (in[5].defined()) {
+  if (in[4].defined()) {
     const std::int64_t wide = w_->shared.down.k;
     shared_gate_up_ = torch::empty({m, 2 * wide});
     shared_gated_ = torch::empty({m, wide});
@@ -96,7 +104,7 @@ Tensors MoeOp::Forward(const Tensors& in) {
 
 Tensors MoeOp::Plain(const Tensors& in) {
   const engine::ModelConfig& c = *context_.config;
-  const std::int64_t m = in[0].size(0), k = c.top_k;
+  const std::int64_t m = in[0].size(0), k = c.top_k, width = c.moe_intermediate_size;
   const torch::Tensor logits = torch::mm(in[0], in[2].t());
   if (routing_.ids.empty()) Choose(logits.contiguous().data_ptr<float>(), int(m));
   const torch::Tensor ids = torch::tensor(std::vector<std::int64_t>(routing_.ids.begin(), routing_.ids.end())).view({m, k});
@@ -110,14 +118,14 @@ Tensors MoeOp::Plain(const Tensors& in) {
   Tensors parts;
   for (int e = 0; e < c.experts; ++e) {
     const Tensors halves =
-        torch::mm(x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]), in[3][e].t()).chunk(2, 1);
-    parts.push_back(torch::mm(torch::silu(halves[0]) * halves[1], in[4][e].t()));
+        torch::mm(x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]), GateUp(in[3], e, width, c.hidden_size).t()).chunk(2, 1);
+    parts.push_back(torch::mm(torch::silu(halves[0]) * halves[1], Down(in[3], e, width, c.hidden_size).t()));
   }
   const torch::Tensor out = torch::cat(parts).index_select(0, slot).view({m, k, c.hidden_size});
   torch::Tensor sum = (out * weight.unsqueeze(2)).sum(1);
-  if (in[5].defined()) {
-    const Tensors halves = torch::mm(in[0], in[5].t()).chunk(2, 1);
-    sum = sum + torch::mm(torch::silu(halves[0]) * halves[1], in[6].t());
+  if (in[4].defined()) {
+    const Tensors halves = torch::mm(in[0], in[4].t()).chunk(2, 1);
+    sum = sum + torch::mm(torch::silu(halves[0]) * halves[1], in[5].t());
   }
   return {in[1] + sum};
 }
@@ -166,15 +174,14 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
 
   // An expert without a token keeps zeros.
   torch::Tensor d_gated = torch::empty({pairs, width}), d_gathered = torch::empty({pairs, h});
-  torch::Tensor d_down = needs[4] ? torch::zeros({c.experts, h, width}) : torch::Tensor();
-  torch::Tensor d_gate_up_w = needs[3] ? torch::zeros({c.experts, 2 * width, h}) : torch::Tensor();
+  torch::Tensor d_experts = needs[3] ? torch::zeros_like(in[3]) : torch::Tensor();
   const auto rows = [&](const torch::Tensor& x, int e) { return x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]); };
   for (int e = 0; e < c.experts; ++e) {
     if (routing_.loads[e] == 0) continue;
     torch::Tensor part = rows(d_gated, e);
-    torch::mm_out(part, rows(d_out, e), in[4][e]);
-    if (needs[4]) {
-      torch::Tensor dw = d_down[e];
+    torch::mm_out(part, rows(d_out, e), Down(in[3], e, width, h));
+    if (needs[3]) {
+      torch::Tensor dw = Down(d_experts, e, width, h);
       torch::mm_out(dw, rows(d_out, e).t(), rows(gated_, e));
     }
   }
@@ -182,9 +189,9 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
   for (int e = 0; e < c.experts; ++e) {
     if (routing_.loads[e] == 0) continue;
     torch::Tensor part = rows(d_gathered, e);
-    torch::mm_out(part, rows(d_gate_up, e), in[3][e]);
+    torch::mm_out(part, rows(d_gate_up, e), GateUp(in[3], e, width, h));
     if (needs[3]) {
-      torch::Tensor dw = d_gate_up_w[e];
+      torch::Tensor dw = GateUp(d_experts, e, width, h);
       torch::mm_out(dw, rows(d_gate_up, e).t(), rows(gathered_, e));
     }
   }
@@ -192,13 +199,13 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
   torch::Tensor d_logits = torch::zeros({m, c.experts});
   GateGradient(d_weight, d_logits.data_ptr<float>());
   torch::Tensor d_x = torch::mm(d_logits, in[2]);
-  Tensors result(7);
+  Tensors result(6);
   if (needs[2]) result[2] = torch::mm(d_logits.t(), in[0]);
-  if (in[5].defined()) {
-    const torch::Tensor d = SwiGluBackward(shared_gate_up_, torch::mm(g, in[6]), pool);
-    d_x.addmm_(d, in[5]);
-    if (needs[5]) result[5] = torch::mm(d.t(), in[0]);
-    if (needs[6]) result[6] = torch::mm(g.t(), shared_gated_);
+  if (in[4].defined()) {
+    const torch::Tensor d = SwiGluBackward(shared_gate_up_, torch::mm(g, in[5]), pool);
+    d_x.addmm_(d, in[4]);
+    if (needs[4]) result[4] = torch::mm(d.t(), in[0]);
+    if (needs[5]) result[5] = torch::mm(g.t(), shared_gated_);
   }
   ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -209,8 +216,7 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
   });
   result[0] = d_x;
   result[1] = g;
-  result[3] = d_gate_up_w;
-  result[4] = d_down;
+  result[3] = d_experts;
   return result;
 }
 

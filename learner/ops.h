@@ -85,8 +85,8 @@ struct Routing {
   std::vector<std::int64_t> loads;  // [E] token count
 };
 
-/// in {h [T, H], residual [T, H], router [E, H], gate_up [E, 2I, H], down [E, H, I], shared gate_up [2S, H], shared down [H, S]
-/// (both undefined without a shared expert)} -> residual + (routed + shared). The chosen ids are constants; the gradient flows
+/// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down [H, I]), shared gate_up
+/// [2S, H], shared down [H, S] (both undefined without a shared expert)} -> residual + (routed + shared). The chosen ids are constants; the gradient flows
 /// through the sigmoid gates, their normalisation and scale.
 class MoeOp : public Op {
  public:
@@ -114,8 +114,8 @@ class MoeOp : public Op {
 /// log-softmax(head hidden[row] / temperature).
 class HeadOp : public Op {
  public:
-  HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature)
-      : context_(context), head_(head), targets_(std::move(targets)), temperature_(temperature) {}
+  HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature, bool entropy)
+      : context_(context), head_(head), targets_(std::move(targets)), temperature_(temperature), want_entropy_(entropy) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
@@ -127,6 +127,7 @@ class HeadOp : public Op {
   const engine::PackedLinear* head_;
   Targets targets_;
   float temperature_;
+  bool want_entropy_;  // false: zeros without a gradient
   std::int64_t correct_ = 0;
   torch::Tensor rows_, lse_, entropy_;
   Tensors logits_;  // a chunk each; empty where they would not fit and Backward computes them again

@@ -55,20 +55,14 @@ void Policy::Refresh() {
   });
 }
 
-torch::Tensor Policy::Leaf(const std::string& name) {
-  const auto& shape = parameters_.Find(name).spec.shape;
-  std::vector<std::int64_t> strides(shape.size(), 1);
-  for (int i = int(shape.size()) - 2; i >= 0; --i) strides[i] = strides[i + 1] * shape[i + 1];
-  return StridedLeaf(name, shape, strides);
-}
-
-torch::Tensor Policy::StridedLeaf(const std::string& name, std::vector<std::int64_t> sizes, std::vector<std::int64_t> strides) {
-  const std::int64_t offset = parameters_.Find(name).offset;
-  torch::Tensor leaf = torch::from_blob(parameters_.values() + offset, sizes, strides, torch::kFloat32);
+torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
+  const Parameters::Entry& entry = parameters_.Find(name);
+  if (shape.empty()) shape = entry.spec.shape;
+  torch::Tensor leaf = torch::from_blob(parameters_.values() + entry.offset, shape, torch::kFloat32);
   if (options_.gradients) {
     leaf.set_requires_grad(true);
     // Defined from the start: autograd then adds in place, into the flat buffer.
-    leaf.mutable_grad() = torch::from_blob(parameters_.gradients() + offset, sizes, strides, torch::kFloat32);
+    leaf.mutable_grad() = torch::from_blob(parameters_.gradients() + entry.offset, shape, torch::kFloat32);
   }
   return leaf;
 }
@@ -98,7 +92,7 @@ void Policy::MakeLeaves() {
     if (c.IsMoe(i)) {
       MakeMoeLeaves(l, p + "mlp.");
     } else {
-      l.gate_up = StridedLeaf(p + "mlp.gate_proj.weight", {2 * c.intermediate_size, h}, {h, 1});
+      l.gate_up = Leaf(p + "mlp.gate_proj.weight", {2 * c.intermediate_size, h});
       l.down = Leaf(p + "mlp.down_proj.weight");
     }
     if (i >= c.num_layers) {
@@ -115,7 +109,7 @@ void Policy::MakeMoeLeaves(LayerLeaves& l, const std::string& prefix) {
   const engine::ModelConfig& c = parameters_.config();
   const std::int64_t h = c.hidden_size, width = c.moe_intermediate_size, expert = 3 * width * h;
   const auto offset = [&](const std::string& name) { return parameters_.Find(prefix + name).offset; };
-  // The strided views below stand on this order of RequiredTensors.
+  // The stacked leaf below stands on this order of RequiredTensors.
   for (int e = 0; e < c.experts; ++e) {
     const std::string p = "experts." + std::to_string(e) + ".";
     const std::int64_t gate = offset("experts.0.gate_proj.weight") + e * expert;
@@ -125,11 +119,10 @@ void Policy::MakeMoeLeaves(LayerLeaves& l, const std::string& prefix) {
     }
   }
   l.router = Leaf(prefix + "gate.weight");
-  l.expert_gate_up = StridedLeaf(prefix + "experts.0.gate_proj.weight", {c.experts, 2 * width, h}, {expert, h, 1});
-  l.expert_down = StridedLeaf(prefix + "experts.0.down_proj.weight", {c.experts, h, width}, {expert, width, 1});
+  l.experts = Leaf(prefix + "experts.0.gate_proj.weight", {c.experts, expert});
   if (c.shared_experts > 0) {
     const std::int64_t wide = width * c.shared_experts;
-    l.shared_gate_up = StridedLeaf(prefix + "shared_experts.gate_proj.weight", {2 * wide, h}, {h, 1});
+    l.shared_gate_up = Leaf(prefix + "shared_experts.gate_proj.weight", {2 * wide, h});
     l.shared_down = Leaf(prefix + "shared_experts.down_proj.weight");
   }
 }
@@ -175,7 +168,7 @@ torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpConte
   }
   const auto op = c10::make_intrusive<MoeOp>(context, &w);
   const torch::Tensor y = Apply(
-      op, {h, x, l.router, l.expert_gate_up, l.expert_down, l.shared_gate_up, l.shared_down}, options_.plain)[0];
+      op, {h, x, l.router, l.experts, l.shared_gate_up, l.shared_down}, options_.plain)[0];
   routing->push_back(op->routing());
   return y;
 }
@@ -190,7 +183,7 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
       Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids), {embedding_}, options_.plain)[0];
   for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
   const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets, request.temperature);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets, request.temperature, request.entropy);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
   result.logp = out[0];
   result.entropy = out[1];
@@ -216,7 +209,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Ten
   torch::Tensor z = Linear(context, pair, l.eh, w.eh);
   z = Layer(c.num_layers, z, context, &result->mtp_routing);
   z = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets, request.temperature);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets, request.temperature, /*entropy=*/false);
   result->mtp_logp = Apply(head, {z, head_.detach()}, options_.plain)[0];
 }
 

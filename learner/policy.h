@@ -25,7 +25,8 @@ class Policy {
   struct Request {
     float temperature = 1.0f;
     bool gradients = true;
-    bool mtp = false;  // also the MTP layer's log-probs of the same targets
+    bool entropy = true;  // false: Result::entropy is zeros
+    bool mtp = false;     // also the MTP layer's log-probs of the same targets
   };
   struct Result {
     torch::Tensor logp, entropy;        // [R]
@@ -50,13 +51,12 @@ class Policy {
   struct LayerLeaves {
     torch::Tensor input_norm, q, q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o, post_norm;
     torch::Tensor gate_up, down;                                      // dense
-    torch::Tensor router, expert_gate_up, expert_down, shared_gate_up, shared_down;
+    torch::Tensor router, experts, shared_gate_up, shared_down;
     torch::Tensor enorm, hnorm, head_norm, eh;                        // MTP
   };
 
-  torch::Tensor Leaf(const std::string& name);
-  /// [sizes] over several tensors that lie behind one another, from `name` on, rows `row_stride` floats apart.
-  torch::Tensor StridedLeaf(const std::string& name, std::vector<std::int64_t> sizes, std::vector<std::int64_t> strides);
+  /// A master tensor; `shape` may reach over the tensors that follow it in the flat buffer (up behind gate, all experts).
+  torch::Tensor Leaf(const std::string& name, std::vector<std::int64_t> shape = {});
   void MakeLeaves();
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
   void GrowRopeTable(const Pack& pack);

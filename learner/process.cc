@@ -1,9 +1,11 @@
 #include "learner/process.h"
 
+#include <malloc.h>
 #include <torch/torch.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -39,7 +41,15 @@ int UseThreads(int threads) {
   torch::set_num_threads(threads);
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
+  // Activations come and go every step: keep their pages instead of asking the kernel for zeroed ones again.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
   return threads;
+}
+
+std::string NumericsId(const configs::Config& config) {
+  const std::string order = config.learner.forward == "libtorch" ? "libtorch/" : "canon-1/";
+  return order + config.dtype + "/cache-" + config.cache_dtype;
 }
 
 }  // namespace temper::learner

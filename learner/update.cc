@@ -1,0 +1,74 @@
+#include "learner/update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace temper::learner {
+
+namespace {
+
+void BalanceRouters(Parameters& parameters, const ExpertLoads& loads, double speed) {
+  const engine::ModelConfig& c = parameters.config();
+  for (std::size_t i = 0; i < loads.layers().size(); ++i) {
+    const std::vector<std::int64_t>& load = loads.layers()[i];
+    const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
+    const std::string name = "model.layers." + std::to_string(c.first_dense + int(i)) + ".mlp.gate.e_score_correction_bias";
+    const std::span<float> bias = parameters.MutableValue(parameters.Find(name));
+    for (std::size_t e = 0; e < load.size(); ++e) {
+      // Compared in integers: load_e * E against the sum.
+      const std::int64_t own = load[e] * std::int64_t(load.size());
+      if (own != total) bias[e] += float(own < total ? speed : -speed);
+    }
+  }
+}
+
+}  // namespace
+
+void ExpertLoads::Add(const Policy::Result& result) {
+  std::size_t layer = 0;
+  for (const std::vector<Routing>* routings : {&result.routing, &result.mtp_routing}) {
+    for (const Routing& routing : *routings) {
+      if (layers_.size() <= layer) layers_.resize(layer + 1);
+      if (layers_[layer].empty()) layers_[layer].assign(routing.loads.size(), 0);
+      for (std::size_t e = 0; e < routing.loads.size(); ++e) layers_[layer][e] += routing.loads[e];
+      ++layer;
+    }
+  }
+}
+
+double ExpertLoads::MaxViolation() const {
+  double worst = 0;
+  for (const auto& load : layers_) {
+    const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
+    if (total == 0) continue;
+    worst = std::max(worst, double(*std::max_element(load.begin(), load.end())) * double(load.size()) / double(total) - 1);
+  }
+  return worst;
+}
+
+UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step, const ExpertLoads& loads) {
+  Parameters& parameters = policy.parameters();
+  const std::vector<AdamwSegment> segments = parameters.Segments(config.mtp_loss_scale > 0);
+  UpdateReport report;
+  report.learning_rate = LearningRate(config, step);
+  report.gradient_norm = GradientNorm(segments, parameters.gradients());
+  report.applied = std::isfinite(report.gradient_norm);
+  if (report.applied) {
+    AdamwStep adamw;
+    adamw.number = step;
+    adamw.learning_rate = report.learning_rate;
+    adamw.gradient_scale = ClipScale(report.gradient_norm, config.max_grad_norm);
+    adamw.beta1 = config.adam_beta1;
+    adamw.beta2 = config.adam_beta2;
+    adamw.epsilon = config.adam_epsilon;
+    adamw.weight_decay = config.weight_decay;
+    Adamw(segments, adamw, parameters.gradients(), parameters.values(), parameters.moment1(), parameters.moment2());
+    if (config.router_bias_update_speed > 0) BalanceRouters(parameters, loads, config.router_bias_update_speed);
+  }
+  parameters.ZeroGradients();
+  if (report.applied) policy.Refresh();
+  return report;
+}
+
+}  // namespace temper::learner

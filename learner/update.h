@@ -1,0 +1,33 @@
+#pragma once
+// One optimizer step of a policy: clipping, AdamW, the loss-free router bias, packing the new weights.
+#include <cstdint>
+#include <vector>
+
+#include "configs/config.h"
+#include "learner/policy.h"
+
+namespace temper::learner {
+
+/// Tokens an expert, a MoE layer (main layers first, then MTP layers), summed over the micro-batches of a step.
+class ExpertLoads {
+ public:
+  void Add(const Policy::Result& result);
+  /// The largest over the layers of max_e(load_e) * E / sum(load) - 1; 0 without MoE layers.
+  double MaxViolation() const;
+  const std::vector<std::vector<std::int64_t>>& layers() const { return layers_; }
+
+ private:
+  std::vector<std::vector<std::int64_t>> layers_;
+};
+
+struct UpdateReport {
+  double gradient_norm = 0;  // before clipping
+  double learning_rate = 0;
+  bool applied = true;       // false: the norm is not finite, so nothing moved
+};
+
+/// Clips, takes AdamW's step `step` (from 1), then adds speed * sign(mean load - load_e) to the routers' bias (DeepSeek-V3, arXiv
+/// 2412.19437, 2.1.2; layers without tokens keep theirs), packs the weights and zeroes the gradients.
+UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step, const ExpertLoads& loads);
+
+}  // namespace temper::learner

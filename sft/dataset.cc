@@ -1,0 +1,78 @@
+#include "sft/dataset.h"
+
+#include <numeric>
+
+#include "configs/error.h"
+#include "engine/data/rows.h"
+
+namespace temper::sft {
+
+std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config, const engine::Tokenizer& tokenizer,
+                                  int vocab) {
+  const std::int32_t eos = tokenizer.eos_id();
+  if (eos < 0) throw UserError(config.model + ": the tokenizer has no eos_token; every row must end with one");
+  std::vector<Example> examples;
+  for (const engine::Row& row : engine::ReadRows(path, engine::RowUse::kCompletion, config.data.prompt_column,
+                                                 config.data.answer_column)) {
+    const std::string where = path + ":" + std::to_string(row.line);
+    Example example;
+    try {
+      example.ids = row.ids.empty() ? tokenizer.EncodePrompt(row.prompt) : row.ids;
+      example.prompt = int(example.ids.size());
+      const std::vector<std::int32_t> completion = tokenizer.Encode(row.completion);
+      example.ids.insert(example.ids.end(), completion.begin(), completion.end());
+    } catch (const UserError& error) {
+      throw UserError(where + ": " + error.what());
+    }
+    example.ids.push_back(eos);
+    if (int(example.ids.size()) > config.sft.max_length) {
+      throw UserError(where + ": " + std::to_string(example.ids.size()) + " tokens; sft.max_length is " +
+                      std::to_string(config.sft.max_length) + ": raise it or shorten the row");
+    }
+    for (std::int32_t id : example.ids) {
+      if (id < 0 || id >= vocab) {
+        throw UserError(where + ": token " + std::to_string(id) + " is past the model's vocabulary of " + std::to_string(vocab));
+      }
+    }
+    examples.push_back(std::move(example));
+    if (config.sft.num_train_rows > 0 && path == config.data.train &&
+        int(examples.size()) == config.sft.num_train_rows) {
+      break;
+    }
+  }
+  return examples;
+}
+
+Cursor::Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch, std::uint64_t position)
+    : rows_(rows), shuffle_(shuffle), seed_(seed), epoch_(epoch), position_(position) {
+  Order();
+}
+
+void Cursor::Order() {
+  if (shuffle_) {
+    order_ = engine::Shuffled(rows_, seed_, epoch_);
+  } else if (order_.empty()) {
+    order_.resize(rows_);
+    std::iota(order_.begin(), order_.end(), 0);
+  }
+}
+
+std::vector<std::int64_t> Cursor::Take(const std::vector<Example>& rows, std::int64_t tokens) {
+  std::vector<std::int64_t> taken;
+  std::int64_t sum = 0;
+  while (true) {
+    if (position_ == std::uint64_t(rows_)) {
+      ++epoch_;
+      position_ = 0;
+      Order();
+    }
+    const std::int64_t row = order_[position_];
+    const std::int64_t length = std::int64_t(rows[row].ids.size());
+    if (!taken.empty() && sum + length > tokens) return taken;
+    taken.push_back(row);
+    sum += length;
+    ++position_;
+  }
+}
+
+}  // namespace temper::sft

@@ -1,0 +1,40 @@
+#pragma once
+// Supervised rows as token ids with a loss mask, and the order in which steps take them.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "configs/config.h"
+#include "engine/tokenizer.h"
+
+namespace temper::sft {
+
+struct Example {
+  std::vector<std::int32_t> ids;  // BOS iff the tokenizer adds it, prompt, completion, EOS
+  int prompt = 0;                 // tokens before the completion
+};
+
+/// Rows of `path` (prompt + completion, or text). Throws UserError naming the line of a row over max_length tokens, of an id
+/// past `vocab`, and where the tokenizer has no EOS.
+std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config, const engine::Tokenizer& tokenizer,
+                                  int vocab);
+
+/// Walks the rows epoch by epoch in the order that (seed, epoch) gives.
+class Cursor {
+ public:
+  Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch, std::uint64_t position);
+  /// Row numbers of the next step: at least one, then more until the next would exceed `tokens`.
+  std::vector<std::int64_t> Take(const std::vector<Example>& rows, std::int64_t tokens);
+  std::uint64_t epoch() const { return epoch_; }
+  std::uint64_t position() const { return position_; }
+
+ private:
+  void Order();
+
+  std::int64_t rows_;
+  bool shuffle_;
+  std::uint64_t seed_, epoch_, position_;
+  std::vector<std::int64_t> order_;
+};
+
+}  // namespace temper::sft

@@ -1,0 +1,252 @@
+#include "sft/sft.h"
+
+#include <torch/torch.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "configs/error.h"
+#include "engine/tokenizer.h"
+#include "learner/checkpoint.h"
+#include "learner/core/metrics.h"
+#include "learner/core/progress.h"
+#include "learner/core/run_folder.h"
+#include "learner/policy.h"
+#include "learner/process.h"
+#include "learner/update.h"
+#include "sft/dataset.h"
+
+namespace temper::sft {
+
+namespace {
+
+using learner::Pack;
+using learner::Policy;
+using learner::Targets;
+
+class Stopwatch {
+ public:
+  /// Seconds since the last call.
+  double Lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+struct MicroBatch {
+  std::shared_ptr<Pack> pack = std::make_shared<Pack>();
+  Targets targets;
+};
+
+/// Sums over a step or an evaluation, and the denominators of the whole step.
+struct Totals {
+  std::int64_t tokens = 0;       // all, padding-free
+  std::int64_t trained = 0;      // targets
+  std::int64_t mtp_trained = 0;  // targets that the MTP layer sees: position >= 2
+  double loss = 0, mtp_loss = 0;  // sums of -log p
+  std::int64_t correct = 0;
+  double forward = 0, backward = 0;  // seconds
+};
+
+class Trainer {
+ public:
+  explicit Trainer(const configs::Config& config);
+  int Run();
+
+ private:
+  void Resume();
+  void Save();
+  std::vector<MicroBatch> Batch(const std::vector<Example>& rows, const std::vector<std::int64_t>& taken, int parts) const;
+  void AddRow(const Example& row, MicroBatch* batch) const;
+  static void Count(const std::vector<MicroBatch>& batches, Totals* totals);
+  void Micro(const MicroBatch& batch, bool train, Totals* totals, learner::ExpertLoads* loads);
+  Json Step();
+  Json Evaluate();
+
+  const configs::Config& config_;
+  const configs::Sft& sft_;
+  const engine::ModelConfig model_;
+  const engine::Tokenizer tokenizer_;
+  std::vector<Example> rows_, eval_rows_;
+  learner::TrainState state_;
+  std::unique_ptr<Policy> policy_;
+  std::optional<Cursor> cursor_;
+};
+
+Trainer::Trainer(const configs::Config& config)
+    : config_(config), sft_(config.sft), model_(engine::ReadModelConfig(config.model)), tokenizer_(config.model) {
+  if (config.dtype != "fp32") throw UserError("dtype: \"" + config.dtype + "\"; sft trains in fp32 in this build");
+  if (sft_.max_length > model_.max_positions) {
+    throw UserError("sft.max_length: " + std::to_string(sft_.max_length) + "; the model has " +
+                    std::to_string(model_.max_positions) + " positions");
+  }
+  rows_ = LoadExamples(config.data.train, config, tokenizer_, model_.vocab_size);
+  if (!config.data.eval.empty() && sft_.eval_steps > 0) {
+    eval_rows_ = LoadExamples(config.data.eval, config, tokenizer_, model_.vocab_size);
+  }
+  Policy::Options options;
+  options.threads = learner::UseThreads(config.threads);
+  options.plain = config.learner.forward == "libtorch";
+  policy_ = std::make_unique<Policy>(model_, options);
+  if (config.resume) {
+    Resume();
+  } else {
+    policy_->parameters().Load(config.model);
+    learner::BeginRun(config);
+  }
+  state_.config = configs::ToJson(config);
+  state_.numerics = learner::NumericsId(config);
+  cursor_.emplace(std::int64_t(rows_.size()), config.data.shuffle, config.seed, state_.epoch, state_.position);
+  policy_->Refresh();
+  if (!config.resume) Save();  // a run killed in its first steps resumes from here
+}
+
+void Trainer::Resume() {
+  const learner::FoundCheckpoint found = learner::FindCheckpoint(config_.output_dir);
+  learner::ContinueRun(config_, found.state.config);
+  learner::LoadOptimizer(found.dir, policy_->parameters());
+  state_ = found.state;
+  ++state_.incarnation;
+}
+
+void Trainer::Save() {
+  state_.epoch = cursor_->epoch();
+  state_.position = cursor_->position();
+  learner::SaveCheckpoint(config_.output_dir, state_, policy_->parameters(), config_.model, sft_.save_total_limit);
+}
+
+void Trainer::AddRow(const Example& row, MicroBatch* batch) const {
+  const std::int32_t first = batch->pack->tokens();
+  batch->pack->Add(row.ids);
+  const int from = sft_.completion_only_loss ? std::max(1, row.prompt) : 1;
+  for (int t = from; t < int(row.ids.size()); ++t) {
+    batch->targets.row.push_back(first + t - 1);
+    batch->targets.target.push_back(row.ids[t]);
+  }
+}
+
+std::vector<MicroBatch> Trainer::Batch(const std::vector<Example>& rows, const std::vector<std::int64_t>& taken, int parts) const {
+  // Without packing every row is a forward of its own; the gradient is the same.
+  if (!sft_.packing) parts = int(taken.size());
+  std::vector<MicroBatch> batches;
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    const std::size_t part = i * std::size_t(parts) / taken.size();
+    if (part >= batches.size()) batches.resize(part + 1);
+    AddRow(rows[taken[i]], &batches[part]);
+  }
+  std::erase_if(batches, [](const MicroBatch& b) { return b.targets.count() == 0; });
+  return batches;
+}
+
+void Trainer::Count(const std::vector<MicroBatch>& batches, Totals* totals) {
+  for (const MicroBatch& batch : batches) {
+    totals->tokens += batch.pack->tokens();
+    totals->trained += batch.targets.count();
+    for (std::int32_t row : batch.targets.row) totals->mtp_trained += batch.pack->position[row] >= 1;
+  }
+}
+
+void Trainer::Micro(const MicroBatch& batch, bool train, Totals* totals, learner::ExpertLoads* loads) {
+  Stopwatch watch;
+  Policy::Request request;
+  request.gradients = train;
+  request.entropy = false;
+  request.mtp = train && sft_.mtp_loss_scale > 0;
+  const Policy::Result result = policy_->Forward(batch.pack, batch.targets, request);
+  const auto sum = [](const torch::Tensor& logp) {
+    double total = 0;
+    for (std::int64_t i = 0; i < logp.numel(); ++i) total -= logp.data_ptr<float>()[i];
+    return total;
+  };
+  totals->loss += sum(result.logp);
+  totals->correct += result.correct;
+  if (result.mtp_logp.defined()) totals->mtp_loss += sum(result.mtp_logp);
+  if (loads) loads->Add(result);
+  totals->forward += watch.Lap();
+  if (!train) return;
+  // d loss / d logp is one number: the step's denominators are known before its first micro-batch.
+  learner::Tensors from{result.logp}, gradient{torch::full_like(result.logp, -1.0 / double(totals->trained))};
+  if (result.mtp_logp.defined()) {
+    from.push_back(result.mtp_logp);
+    gradient.push_back(torch::full_like(result.mtp_logp, -sft_.mtp_loss_scale / double(totals->mtp_trained)));
+  }
+  torch::autograd::backward(from, gradient);
+  totals->backward += watch.Lap();
+}
+
+Json Trainer::Step() {
+  Stopwatch step, watch;
+  const std::vector<MicroBatch> batches =
+      Batch(rows_, cursor_->Take(rows_, sft_.tokens_per_step), sft_.gradient_accumulation_steps);
+  Totals totals;
+  Count(batches, &totals);
+  learner::ExpertLoads loads;
+  if (totals.trained == 0) throw UserError(config_.data.train + ": a step has no trained token; rows need completions");
+  for (const MicroBatch& batch : batches) Micro(batch, /*train=*/true, &totals, &loads);
+  watch.Lap();
+  const learner::UpdateReport update = learner::Update(*policy_, sft_, ++state_.step, loads);
+  const double optimizer = watch.Lap(), seconds = step.Lap();
+  if (!update.applied) std::fprintf(stderr, "sft: step %lld skipped: its gradient is not finite\n", static_cast<long long>(state_.step));
+  Json line = {{"step", state_.step},
+               {"version", state_.version},
+               {"loss", totals.loss / double(totals.trained)},
+               {"grad_norm", update.gradient_norm},
+               {"learning_rate", update.learning_rate},
+               {"mean_token_accuracy", double(totals.correct) / double(totals.trained)},
+               {"num_tokens", totals.tokens},
+               {"trained_tokens", totals.trained},
+               {"epoch", cursor_->epoch()}};
+  if (totals.mtp_trained > 0 && totals.mtp_loss != 0) line["mtp_loss"] = totals.mtp_loss / double(totals.mtp_trained);
+  if (!loads.layers().empty()) line["moe/max_vio"] = loads.MaxViolation();
+  line["step_time"] = seconds;
+  line["perf/throughput"] = double(totals.tokens) / seconds;
+  line["timing_s/forward"] = totals.forward;
+  line["timing_s/backward"] = totals.backward;
+  line["timing_s/optimizer"] = optimizer;
+  return line;
+}
+
+Json Trainer::Evaluate() {
+  std::vector<std::int64_t> all(eval_rows_.size());
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = std::int64_t(i);
+  Totals totals;
+  std::int64_t tokens = 0;
+  for (const Example& row : eval_rows_) tokens += std::int64_t(row.ids.size());
+  const std::vector<MicroBatch> batches = Batch(eval_rows_, all, int(tokens / sft_.tokens_per_step + 1));
+  Count(batches, &totals);
+  if (totals.trained == 0) throw UserError(config_.data.eval + ": no trained token; rows need completions");
+  for (const MicroBatch& batch : batches) Micro(batch, /*train=*/false, &totals, nullptr);
+  return {{"eval_loss", totals.loss / double(totals.trained)},
+          {"eval_mean_token_accuracy", double(totals.correct) / double(totals.trained)}};
+}
+
+int Trainer::Run() {
+  learner::MetricsLog metrics(config_.output_dir, state_.step);
+  learner::Progress progress("sft", "step", sft_.max_steps, state_.step);
+  while (state_.step < sft_.max_steps) {
+    Json line = Step();
+    const std::int64_t step = state_.step;
+    const bool last = step == sft_.max_steps;
+    if (!eval_rows_.empty() && (last || step % sft_.eval_steps == 0)) line.update(Evaluate());
+    if (last || step % sft_.logging_steps == 0 || line.contains("eval_loss")) metrics.Write(line);
+    char note[64];
+    std::snprintf(note, sizeof note, "loss %.4f", line["loss"].get<double>());
+    progress.At(step, note);
+    if (last || (sft_.save_steps > 0 && step % sft_.save_steps == 0)) Save();
+  }
+  return 0;
+}
+
+}  // namespace
+
+int RunSft(const configs::Config& config) { return Trainer(config).Run(); }
+
+}  // namespace temper::sft
