@@ -24,6 +24,8 @@ std::vector<char*> Pointers(const std::string& program, const Arguments& args) {
   return list;
 }
 
+int CodeOf(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+
 }  // namespace
 
 std::string ThisProgram() {
@@ -47,6 +49,33 @@ void ExecLearner(const Arguments& args) {
   const std::vector<char*> list = Pointers(program, args);
   execv(program.c_str(), list.data());
   throw MachineError(program + ": " + std::strerror(errno));
+}
+
+Outcome RunAndRead(const std::string& program, const Arguments& args) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) throw MachineError(std::string("pipe: ") + std::strerror(errno));
+  const std::vector<char*> list = Pointers(program, args);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    dup2(ends[1], STDERR_FILENO);
+    execv(program.c_str(), list.data());
+    _exit(3);
+  }
+  close(ends[1]);
+  Outcome outcome;
+  char bytes[4096];
+  for (ssize_t got = 1; got != 0;) {
+    got = pid > 0 ? read(ends[0], bytes, sizeof bytes) : 0;
+    if (got < 0 && errno != EINTR) break;
+    if (got > 0) outcome.output.append(bytes, static_cast<std::size_t>(got));
+  }
+  close(ends[0]);
+  if (pid < 0) throw MachineError("fork for " + program + ": " + std::strerror(errno));
+  int status = 0;
+  waitpid(pid, &status, 0);
+  outcome.code = CodeOf(status);
+  return outcome;
 }
 
 Child::Child(std::string name, const std::string& program, const Arguments& args,
@@ -94,7 +123,7 @@ std::optional<int> Child::Ended() {
   if (code_ || pid_ <= 0) return code_;
   int status = 0;
   if (waitpid(pid_, &status, WNOHANG) == pid_) {
-    code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    code_ = CodeOf(status);
   }
   return code_;
 }

@@ -14,6 +14,14 @@ namespace temper::cli {
 std::string ThisProgram();
 std::string LearnerProgram();
 
+/// Runs PROGRAM ARGS to its end: the exit code as Child gives it, and what it wrote to stdout and
+/// stderr.
+struct Outcome {
+  int code = 0;
+  std::string output;
+};
+Outcome RunAndRead(const std::string& program, const Arguments& args);
+
 /// Becomes `temper-learner ARGS` (same pid): for subcommands that only forward. Does not return.
 [[noreturn]] void ExecLearner(const Arguments& args);
 

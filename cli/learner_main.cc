@@ -1,12 +1,15 @@
 // `temper-learner`: the training side, the only program that links LibTorch. `temper` starts it
 // where it is needed.
 #include <climits>
+#include <cstdio>
+#include <string_view>
 
 #include "cli/args.h"
 #include "cli/job_args.h"
 #include "cli/model.h"
 #include "cli/program.h"
 #include "configs/error.h"
+#include "configs/version.h"
 #include "engine/model_config.h"
 #include "engine/probe.h"
 #include "learner/grpo.h"
@@ -105,6 +108,11 @@ int Probe(const Arguments& args) {
 
 int main(int argc, char** argv) {
   using namespace temper::cli;
+  if (argc == 2 && std::string_view(argv[1]) == "--version") {
+    std::printf("temper-learner %s, built with LibTorch %s\n", temper::kVersion,
+                TEMPER_TORCH_VERSION);
+    return 0;
+  }
   temper::learner::PinNumerics(argv);
   constexpr Command kCommands[] = {
       {"sft", "supervised fine-tuning", Sft},

@@ -15,6 +15,7 @@ target_link_libraries(temper PRIVATE cli)
 if(TEMPER_LEARNER)
   add_executable(temper-learner cli/learner_main.cc)
   temper_flags(temper-learner)
+  target_compile_definitions(temper-learner PRIVATE TEMPER_TORCH_VERSION="${Torch_VERSION}")
   target_link_libraries(temper-learner PRIVATE cli sft learner)
 endif()
 

@@ -43,12 +43,20 @@ Message Hello::Encode() const {
               {"numerics", numerics},
               {"rows", rows},
               {"session", Hex(session)}};
+  std::vector<std::uint64_t> grps;
+  std::vector<std::int32_t> attempts;
+  for (const auto& [grp, attempt] : held) {
+    grps.push_back(grp);
+    attempts.push_back(attempt);
+  }
+  m.Add(grps);
+  m.Add(attempts);
   return m;
 }
 
 Hello Hello::Decode(const Message& message) {
   const Fields fields = Open(message, Kind::kHello, "hello");
-  fields.ExpectArrays(0);
+  fields.ExpectArrays(2);
   Hello hello;
   const std::string role = fields.Text("role");
   if (role != "actor" && role != "reward_worker")
@@ -66,6 +74,10 @@ Hello Hello::Decode(const Message& message) {
   }
   hello.rows = fields.Int("rows", 1, kMaxI32);
   hello.session = U64FromHex(fields, "session");
+  const auto grps = fields.Values<std::uint64_t>(0);
+  const auto attempts = fields.Values<std::int32_t>(1);
+  if (attempts.size() != grps.size()) fields.Fail("one attempt belongs to each held group");
+  for (std::size_t i = 0; i < grps.size(); ++i) hello.held.emplace_back(grps[i], attempts[i]);
   return hello;
 }
 

@@ -43,6 +43,8 @@ struct Hello {
   std::int64_t rows =
       0;  // samples an actor decodes together; groups a reward worker scores together
   std::uint64_t session = 0;  // of the welcome it had before, 0 = none
+  // What an actor of that session still works on or has not seen acknowledged: (grp, attempt).
+  std::vector<std::pair<std::uint64_t, std::int32_t>> held;
 
   Message Encode() const;
   static Hello Decode(const Message& message);

@@ -1,5 +1,6 @@
 #pragma once
-// The serving half of a learner: grants prompts, stores rollouts, has them scored, hands complete groups to training.
+// The serving half of a learner: grants prompts, stores rollouts, has them scored, hands complete
+// groups to training.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,63 +14,80 @@
 
 namespace temper::learner {
 
-/// A prompt to be granted; group g of a run is always the same prompt (dataset order is a function of seed and epoch).
+/// A prompt to be granted; group g of a run is always the same prompt (dataset order is a function
+/// of seed and epoch). Called from the training thread only.
 struct PromptSource {
   virtual ~PromptSource() = default;
-  virtual store::GroupRow Prompt(std::uint64_t grp) const = 0;  // grp, prompt_json, row_json, prompt_ids filled
+  virtual store::GroupRow Prompt(
+      std::uint64_t grp) const = 0;  // grp, prompt_json, row_json, prompt_ids filled
   virtual std::string Answer(std::uint64_t grp, bool* has) const = 0;
 };
 
 /// What the actors run, as bytes: a tensor table and one blob, immutable once published.
 struct WeightSet {
   std::uint32_t version = 0;
-  struct Tensor { std::string name; std::string dtype; std::vector<std::int64_t> shape; std::uint64_t begin, end; std::string sha256; };
-  std::vector<Tensor> tensors;         // RequiredTensors order
+  struct Tensor {
+    std::string name;
+    std::string dtype;
+    std::vector<std::int64_t> shape;
+    std::uint64_t begin, end;
+    std::string sha256;
+  };
+  std::vector<Tensor> tensors;  // RequiredTensors order
   std::vector<std::byte> bytes;
 };
 
 struct ScoredGroup {
   std::uint64_t grp = 0;
   std::vector<std::int32_t> prompt_ids;
-  std::vector<store::RolloutRow> samples;  // by sample number; dropped ones keep their place with state "dropped"
+  std::vector<store::RolloutRow>
+      samples;  // by sample number; dropped ones keep their place with state "dropped"
   std::vector<std::vector<store::RewardPart>> parts;  // a sample
 };
 
-struct ServiceStats {  // since the last call of TakeStats
-  double wait_seconds = 0;            // NextBatch blocked
-  double reward_seconds = 0;          // sum of reward micros
+struct ServiceStats {         // since the last call of TakeStats
+  double wait_seconds = 0;    // NextBatch blocked
+  double reward_seconds = 0;  // sum of reward micros
   std::uint64_t completion_tokens = 0;
   int actors = 0, reward_workers = 0;
-  std::vector<std::pair<std::string, int>> reward_failures;  // status -> count (not ok, not not_applicable)
+  std::vector<std::pair<std::string, int>>
+      reward_failures;  // status -> count (not ok, not not_applicable)
 };
 
-/// Owns the ROUTER socket, the database and the inbox on one thread. Methods are called from the training thread.
-/// Errors of the serving thread (disk full, port in use, on_error: stop) are rethrown by the next call.
+/// Owns the ROUTER socket, the database and the inbox on one thread. Methods are called from the
+/// training thread. Errors of the serving thread (disk full, port in use, on_error: stop) are
+/// rethrown by the next call.
 class Service {
  public:
   struct Options {
     configs::Config config;
-    std::string run_dir;               // writes run_dir/endpoint
-    std::string bind;                  // "" = from config
-    std::string numerics;              // "canon-1/fp32/cache-fp32"
-    std::string model_dir;             // for the actors' config.json and tokenizer (hello)
+    std::string run_dir;                 // writes run_dir/endpoint
+    std::string bind;                    // "" = from config
+    std::string numerics;                // "canon-1/fp32/cache-fp32"
+    std::string model_dir;               // for the actors' config.json (welcome)
+    int valid_ids = 0;                   // the tokenizer's size; >= 1
+    std::vector<std::int32_t> stop_ids;  // end a sample; not empty
     std::shared_ptr<const PromptSource> prompts;
-    std::optional<std::int64_t> resume_step;   // state.json's step; nullopt = fresh run
-    std::function<std::string(std::span<const std::int32_t>)> detokenize;  // completion text, special tokens left out
+    std::optional<std::int64_t> resume_step;  // state.json's step; nullopt = fresh run
+    std::function<std::string(std::span<const std::int32_t>)>
+        detokenize;  // completion text, special tokens left out
   };
   explicit Service(Options options);
   ~Service();  // says goodbye to the peers, drains and stops
 
-  /// Actors get it before their next grant. The set with the highest version is served; older ones go when no grant names them.
+  /// Actors get it before their next grant. The set with the highest version is served; older ones
+  /// go when no grant names them.
   void Publish(std::shared_ptr<const WeightSet> weights);
 
-  /// Blocks until the groups of `step` (1-based; groups [(step-1)*G, step*G)) are complete and scored; in group order. In synchronous
-  /// runs they are granted only after Publish of the version that the step trains on. On resume stored rollouts are taken
-  /// from the database instead of being generated again. Throws MachineError naming whom it waited for after peer_timeout_s.
+  /// Blocks until the groups of `step` (1-based; groups [(step-1)*G, step*G)) are complete and
+  /// scored; in group order. In synchronous runs they are granted only after Publish of the version
+  /// that the step trains on. On resume stored rollouts are taken from the database instead of
+  /// being generated again. Throws MachineError naming whom it waited for after peer_timeout_s.
   std::vector<ScoredGroup> NextBatch(std::int64_t step);
 
   /// One transaction: rows -> trained, the step's row, its metrics. Returns after the commit.
-  void CommitStep(const store::StepRow& step, const std::vector<store::TrainedSample>& trained, const Json& metrics);
+  void CommitStep(const store::StepRow& step, const std::vector<store::TrainedSample>& trained,
+                  const Json& metrics);
   void SetCheckpoint(std::int64_t step, const std::string& folder);
 
   ServiceStats TakeStats();

@@ -61,7 +61,8 @@ WeightsManifest AManifest() {
 }
 
 TEST(ProtocolTest, HelloAndWelcomeTravel) {
-  Hello hello{Role::kRewardWorker, "w1", ~0ull, 123, "0.1.0", {"canon-1/fp32/cache-fp32"}, 8, 5};
+  Hello hello{Role::kRewardWorker,         "w1", ~0ull, 123,      "0.1.0",
+              {"canon-1/fp32/cache-fp32"}, 8,    5,     {{41, 1}}};
   const Hello h = Travel(hello);
   EXPECT_EQ(h.role, Role::kRewardWorker);
   EXPECT_EQ(h.name, "w1");
@@ -70,6 +71,7 @@ TEST(ProtocolTest, HelloAndWelcomeTravel) {
   EXPECT_EQ(h.numerics, hello.numerics);
   EXPECT_EQ(h.rows, 8);
   EXPECT_EQ(h.session, 5u);
+  EXPECT_EQ(h.held, hello.held);
   Welcome welcome{7,
                   "arith",
                   2.5,
@@ -219,7 +221,7 @@ TEST(ProtocolTest, SurvivesMutatedMessages) {
       AManifest().Encode(),
       Ack{{{1, 2, 3}}}.Encode(),
       Welcome{7, "r", 1, "id", "{}", "/m", "{}", 3, {{"a", "b"}}}.Encode(),
-      Hello{Role::kActor, "a", 1, 2, "v", {"n"}, 3, 4}.Encode()};
+      Hello{Role::kActor, "a", 1, 2, "v", {"n"}, 3, 4, {{5, 0}}}.Encode()};
   const Json odd = Json::parse(
       R"([null,-1,1e300,9223372036854775808,"","ffffffffffffffff",[],{},[{}],true,0.5])");
   int read = 0;

@@ -1,0 +1,265 @@
+#include "learner/core/inbox.h"
+
+#include <algorithm>
+
+namespace temper::learner {
+
+using wire::Kind;
+
+std::uint64_t WindowEnd(const configs::Config& config, std::int64_t step) {
+  const std::int64_t last = std::max<std::int64_t>(
+      step, std::min<std::int64_t>(step + config.grpo.max_lag, config.grpo.max_steps));
+  return static_cast<std::uint64_t>(last) * static_cast<std::uint64_t>(config.grpo.groups_per_step);
+}
+
+Inbox::Inbox(Options options, Micros now)
+    : options_(std::move(options)),
+      group_size_(static_cast<std::size_t>(options_.config.grpo.num_generations)),
+      groups_per_step_(static_cast<std::size_t>(options_.config.grpo.groups_per_step)),
+      started_(now),
+      now_(now),
+      next_heartbeat_(now + kHeartbeat),
+      actor_heard_(now),
+      worker_heard_(now) {}
+
+void Inbox::Handle(const std::string& id, const wire::Message& message, Micros now, Effects* out) {
+  now_ = now;
+  const auto found = peers_.find(id);
+  Peer* peer = found == peers_.end() ? nullptr : &found->second;
+  if (peer != nullptr) {
+    peer->heard = now;
+    (peer->is_actor() ? actor_heard_ : worker_heard_) = now;
+  }
+  const Kind kind = static_cast<Kind>(message.kind);
+  try {
+    if (kind == Kind::kHello) return OnHello(id, wire::Hello::Decode(message), now, out);
+    if (peer == nullptr) {
+      if (kind == Kind::kGoodbye) return;
+      return Refuse(id, wire::kHelloFirst, "this connection has not said hello", out);
+    }
+    if (kind == Kind::kHeartbeat) return;
+    if (kind == Kind::kGoodbye) return PeerGone(id, out);
+    if (kind == Kind::kRefuse) {
+      const wire::Refuse refuse = wire::Refuse::Decode(message);
+      out->notes.push_back(peer->hello.name + " refused a message: " + refuse.reason);
+      return;
+    }
+    if (peer->is_actor()) {
+      if (kind == Kind::kRollout) return OnRollout(id, wire::Rollout::Decode(message), out);
+      if (kind == Kind::kWeightsPull) return OnPull(id, wire::WeightsPull::Decode(message), out);
+      if (kind == Kind::kWeightsLoaded) {
+        const wire::WeightsLoaded loaded = wire::WeightsLoaded::Decode(message);
+        if (loaded.session == options_.welcome.session) peer->loaded = loaded.version;
+        return GrantWaiting(out);
+      }
+    } else if (kind == Kind::kScoreResult) {
+      return OnScoreResult(id, wire::ScoreResult::Decode(message), out);
+    }
+    Refuse(id, wire::kBadMessage,
+           "a learner takes no " + wire::KindName(message.kind) + " from " + peer->hello.name, out);
+  } catch (const wire::ProtocolError& error) {
+    HandleInvalid(id, error.what(), out);
+  }
+}
+
+void Inbox::HandleInvalid(const std::string& id, const std::string& error, Effects* out) {
+  const auto peer = peers_.find(id);
+  out->notes.push_back((peer == peers_.end() ? "an unknown peer" : peer->second.hello.name) + ": " +
+                       error);
+  Refuse(id, wire::kBadMessage, error, out);
+}
+
+void Inbox::Refuse(const std::string& id, const char* code, const std::string& reason, Effects* out,
+                   std::optional<wire::RolloutId> rollout) {
+  out->send.emplace_back(id, wire::Refuse{code, reason, rollout}.Encode());
+}
+
+void Inbox::OnHello(const std::string& id, const wire::Hello& hello, Micros now, Effects* out) {
+  const bool actor = hello.role == wire::Role::kActor;
+  const std::string& numerics = options_.welcome.numerics;
+  const bool same =
+      std::find(hello.numerics.begin(), hello.numerics.end(), numerics) != hello.numerics.end();
+  if (actor && !same) {
+    const std::string theirs = hello.numerics.empty() ? "none" : hello.numerics.front();
+    const std::string what =
+        "actor " + hello.name + " computes as " + theirs + ", this run as " + numerics;
+    if (options_.config.numerics != "mixed") {
+      out->notes.push_back(what + "; refused");
+      return Refuse(id, wire::kNotWelcome,
+                    what + "; use the same build, or numerics: \"mixed\" with rollout_correction",
+                    out);
+    }
+    out->notes.push_back(what + "; admitted because numerics is \"mixed\"");
+  }
+  if (!peers_.contains(id)) {
+    // The same process on another connection: what it no longer holds is free.
+    const auto old = std::find_if(peers_.begin(), peers_.end(), [&](const auto& p) {
+      return p.second.hello.instance == hello.instance;
+    });
+    if (old == peers_.end()) {
+      out->notes.push_back((actor ? "actor " : "reward worker ") + hello.name + " joined");
+    } else {
+      PeerGone(std::string(old->first), out);
+    }
+    peers_[id] = {hello, now, std::nullopt, {}, 0};
+    (actor ? last_actor_ : last_worker_) = hello.name;
+    (actor ? actor_heard_ : worker_heard_) = now;
+    if (actor && hello.session == options_.welcome.session) Restore(id, hello);
+  }
+  out->send.emplace_back(id, options_.welcome.Encode());
+  if (actor && weights_) out->send.emplace_back(id, manifest_);
+  GrantWaiting(out);
+  if (!actor) AskForScores(out);
+}
+
+void Inbox::PeerGone(const std::string& id, Effects* out) {
+  const auto found = peers_.find(id);
+  if (found == peers_.end()) return;
+  const Peer peer = std::move(found->second);
+  peers_.erase(found);
+  for (const std::uint64_t grp : peer.groups) {
+    Group& group = groups_.at(grp);
+    if (peer.is_actor()) {
+      ReturnGrant(group);
+    } else {
+      ReturnRequest(group, out);
+    }
+  }
+  if (!peer.groups.empty()) {
+    out->notes.push_back(peer.hello.name + " is gone; " + std::to_string(peer.groups.size()) +
+                         " groups from g" + std::to_string(*peer.groups.begin()) +
+                         " on are handed out again");
+  }
+  if (peer.is_actor()) {
+    GrantWaiting(out);
+  } else {
+    AskForScores(out);
+  }
+}
+
+void Inbox::Publish(std::shared_ptr<const WeightSet> weights, Effects* out) {
+  weights_ = std::move(weights);
+  wire::WeightsManifest manifest;
+  manifest.session = options_.welcome.session;
+  manifest.version = weights_->version;
+  manifest.bytes = weights_->bytes.size();
+  for (const WeightSet::Tensor& t : weights_->tensors) {
+    manifest.tensors.push_back({t.name, t.dtype, t.shape, t.begin, t.end, t.sha256});
+  }
+  manifest_ = manifest.Encode();
+  for (const auto& [id, peer] : peers_) {
+    if (peer.is_actor()) out->send.emplace_back(id, manifest_);
+  }
+}
+
+void Inbox::OnPull(const std::string& id, const wire::WeightsPull& pull, Effects* out) {
+  if (!weights_ || pull.version != weights_->version) {
+    return Refuse(id, wire::kVersionGone,
+                  "version " + std::to_string(pull.version) + " is no longer served", out);
+  }
+  const std::span<const std::byte> all(weights_->bytes);
+  if (pull.offset > all.size() || pull.length > all.size() - pull.offset) {
+    return Refuse(id, wire::kBadMessage,
+                  "weights_pull past the end of version " + std::to_string(pull.version), out);
+  }
+  const wire::Bytes data{all.subspan(pull.offset, pull.length), weights_};
+  out->send.emplace_back(id, wire::WeightsChunk{pull.version, pull.offset, data}.Encode());
+}
+
+int Inbox::CountPeers(wire::Role role) const {
+  return static_cast<int>(std::count_if(
+      peers_.begin(), peers_.end(), [&](const auto& p) { return p.second.hello.role == role; }));
+}
+
+void Inbox::Tick(Micros now, Effects* out) {
+  now_ = now;
+  if (now < next_heartbeat_) return;
+  next_heartbeat_ = now + kHeartbeat;
+  std::vector<std::string> silent;
+  for (const auto& [id, peer] : peers_) {
+    if (now - peer.heard > kSilence) {
+      silent.push_back(id);
+    } else {
+      out->send.emplace_back(id, wire::Heartbeat().Encode());
+    }
+  }
+  for (const std::string& id : silent) {
+    out->notes.push_back(peers_.at(id).hello.name + " was silent for " +
+                         std::to_string(kSilence / 1'000'000) + " s");
+    PeerGone(id, out);
+  }
+  GrantWaiting(out);  // the share of an actor changes with time
+  Starve(now, out);
+}
+
+void Inbox::Starve(Micros now, Effects* out) {
+  if (open_step_ == 0 || out->failure) return;
+  int samples = 0, groups = 0;
+  for (const auto& [grp, group] : groups_) {
+    if (grp >= static_cast<std::uint64_t>(open_step_) * groups_per_step_) break;
+    samples += group.missing;
+    groups += group.missing == 0 && !group.done;
+  }
+  const auto limit = static_cast<Micros>(options_.config.wire.peer_timeout_s * 1e6);
+  const auto check = [&](bool needed, wire::Role role, Micros heard, const char* whom,
+                         const std::string& last, const std::string& lacking) {
+    const Micros waited = now - std::max(heard, opened_);
+    if (!needed || CountPeers(role) > 0 || waited <= limit || out->failure) return;
+    out->failure = std::make_exception_ptr(MachineError(
+        "step " + std::to_string(open_step_) + ": waited " + std::to_string(waited / 1'000'000) +
+        " s (wire.peer_timeout_s) for " + whom + "; " + lacking + "; " +
+        (last.empty() ? "none ever joined" : "the last one was " + last)));
+  };
+  check(samples > 0, wire::Role::kActor, actor_heard_, "an actor", last_actor_,
+        std::to_string(samples) + " samples are not generated");
+  check(groups > 0, wire::Role::kRewardWorker, worker_heard_, "a reward worker", last_worker_,
+        std::to_string(groups) + " groups are not scored");
+}
+
+void Inbox::Open(std::int64_t step, Micros now, Effects* out) {
+  now_ = now;
+  open_step_ = last_step_ = step;
+  opened_ = now;
+  GrantWaiting(out);
+  AskForScores(out);
+}
+
+bool Inbox::Complete(std::int64_t step) const {
+  const auto last = static_cast<std::uint64_t>(step) * groups_per_step_;
+  for (std::uint64_t grp = last - groups_per_step_; grp < last; ++grp) {
+    const auto found = groups_.find(grp);
+    if (found == groups_.end() || !found->second.done) return false;
+  }
+  return true;
+}
+
+std::vector<ScoredGroup> Inbox::Take(std::int64_t step) {
+  if (!Complete(step))
+    throw std::logic_error("Inbox::Take: step " + std::to_string(step) + " is not complete");
+  std::vector<ScoredGroup> batch;
+  const auto last = static_cast<std::uint64_t>(step) * groups_per_step_;
+  for (std::uint64_t grp = last - groups_per_step_; grp < last; ++grp) {
+    Group& group = groups_.at(grp);
+    batch.push_back(
+        {grp, std::move(group.row.prompt_ids), std::move(group.samples), std::move(group.parts)});
+  }
+  groups_.erase(groups_.begin(), groups_.lower_bound(last));
+  open_step_ = 0;
+  return batch;
+}
+
+void Inbox::SayGoodbye(const std::string& reason, bool failed, Effects* out) {
+  for (const auto& [id, peer] : peers_)
+    out->send.emplace_back(id, wire::Goodbye{reason, failed}.Encode());
+}
+
+ServiceStats Inbox::TakeStats() {
+  ServiceStats stats = std::exchange(stats_, {});
+  stats.actors = CountPeers(wire::Role::kActor);
+  stats.reward_workers = CountPeers(wire::Role::kRewardWorker);
+  stats.reward_failures.assign(failures_.begin(), failures_.end());
+  failures_.clear();
+  return stats;
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,167 @@
+#pragma once
+// The serving protocol as a pure state machine: messages, time and commands in; replies and
+// database writes out.
+//
+//   group    waiting -> granted (leased to one actor) -> received -> asked (leased to one reward
+//   worker) -> done
+//            a lease returns when its holder says goodbye, is gone, or is silent for kSilence;
+//            attempt + 1 with each new grant
+//   window   groups [(step-1)*G, (step+max_lag)*G) of the step that training waits for:
+//   (max_lag+1)*G slots. Groups are
+//            granted with the newest published version only and consumed in order, so with one
+//            publication a step every trained rollout has lag <= max_lag.
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "learner/core/service.h"
+#include "wire/protocol.h"
+
+namespace temper::learner {
+
+using Micros = std::int64_t;  // of a steady clock
+
+struct RolloutWrite {
+  store::RolloutRow row;
+  std::string drop_reason;  // not "": it is stored, but never trained
+};
+struct ScoreWrite {
+  wire::RolloutId id;
+  std::optional<double> score;
+  std::string status;
+  std::vector<store::RewardPart> parts;
+  std::string drop_reason;
+};
+using StoreWrite = std::variant<store::GroupRow, RolloutWrite, ScoreWrite>;
+
+/// What the caller must do, each list in order.
+struct Effects {
+  std::vector<std::pair<std::string, wire::Message>> send;  // now
+  std::vector<StoreWrite> writes;                           // then
+  std::vector<std::pair<std::string, wire::RolloutId>>
+      acks;                        // after the commit of all writes so far
+  std::vector<std::string> notes;  // lines for the log
+  std::exception_ptr failure;      // the run ends: UserError or MachineError
+};
+
+/// Groups below it belong to the window of `step`: (max_lag + 1) steps, no further than max_steps.
+std::uint64_t WindowEnd(const configs::Config& config, std::int64_t step);
+
+class Inbox {
+ public:
+  struct Options {
+    configs::Config config;
+    wire::Welcome welcome;  // what peers are told
+    std::vector<std::int32_t> stop_ids;
+    std::function<std::string(std::span<const std::int32_t>)> detokenize;
+  };
+  Inbox(Options options, Micros now);
+
+  static constexpr Micros kSilence = 10'000'000;  // without a message, a peer's leases return
+  static constexpr Micros kHeartbeat = 1'000'000;
+  static constexpr int kMaxAttempts = 20;      // grants of one group before the run ends
+  static constexpr int kMaxScoreAttempts = 5;  // then the group's status is `unavailable`
+
+  // From the wire.
+  void Handle(const std::string& peer, const wire::Message& message, Micros now, Effects* out);
+  void HandleInvalid(const std::string& peer, const std::string& error, Effects* out);
+  void PeerGone(const std::string& peer, Effects* out);
+  void Tick(Micros now, Effects* out);
+
+  // From training.
+  void Publish(std::shared_ptr<const WeightSet> weights, Effects* out);
+  /// A group of the window with what the database already has of it (resume). In ascending order,
+  /// without gaps.
+  void AddGroup(store::GroupRow row, std::optional<std::string> answer,
+                const std::optional<store::GroupRow>& stored, std::vector<store::RolloutRow> live);
+  /// Training waits for `step` from now on; the window's groups are there.
+  void Open(std::int64_t step, Micros now, Effects* out);
+  std::uint64_t window_end(
+      std::int64_t step) const;  // groups below it belong to the window of `step`
+  std::uint64_t next_group() const { return next_group_; }
+  bool Complete(std::int64_t step) const;
+  std::vector<ScoredGroup> Take(std::int64_t step);
+  void SayGoodbye(const std::string& reason, bool failed, Effects* out);
+
+  /// Counters since the last call; wait_seconds is not known here.
+  ServiceStats TakeStats();
+
+ private:
+  struct Peer {
+    wire::Hello hello;
+    Micros heard = 0;
+    std::optional<std::uint32_t> loaded;  // weights confirmed by an actor
+    std::set<std::uint64_t> groups;       // leased: to generate or to score
+    int samples = 0;                      // an actor's samples in flight
+    bool is_actor() const { return hello.role == wire::Role::kActor; }
+  };
+  struct Group {
+    store::GroupRow row;
+    std::optional<std::string> answer;
+    std::vector<store::RolloutRow> samples;             // state "" = missing
+    std::vector<std::vector<store::RewardPart>> parts;  // a sample
+    int missing = 0;
+    bool granted_before = false;
+    std::string actor;                 // lease; "" = none
+    std::uint64_t actor_instance = 0;  // of the last lease
+    bool done = false;
+    std::uint64_t request = 0;  // of the score request under way, 0 = none
+    std::string worker;
+    int score_attempts = 0;
+  };
+
+  // inbox.cc: peers and weights
+  void OnHello(const std::string& id, const wire::Hello& hello, Micros now, Effects* out);
+  void OnPull(const std::string& id, const wire::WeightsPull& pull, Effects* out);
+  void Refuse(const std::string& id, const char* code, const std::string& reason, Effects* out,
+              std::optional<wire::RolloutId> rollout = std::nullopt);
+  void Starve(Micros now, Effects* out);
+  int CountPeers(wire::Role role) const;
+
+  // inbox_rollouts.cc: grants, leases, rollouts
+  void GrantWaiting(Effects* out);
+  Peer* FreestActor(int samples, std::size_t share, std::string* id);
+  void ReturnGrant(Group& group);
+  void Restore(const std::string& id, const wire::Hello& hello);
+  void OnRollout(const std::string& id, wire::Rollout rollout, Effects* out);
+  std::string WhyNotTaken(const wire::Rollout& rollout, const Group* group) const;
+  void Accept(Group& group, store::RolloutRow row, Effects* out);
+  store::RolloutRow ToRow(wire::Rollout rollout, const std::string& actor) const;
+
+  // inbox_scores.cc: score requests and results
+  void AskForScores(Effects* out);
+  void ReturnRequest(Group& group, Effects* out);
+  wire::ScoreRequest RequestFor(const Group& group) const;
+  void OnScoreResult(const std::string& id, const wire::ScoreResult& result, Effects* out);
+  void Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& scores, Effects* out);
+
+  Options options_;
+  std::size_t group_size_, groups_per_step_;
+  std::map<std::string, Peer> peers_;
+  std::shared_ptr<const WeightSet> weights_;
+  wire::Message manifest_;
+  std::map<std::uint64_t, Group> groups_;
+  std::uint64_t next_group_ = 0;     // of AddGroup
+  std::set<std::uint64_t> waiting_;  // to be granted
+  std::deque<std::uint64_t> to_score_;
+  std::map<std::uint64_t, std::uint64_t> requests_;  // id -> grp
+  std::uint64_t next_request_ = 1;
+  std::int64_t open_step_ = 0;  // training waits for it, 0 = nothing
+  std::int64_t last_step_ = 0;  // the highest step opened
+  Micros started_, now_, opened_ = 0, next_heartbeat_ = 0;
+  Micros actor_heard_, worker_heard_;  // any of the role
+  std::string last_actor_, last_worker_;
+  ServiceStats stats_;
+  std::map<std::string, int> failures_;
+};
+
+}  // namespace temper::learner

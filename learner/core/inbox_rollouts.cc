@@ -1,0 +1,243 @@
+// Grants, their leases, and the rollouts that come back.
+#include <algorithm>
+
+#include "learner/core/inbox.h"
+
+namespace temper::learner {
+namespace {
+
+// Actors of one machine join within a second of each other: the first one leaves the others their
+// share until then.
+constexpr Micros kGathering = 3'000'000;
+
+}  // namespace
+
+void Inbox::AddGroup(store::GroupRow row, std::optional<std::string> answer,
+                     const std::optional<store::GroupRow>& stored,
+                     std::vector<store::RolloutRow> live) {
+  const std::uint64_t grp = row.grp;
+  Group& group = groups_[grp];
+  group.row = std::move(row);
+  group.answer = std::move(answer);
+  group.samples.resize(group_size_);
+  group.parts.resize(group_size_);
+  if (stored) {
+    group.granted_before = true;
+    group.row.attempt = stored->attempt;
+    group.row.granted_version = stored->granted_version;
+    group.row.granted_step = stored->granted_step;
+  }
+  for (store::RolloutRow& sample : live) {
+    if (sample.sample < group_size_) group.samples[sample.sample] = std::move(sample);
+  }
+  group.missing = static_cast<int>(std::count_if(group.samples.begin(), group.samples.end(),
+                                                 [](const auto& s) { return s.state.empty(); }));
+  if (group.missing > 0) {
+    waiting_.insert(grp);
+  } else {
+    group.done = std::all_of(group.samples.begin(), group.samples.end(),
+                             [](const auto& s) { return s.state == "scored"; });
+    if (!group.done) to_score_.push_back(grp);
+  }
+  next_group_ = grp + 1;
+}
+
+Inbox::Peer* Inbox::FreestActor(int samples, std::size_t share, std::string* id) {
+  Peer* best = nullptr;
+  for (auto& [name, peer] : peers_) {
+    if (!peer.is_actor() || peer.loaded != weights_->version) continue;
+    const bool fits = peer.samples == 0 || peer.samples + samples <= peer.hello.rows;
+    if (!fits || peer.groups.size() >= share) continue;
+    if (best != nullptr && best->samples <= peer.samples) continue;
+    best = &peer;
+    *id = name;
+  }
+  return best;
+}
+
+void Inbox::GrantWaiting(Effects* out) {
+  if (!weights_ || last_step_ == 0 || waiting_.empty()) return;
+  const auto unfinished = static_cast<std::size_t>(std::count_if(
+      groups_.begin(), groups_.end(), [](const auto& g) { return g.second.missing > 0; }));
+  const int expected = now_ - started_ < kGathering ? options_.config.actors.count : 1;
+  const auto actors =
+      static_cast<std::size_t>(std::max({CountPeers(wire::Role::kActor), expected, 1}));
+  const std::size_t share = (unfinished + actors - 1) / actors;
+  std::map<std::string, wire::Grant> grants;
+  while (!waiting_.empty()) {
+    Group& group = groups_.at(*waiting_.begin());
+    std::string id;
+    Peer* peer = FreestActor(group.missing, share, &id);
+    if (peer == nullptr) break;
+    waiting_.erase(waiting_.begin());
+    if (group.granted_before) ++group.row.attempt;
+    if (group.row.attempt > kMaxAttempts) {
+      out->failure = std::make_exception_ptr(MachineError(
+          "g" + std::to_string(group.row.grp) + ": handed out " +
+          std::to_string(group.row.attempt) + " times and never finished; the last actor was " +
+          last_actor_ + "; its log says why"));
+      break;
+    }
+    group.granted_before = true;
+    group.row.granted_version = weights_->version;
+    group.row.granted_step = static_cast<std::int64_t>(group.row.grp / groups_per_step_) + 1;
+    group.actor = id;
+    group.actor_instance = peer->hello.instance;
+    peer->groups.insert(group.row.grp);
+    peer->samples += group.missing;
+    last_actor_ = peer->hello.name;
+    out->writes.emplace_back(group.row);
+    wire::GrantedGroup granted{group.row.grp, group.row.attempt, group.row.prompt_ids, {}};
+    for (std::uint32_t s = 0; s < group_size_; ++s) {
+      if (group.samples[s].state.empty()) granted.samples.push_back(s);
+    }
+    grants[id].groups.push_back(std::move(granted));
+  }
+  const configs::Grpo& grpo = options_.config.grpo;
+  for (auto& [id, grant] : grants) {
+    grant.session = options_.welcome.session;
+    grant.version = weights_->version;
+    grant.sampling = {
+        options_.config.seed, grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.min_p,
+        grpo.top_k,           options_.stop_ids};
+    out->send.emplace_back(id, grant.Encode());
+  }
+}
+
+void Inbox::ReturnGrant(Group& group) {
+  const auto holder = peers_.find(group.actor);
+  if (holder != peers_.end()) {
+    holder->second.groups.erase(group.row.grp);
+    holder->second.samples -= group.missing;
+  }
+  group.actor.clear();
+  if (group.missing > 0) waiting_.insert(group.row.grp);
+}
+
+void Inbox::Restore(const std::string& id, const wire::Hello& hello) {
+  Peer& peer = peers_.at(id);
+  for (const auto& [grp, attempt] : hello.held) {
+    const auto found = groups_.find(grp);
+    if (found == groups_.end()) continue;
+    Group& group = found->second;
+    if (!waiting_.contains(grp) || !group.granted_before || group.row.attempt != attempt ||
+        group.actor_instance != hello.instance) {
+      continue;
+    }
+    waiting_.erase(grp);
+    group.actor = id;
+    peer.groups.insert(grp);
+    peer.samples += group.missing;
+  }
+}
+
+std::string Inbox::WhyNotTaken(const wire::Rollout& rollout, const Group* group) const {
+  const wire::RolloutId& r = rollout.id;
+  const std::string name = "g" + std::to_string(r.grp) + ".s" + std::to_string(r.sample);
+  if (rollout.session != options_.welcome.session)
+    return name + " belongs to an earlier learner process";
+  if (r.grp >= next_group_ || r.sample >= group_size_) return name + " was never granted";
+  if (group != nullptr && (!group->granted_before || r.attempt > group->row.attempt)) {
+    return name + ": attempt " + std::to_string(r.attempt) + " was never granted";
+  }
+  if (rollout.finish == "error" || rollout.finish == "cancelled")
+    return name + " ended as " + rollout.finish;
+  if (rollout.ids.empty()) return name + " has no tokens";
+  if (rollout.ids.size() > static_cast<std::size_t>(options_.config.grpo.max_completion_length)) {
+    return name + " has " + std::to_string(rollout.ids.size()) +
+           " tokens, the limit is grpo.max_completion_length";
+  }
+  for (const std::int32_t token : rollout.ids) {
+    if (token < 0 || (options_.welcome.valid_ids > 0 && token >= options_.welcome.valid_ids)) {
+      return name + " has id " + std::to_string(token) + ", the tokenizer's are [0, " +
+             std::to_string(options_.welcome.valid_ids) + ")";
+    }
+  }
+  if (!rollout.versions.empty() && rollout.versions.front() != rollout.version) {
+    return name + ": its first token's version is not its version";
+  }
+  return "";
+}
+
+store::RolloutRow Inbox::ToRow(wire::Rollout rollout, const std::string& actor) const {
+  store::RolloutRow row;
+  row.grp = rollout.id.grp;
+  row.sample = rollout.id.sample;
+  row.attempt = rollout.id.attempt;
+  row.version = rollout.version;
+  row.version_last = rollout.versions.empty() ? rollout.version : rollout.versions.back();
+  const bool mixed = std::any_of(rollout.versions.begin(), rollout.versions.end(),
+                                 [&](std::uint32_t v) { return v != rollout.version; });
+  if (mixed) row.versions = std::move(rollout.versions);
+  row.seed = options_.config.seed;
+  row.state = "received";
+  row.actor = actor;
+  row.text = options_.detokenize(rollout.ids);
+  row.loss_mask.assign(rollout.ids.size(), 1);
+  row.ids = std::move(rollout.ids);
+  row.logp = std::move(rollout.logp);
+  row.finish_reason = rollout.finish;
+  return row;
+}
+
+void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out) {
+  const auto found = groups_.find(rollout.id.grp);
+  Group* group = found == groups_.end() ? nullptr : &found->second;
+  const Peer& peer = peers_.at(id);
+  const std::string why = WhyNotTaken(rollout, group);
+  if (!why.empty()) {
+    out->notes.push_back(peer.hello.name + ": " + why);
+    Refuse(id, wire::kNotTaken, why, out, rollout.id);
+    // Whoever holds the group will not deliver this sample: hand it out again.
+    if (group != nullptr && group->actor == id && group->row.attempt == rollout.id.attempt) {
+      ReturnGrant(*group);
+      GrantWaiting(out);
+    }
+    return;
+  }
+  const wire::RolloutId rollout_id = rollout.id;
+  store::RolloutRow row = ToRow(std::move(rollout), peer.hello.name);
+  // The acknowledgement of a repeated rollout waits for the same commit as the first one.
+  out->acks.emplace_back(id, rollout_id);
+  if (group == nullptr) {
+    out->writes.emplace_back(RolloutWrite{std::move(row), "late"});
+    return;
+  }
+  const store::RolloutRow& have = group->samples[row.sample];
+  if (!have.state.empty()) {
+    if (have.attempt != row.attempt) out->writes.emplace_back(RolloutWrite{std::move(row), ""});
+    return;
+  }
+  const bool one_version = row.versions.empty() && row.version == group->row.granted_version;
+  if (options_.config.grpo.max_lag == 0 && !one_version) {
+    out->notes.push_back(row.Name() + ": a synchronous run needs v" +
+                         std::to_string(group->row.granted_version));
+    out->writes.emplace_back(RolloutWrite{std::move(row), "wrong_version"});
+    if (group->actor == id) ReturnGrant(*group);
+    return GrantWaiting(out);
+  }
+  Accept(*group, std::move(row), out);
+}
+
+void Inbox::Accept(Group& group, store::RolloutRow row, Effects* out) {
+  stats_.completion_tokens += row.ids.size();
+  out->writes.emplace_back(RolloutWrite{row, ""});
+  const std::uint32_t sample = row.sample;
+  group.samples[sample] = std::move(row);
+  --group.missing;
+  const auto holder = peers_.find(group.actor);
+  if (holder != peers_.end()) --holder->second.samples;
+  if (group.missing > 0) {
+    if (!group.actor.empty() || waiting_.contains(group.row.grp)) return;
+    waiting_.insert(group.row.grp);
+    return GrantWaiting(out);
+  }
+  if (holder != peers_.end()) holder->second.groups.erase(group.row.grp);
+  group.actor.clear();
+  waiting_.erase(group.row.grp);
+  to_score_.push_back(group.row.grp);
+  AskForScores(out);
+  GrantWaiting(out);
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,144 @@
+// Complete groups to reward workers, and what comes back to their rows.
+#include <algorithm>
+
+#include "learner/core/inbox.h"
+
+namespace temper::learner {
+namespace {
+
+store::RewardPart ToPart(const wire::ScorePart& part) {
+  return {part.name,    part.value, part.weight,        part.status,
+          part.message, part.line,  part.script_sha256, part.micros};
+}
+
+bool Failed(const std::string& status) { return status != "ok" && status != "not_applicable"; }
+
+/// "x.lua:3: message" of the first failing part.
+std::string Explain(const wire::ScoreResult::Sample& score) {
+  for (const wire::ScorePart& part : score.parts) {
+    if (!Failed(part.status)) continue;
+    const std::string line = part.line > 0 ? ":" + std::to_string(part.line) : "";
+    return part.name + line + ": " + (part.message.empty() ? part.status : part.message);
+  }
+  return score.status;
+}
+
+}  // namespace
+
+wire::ScoreRequest Inbox::RequestFor(const Group& group) const {
+  wire::ScoreRequest request;
+  request.id = group.request;
+  request.grp = group.row.grp;
+  request.step = static_cast<std::int64_t>(group.row.grp / groups_per_step_) + 1;
+  request.prompt = group.row.prompt_json;
+  request.row = group.row.row_json;
+  request.answer = group.answer;
+  for (const store::RolloutRow& s : group.samples) {
+    request.samples.push_back({s.sample, s.version, s.finish_reason, s.text, s.ids});
+  }
+  return request;
+}
+
+void Inbox::AskForScores(Effects* out) {
+  while (!to_score_.empty()) {
+    auto best = peers_.end();
+    for (auto it = peers_.begin(); it != peers_.end(); ++it) {
+      const Peer& peer = it->second;
+      if (peer.is_actor() || static_cast<std::int64_t>(peer.groups.size()) >= peer.hello.rows)
+        continue;
+      if (best == peers_.end() || peer.groups.size() < best->second.groups.size()) best = it;
+    }
+    if (best == peers_.end()) return;
+    Group& group = groups_.at(to_score_.front());
+    to_score_.pop_front();
+    group.request = next_request_++;
+    group.worker = best->first;
+    ++group.score_attempts;
+    requests_[group.request] = group.row.grp;
+    best->second.groups.insert(group.row.grp);
+    last_worker_ = best->second.hello.name;
+    out->send.emplace_back(best->first, RequestFor(group).Encode());
+  }
+}
+
+void Inbox::ReturnRequest(Group& group, Effects* out) {
+  const auto worker = peers_.find(group.worker);
+  if (worker != peers_.end()) worker->second.groups.erase(group.row.grp);
+  requests_.erase(group.request);
+  group.request = 0;
+  group.worker.clear();
+  if (group.score_attempts < kMaxScoreAttempts) {
+    to_score_.push_front(group.row.grp);
+    return;
+  }
+  std::vector<wire::ScoreResult::Sample> scores;
+  for (std::uint32_t s = 0; s < group_size_; ++s) {
+    wire::ScorePart part;
+    part.name = "reward";
+    part.status = "unavailable";
+    part.message = std::to_string(group.score_attempts) +
+                   " reward workers were lost with this group; the last was " + last_worker_;
+    scores.push_back({s, std::nullopt, "unavailable", {part}});
+  }
+  Settle(group, scores, out);
+}
+
+void Inbox::OnScoreResult(const std::string& id, const wire::ScoreResult& result, Effects* out) {
+  const auto request = requests_.find(result.id);
+  // An answer to a request that was handed to somebody else in the meantime.
+  if (request == requests_.end()) return;
+  Group& group = groups_.at(request->second);
+  if (group.worker != id) return;
+  bool matches = result.grp == group.row.grp && result.samples.size() == group_size_;
+  for (std::size_t s = 0; matches && s < group_size_; ++s) matches = result.samples[s].sample == s;
+  if (!matches) {
+    ReturnRequest(group, out);
+    HandleInvalid(
+        id,
+        "score_result: not the samples of g" + std::to_string(group.row.grp) + " in their order",
+        out);
+    return AskForScores(out);
+  }
+  peers_.at(id).groups.erase(group.row.grp);
+  requests_.erase(request);
+  group.request = 0;
+  group.worker.clear();
+  Settle(group, result.samples, out);
+  AskForScores(out);
+}
+
+void Inbox::Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& scores,
+                   Effects* out) {
+  const configs::Reward& policy = options_.config.reward;
+  for (std::size_t s = 0; s < group_size_; ++s) {
+    store::RolloutRow& row = group.samples[s];
+    if (row.state != "received") continue;  // scored before a resume: the first score stands
+    const wire::ScoreResult::Sample& score = scores[s];
+    const bool failed = Failed(score.status);
+    for (const wire::ScorePart& part : score.parts) {
+      stats_.reward_seconds += static_cast<double>(part.micros) * 1e-6;
+      group.parts[s].push_back(ToPart(part));
+    }
+    if (failed) ++failures_[score.status];
+    if (failed && policy.on_error == "stop") {
+      const std::string what = row.Name() + ": reward " + score.status + ": " + Explain(score) +
+                               " (reward.on_error is \"stop\")";
+      out->failure = score.status == "unavailable" ? std::make_exception_ptr(MachineError(what))
+                                                   : std::make_exception_ptr(UserError(what));
+      return;
+    }
+    row.status = score.status;
+    row.state = "scored";
+    row.score = failed ? std::nullopt : score.score;
+    if (failed && policy.on_error == "score") row.score = policy.on_error_score;
+    ScoreWrite write{{row.grp, row.sample, row.attempt}, row.score, row.status, group.parts[s], ""};
+    if (failed && policy.on_error == "drop") {
+      row.state = "dropped";
+      row.reason = write.drop_reason = score.status;
+    }
+    out->writes.emplace_back(std::move(write));
+  }
+  group.done = true;
+}
+
+}  // namespace temper::learner

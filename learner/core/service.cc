@@ -1,0 +1,192 @@
+#include "learner/core/service.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <future>
+#include <random>
+
+#include "configs/error.h"
+#include "configs/files.h"
+#include "configs/version.h"
+#include "learner/core/serving.h"
+
+namespace temper::learner {
+namespace {
+
+std::int64_t WallMs() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string RunFile(const Service::Options& options, const char* name) {
+  return (std::filesystem::absolute(options.run_dir) / name).string();
+}
+
+std::string BindOf(const Service::Options& options) {
+  if (!options.bind.empty()) return options.bind;
+  if (!options.config.wire.bind.empty()) return options.config.wire.bind;
+  return "ipc://" + RunFile(options, "wire");
+}
+
+/// Scripts travel as text: a remote worker has no such file, and an edit while the run goes on
+/// changes nothing.
+std::vector<std::pair<std::string, std::string>> ReadScripts(const configs::Config& config) {
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const configs::RewardFunction& reward : config.rewards) {
+    if (reward.script.empty()) continue;
+    files.emplace_back(reward.script, configs::ReadWholeFile(reward.script, 1 << 20));
+  }
+  return files;
+}
+
+Inbox::Options InboxOptions(const Service::Options& options) {
+  if (options.valid_ids < 1 || options.stop_ids.empty() || !options.prompts ||
+      !options.detokenize) {
+    throw std::logic_error("Service: valid_ids, stop_ids, prompts and detokenize must be set");
+  }
+  Inbox::Options inbox;
+  inbox.config = options.config;
+  wire::Welcome& welcome = inbox.welcome;
+  std::random_device random;
+  welcome.session = static_cast<std::uint64_t>(random()) << 32 | random() | 1;
+  welcome.run = options.config.name;
+  welcome.peer_timeout_s = options.config.wire.peer_timeout_s;
+  welcome.numerics = options.numerics;
+  welcome.config = configs::ToJson(options.config).dump();
+  welcome.model_dir = std::filesystem::absolute(options.model_dir).string();
+  welcome.model_config = configs::ReadWholeFile(options.model_dir + "/config.json", 8 << 20);
+  welcome.valid_ids = options.valid_ids;
+  welcome.files = ReadScripts(options.config);
+  inbox.stop_ids = options.stop_ids;
+  inbox.detokenize = options.detokenize;
+  return inbox;
+}
+
+store::Trajectories OpenStore(const Service::Options& options) {
+  const std::string path = RunFile(options, "trajectories.db");
+  if (options.resume_step) return store::Trajectories::Open(path);
+  store::Trajectories::RunInfo run{options.config.name, kVersion, options.numerics,
+                                   configs::ToJson(options.config).dump(), WallMs()};
+  return store::Trajectories::Create(path, run);
+}
+
+void WriteEndpoint(const std::string& path, const std::string& endpoint) {
+  configs::WriteWholeFile(path + ".tmp", endpoint + "\n");
+  if (std::rename((path + ".tmp").c_str(), path.c_str()) != 0) {
+    throw MachineError(path + ": cannot be written");
+  }
+}
+
+}  // namespace
+
+struct Service::State {
+  explicit State(Service::Options o)
+      : options(std::move(o)),
+        inbox_options(InboxOptions(options)),
+        server(std::make_unique<wire::Server>(BindOf(options), options.config.wire.keys)),
+        endpoint(server->endpoint()),
+        store(OpenStore(options)),
+        resume_pending(options.resume_step.has_value()) {
+    if (resume_pending && options.config.grpo.max_lag == 0) {
+      store.Resume(*options.resume_step, std::nullopt);
+      resume_pending = false;
+    }
+    if (options.resume_step) last_stored = store.LastGroup();
+    serving =
+        std::make_unique<Serving>(std::move(server), std::move(store), std::move(inbox_options));
+    WriteEndpoint(RunFile(options, "endpoint"), endpoint);
+  }
+
+  /// A group of the window with what the database has of it; on the serving thread.
+  void AddGroup(Serving::Context& at, store::GroupRow row,
+                std::optional<std::string> answer) const {
+    const std::uint64_t grp = row.grp;
+    std::optional<store::GroupRow> stored;
+    std::vector<store::RolloutRow> live;
+    if (last_stored && grp <= *last_stored && (stored = at.store.Group(grp))) {
+      live = at.store.LiveRollouts(grp);
+      if (stored->prompt_ids != row.prompt_ids) {
+        throw UserError(
+            RunFile(options, "trajectories.db") + ": g" + std::to_string(grp) +
+            " has another prompt than the dataset gives now; resume with the data of the run");
+      }
+    }
+    at.inbox.AddGroup(std::move(row), std::move(answer), stored, std::move(live));
+  }
+
+  Service::Options options;
+  Inbox::Options inbox_options;  // moved to serving
+  std::unique_ptr<wire::Server> server;
+  std::string endpoint;
+  store::Trajectories store;  // moved to serving
+  bool resume_pending =
+      false;  // an asynchronous run: the first Publish says which versions survive
+  std::optional<std::uint64_t> last_stored;
+  std::uint64_t next_group = 0;
+  double wait_seconds = 0;
+  std::unique_ptr<Serving> serving;
+};
+
+Service::Service(Options options) : state_(std::make_unique<State>(std::move(options))) {}
+
+Service::~Service() = default;
+
+const std::string& Service::endpoint() const { return state_->endpoint; }
+
+void Service::Publish(std::shared_ptr<const WeightSet> weights) {
+  if (state_->resume_pending) {
+    state_->resume_pending = false;
+    const std::int64_t step = *state_->options.resume_step;
+    const std::uint32_t version = weights->version;
+    state_->serving->Call([=](Serving::Context& at) { at.store.Resume(step, version); });
+  }
+  state_->serving->Post([weights = std::move(weights)](Serving::Context& at) mutable {
+    at.inbox.Publish(std::move(weights), &at.effects);
+  });
+}
+
+std::vector<ScoredGroup> Service::NextBatch(std::int64_t step) {
+  State& s = *state_;
+  const auto start = std::chrono::steady_clock::now();
+  const auto groups = static_cast<std::uint64_t>(s.options.config.grpo.groups_per_step);
+  const std::uint64_t first = std::max(s.next_group, static_cast<std::uint64_t>(step - 1) * groups);
+  struct Prompt {
+    store::GroupRow row;
+    std::optional<std::string> answer;
+  };
+  std::vector<Prompt> prompts;
+  for (s.next_group = first; s.next_group < WindowEnd(s.options.config, step); ++s.next_group) {
+    Prompt prompt{s.options.prompts->Prompt(s.next_group), std::nullopt};
+    bool has = false;
+    std::string answer = s.options.prompts->Answer(s.next_group, &has);
+    if (has) prompt.answer = std::move(answer);
+    prompts.push_back(std::move(prompt));
+  }
+  std::vector<ScoredGroup> batch = s.serving->NextBatch(step, [&](Serving::Context& at) {
+    for (Prompt& prompt : prompts) s.AddGroup(at, std::move(prompt.row), std::move(prompt.answer));
+  });
+  s.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return batch;
+}
+
+void Service::CommitStep(const store::StepRow& step,
+                         const std::vector<store::TrainedSample>& trained, const Json& metrics) {
+  state_->serving->Call([&](Serving::Context& at) { at.store.PutStep(step, trained, metrics); });
+}
+
+void Service::SetCheckpoint(std::int64_t step, const std::string& folder) {
+  state_->serving->Call([&](Serving::Context& at) { at.store.SetCheckpoint(step, folder); });
+}
+
+ServiceStats Service::TakeStats() {
+  ServiceStats stats;
+  state_->serving->Call([&](Serving::Context& at) { stats = at.inbox.TakeStats(); });
+  stats.wait_seconds = std::exchange(state_->wait_seconds, 0);
+  return stats;
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,285 @@
+#include "learner/core/serving.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <map>
+
+#include "configs/error.h"
+
+namespace temper::learner {
+namespace {
+
+int MakeEvent() {
+  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd < 0) throw MachineError(std::string("eventfd: ") + std::strerror(errno));
+  return fd;
+}
+
+Micros SteadyMicros() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+std::int64_t WallMs() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string ReasonOf(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    return "unknown error";
+  }
+}
+
+}  // namespace
+
+Serving::Serving(std::unique_ptr<wire::Server> server, store::Trajectories store,
+                 Inbox::Options options)
+    : server_(std::move(server)),
+      store_(std::move(store)),
+      inbox_(std::move(options), SteadyMicros()),
+      wake_fd_(MakeEvent()) {
+  // Signals belong to the main thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { Run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Serving::~Serving() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    failed_ = std::uncaught_exceptions() > 0;
+  }
+  Wake();
+  thread_.join();
+  close(wake_fd_);
+}
+
+Micros Serving::Now() const { return SteadyMicros(); }
+
+void Serving::Wake() {
+  const std::uint64_t one = 1;
+  // A full counter wakes as well; nothing else can fail.
+  [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof(one));
+}
+
+void Serving::Enqueue(Command command) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (error_) std::rethrow_exception(error_);
+    commands_.push_back(std::move(command));
+  }
+  Wake();
+}
+
+void Serving::Post(Command command) { Enqueue(std::move(command)); }
+
+void Serving::Call(const Command& command) {
+  bool done = false;
+  std::exception_ptr thrown;
+  Enqueue([&](Context& at) {
+    std::exception_ptr caught;
+    Commit();
+    try {
+      command(at);
+    } catch (...) {
+      caught = std::current_exception();
+    }
+    const std::lock_guard lock(mutex_);
+    thrown = caught;
+    done = true;
+    changed_.notify_all();
+  });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return done || error_; });
+  if (!done) std::rethrow_exception(error_);
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+std::vector<ScoredGroup> Serving::NextBatch(std::int64_t step, const Command& prepare) {
+  Call(prepare);
+  Post([this, step](Context& at) {
+    wanted_step_ = step;
+    at.inbox.Open(step, Now(), &at.effects);
+  });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return batch_ || error_; });
+  if (!batch_) std::rethrow_exception(error_);
+  std::vector<ScoredGroup> batch = std::move(*batch_);
+  batch_.reset();
+  return batch;
+}
+
+void Serving::Run() {
+  std::exception_ptr error;
+  try {
+    Serve();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  bool failed = error != nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    error_ = error ? error : std::make_exception_ptr(std::logic_error("the service has ended"));
+    failed = failed || failed_;
+    changed_.notify_all();
+  }
+  LeavePeers(error    ? ReasonOf(error)
+             : failed ? "the learner ended with an error"
+                      : "the run is over",
+             failed);
+}
+
+void Serving::Serve() {
+  for (;;) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (stop_ && commands_.empty()) break;
+    }
+    RunCommands();
+    PumpFrames();
+    inbox_.Tick(Now(), &effects_);
+    Perform();
+    Deliver();
+    if (in_transaction_ ? rows_ >= kCommitRows || Now() - oldest_row_ >= kCommitMicros
+                        : !acks_.empty()) {
+      Commit();
+    }
+    Micros timeout = Inbox::kHeartbeat / 10;
+    if (in_transaction_) timeout = std::max<Micros>(0, kCommitMicros - (Now() - oldest_row_));
+    if (server_->queued()) timeout = std::min<Micros>(timeout, 1000);
+    server_->Wait(timeout, wake_fd_);
+  }
+  Commit();
+}
+
+void Serving::RunCommands() {
+  std::uint64_t count;
+  // Only resets the counter; EAGAIN: nobody woke us.
+  [[maybe_unused]] const ssize_t n = read(wake_fd_, &count, sizeof(count));
+  std::deque<Command> commands;
+  {
+    const std::lock_guard lock(mutex_);
+    commands.swap(commands_);
+  }
+  Context context{store_, inbox_, effects_};
+  for (const Command& command : commands) {
+    command(context);
+    Perform();
+  }
+}
+
+void Serving::PumpFrames() {
+  // Bounded, so that commands and commits have their turn under any load.
+  wire::Incoming incoming;
+  for (int i = 0; i < kCommitRows && server_->Receive(&incoming); ++i) {
+    if (incoming.error.empty()) {
+      inbox_.Handle(incoming.peer, incoming.message, Now(), &effects_);
+    } else {
+      inbox_.HandleInvalid(incoming.peer, incoming.error, &effects_);
+    }
+    Perform();
+  }
+  for (const std::string& peer : server_->Flush()) {
+    inbox_.PeerGone(peer, &effects_);
+    Perform();
+  }
+}
+
+void Serving::Perform() {
+  // A send may find a peer gone, which has effects of its own.
+  while (!effects_.send.empty() || !effects_.writes.empty() || !effects_.acks.empty() ||
+         !effects_.notes.empty() || effects_.failure) {
+    Effects effects = std::exchange(effects_, {});
+    for (const std::string& note : effects.notes) std::fprintf(stderr, "serve: %s\n", note.c_str());
+    for (StoreWrite& write : effects.writes) Write(std::move(write));
+    acks_.insert(acks_.end(), effects.acks.begin(), effects.acks.end());
+    for (const auto& [peer, message] : effects.send) {
+      if (!server_->Send(peer, message)) inbox_.PeerGone(peer, &effects_);
+    }
+    if (effects.failure) {
+      Commit();
+      std::rethrow_exception(effects.failure);
+    }
+  }
+}
+
+void Serving::Write(StoreWrite&& write) {
+  if (!in_transaction_) {
+    store_.Begin();
+    in_transaction_ = true;
+    oldest_row_ = Now();
+  }
+  ++rows_;
+  if (const auto* group = std::get_if<store::GroupRow>(&write)) {
+    store_.PutGroup(*group);
+  } else if (auto* rollout = std::get_if<RolloutWrite>(&write)) {
+    store::RolloutRow& row = rollout->row;
+    row.received_ms = WallMs();
+    const bool live = store_.PutRollout(row);
+    if (live && !rollout->drop_reason.empty())
+      store_.Drop(row.grp, row.sample, row.attempt, rollout->drop_reason);
+  } else if (const auto* score = std::get_if<ScoreWrite>(&write)) {
+    const wire::RolloutId& id = score->id;
+    store_.PutScore(id.grp, id.sample, id.attempt, score->score, score->status, score->parts);
+    if (!score->drop_reason.empty()) store_.Drop(id.grp, id.sample, id.attempt, score->drop_reason);
+  }
+}
+
+void Serving::Commit() {
+  if (in_transaction_) {
+    store_.Commit();
+    in_transaction_ = false;
+    rows_ = 0;
+  }
+  std::map<std::string, wire::Ack> acks;
+  for (const auto& [peer, id] : std::exchange(acks_, {})) acks[peer].rollouts.push_back(id);
+  for (const auto& [peer, ack] : acks) {
+    if (!server_->Send(peer, ack.Encode())) inbox_.PeerGone(peer, &effects_);
+  }
+}
+
+void Serving::Deliver() {
+  if (wanted_step_ == 0 || !inbox_.Complete(wanted_step_)) return;
+  std::vector<ScoredGroup> batch = inbox_.Take(wanted_step_);
+  wanted_step_ = 0;
+  const std::lock_guard lock(mutex_);
+  batch_ = std::move(batch);
+  changed_.notify_all();
+}
+
+void Serving::LeavePeers(const std::string& reason, bool failed) {
+  try {
+    Effects goodbye;
+    inbox_.SayGoodbye(reason, failed, &goodbye);
+    for (const auto& [peer, message] : goodbye.send) server_->Send(peer, message);
+    for (int ms = 0; ms < 500 && server_->queued(); ++ms) {
+      server_->Flush();
+      usleep(1000);
+    }
+    server_->Linger(500);
+    server_.reset();
+  } catch (const std::exception& e) {
+    // The peers find out by the silence.
+    std::fprintf(stderr, "serve: goodbye failed: %s\n", e.what());
+  }
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,90 @@
+#pragma once
+// The serving thread: pumps frames through the inbox, commits rows in groups, runs commands of the
+// training thread.
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "learner/core/inbox.h"
+#include "store/trajectories.h"
+#include "wire/socket.h"
+
+namespace temper::learner {
+
+/// Socket, database and inbox belong to the thread; everybody else talks to it by commands.
+///
+///   loop     takes               gives                       waits for                      woken
+///   by serve    frames, commands    rows, acks, score requests  a frame, a command, a deadline
+///   peers, the training thread
+///
+/// Rows are committed 64 at a time or after 5 ms, acknowledgements follow the commit; scoring and
+/// batches don't wait for it: a rollout that trains was written before its step on the one
+/// connection.
+class Serving {
+ public:
+  struct Context {
+    store::Trajectories& store;
+    Inbox& inbox;
+    Effects& effects;
+  };
+  using Command = std::function<void(Context&)>;
+
+  Serving(std::unique_ptr<wire::Server> server, store::Trajectories store, Inbox::Options options);
+  ~Serving();  // commits, says goodbye, ends the thread
+
+  /// Runs `command` on the thread, after everything received before is committed. Throws what it
+  /// throws.
+  void Call(const Command& command);
+  /// The same without waiting and without a commit; what it throws ends the serving.
+  void Post(Command command);
+  /// Opens `step` after `prepare` (on the thread) and waits until its groups are complete.
+  std::vector<ScoredGroup> NextBatch(std::int64_t step, const Command& prepare);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void Run();
+  void Serve();
+  void RunCommands();
+  void PumpFrames();
+  void Perform();
+  void Write(StoreWrite&& write);
+  void Commit();
+  void Deliver();
+  void LeavePeers(const std::string& reason, bool failed);
+  void Wake();
+  void Enqueue(Command command);
+  Micros Now() const;
+
+  static constexpr int kCommitRows = 64;
+  static constexpr Micros kCommitMicros = 5000;
+
+  std::unique_ptr<wire::Server> server_;
+  store::Trajectories store_;
+  Inbox inbox_;
+  Effects effects_;
+  bool in_transaction_ = false;
+  int rows_ = 0;  // in the open transaction
+  Micros oldest_row_ = 0;
+  std::vector<std::pair<std::string, wire::RolloutId>> acks_;
+  std::int64_t wanted_step_ = 0;
+
+  const int wake_fd_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Command> commands_;                   // mutex_
+  std::optional<std::vector<ScoredGroup>> batch_;  // mutex_
+  std::exception_ptr error_;                       // mutex_
+  bool stop_ = false;                              // mutex_
+  bool failed_ = false;                            // mutex_; the run ends with an error
+  std::thread thread_;                             // last: starts when all else is there
+};
+
+}  // namespace temper::learner

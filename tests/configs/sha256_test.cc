@@ -1,0 +1,31 @@
+#include "configs/sha256.h"
+
+#include <gtest/gtest.h>
+
+namespace temper::configs {
+namespace {
+
+TEST(Sha256Test, GivesThePublishedDigests) {  // FIPS 180-4 examples
+  EXPECT_EQ(Sha256Hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(Sha256Hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(Sha256Hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(Sha256Hex(std::string(1000000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha256Test, IsTheSameInAnyPiecesOnAnyProcessor) {
+  std::string text;
+  for (int i = 0; i < 700; ++i) text.push_back(static_cast<char>(i * 131 + i / 7));
+  for (std::size_t n = 0; n <= text.size(); n += 1 + n / 9) {
+    Sha256 portable(Sha256::Path::kPortable), pieces;
+    portable.Add(std::string_view(text).substr(0, n));
+    for (std::size_t at = 0, step = 1; at < n; at += step, step = step % 67 + 1) {
+      pieces.Add(std::string_view(text).substr(at, std::min(step, n - at)));
+    }
+    EXPECT_EQ(portable.Hex(), pieces.Hex()) << n;
+  }
+}
+
+}  // namespace
+}  // namespace temper::configs
