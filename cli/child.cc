@@ -24,6 +24,14 @@ std::vector<char*> Pointers(const std::string& program, const Arguments& args) {
   return list;
 }
 
+/// -1 for "": the child keeps ours.
+int OpenLog(const std::string& path) {
+  if (path.empty()) return -1;
+  const int log = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (log < 0) throw MachineError(path + ": " + std::strerror(errno));
+  return log;
+}
+
 int CodeOf(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
 
 }  // namespace
@@ -79,13 +87,9 @@ Outcome RunAndRead(const std::string& program, const Arguments& args) {
 }
 
 Child::Child(std::string name, const std::string& program, const Arguments& args,
-             const std::string& log)
+             const std::string& out_log, const std::string& err_log)
     : name_(std::move(name)) {
-  int output = -1;
-  if (!log.empty()) {
-    output = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (output < 0) throw MachineError(log + ": " + std::strerror(errno));
-  }
+  const int out = OpenLog(out_log), err = OpenLog(err_log);
   // Prepared before fork: between fork and exec nothing may allocate.
   const std::vector<char*> list = Pointers(program, args);
   const pid_t parent = getpid();
@@ -94,15 +98,16 @@ Child::Child(std::string name, const std::string& program, const Arguments& args
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(3);  // it died in between
     signal(SIGINT, SIG_IGN);
-    if (output >= 0) {
-      dup2(output, STDOUT_FILENO);
-      dup2(output, STDERR_FILENO);
-    }
+    if (out >= 0) dup2(out, STDOUT_FILENO);
+    if (err >= 0) dup2(err, STDERR_FILENO);
     execv(program.c_str(), list.data());
     _exit(3);
   }
-  if (output >= 0) close(output);
-  if (pid_ < 0) throw MachineError("fork for " + name_ + ": " + std::strerror(errno));
+  const int why = errno;
+  for (const int log : {out, err}) {
+    if (log >= 0) close(log);
+  }
+  if (pid_ < 0) throw MachineError("fork for " + name_ + ": " + std::strerror(why));
 }
 
 Child::Child(Child&& other) noexcept
@@ -126,6 +131,18 @@ std::optional<int> Child::Ended() {
     code_ = CodeOf(status);
   }
   return code_;
+}
+
+int Child::Wait() {
+  int status = 0;
+  while (!code_) {
+    if (waitpid(pid_, &status, 0) == pid_) {
+      code_ = CodeOf(status);
+    } else if (errno != EINTR) {
+      throw MachineError("waiting for " + name_ + ": " + std::strerror(errno));
+    }
+  }
+  return *code_;
 }
 
 void Child::Signal(int signal) const {

@@ -29,15 +29,16 @@ Outcome RunAndRead(const std::string& program, const Arguments& args);
 /// this process, which then ends its children in order.
 class Child {
  public:
-  /// Starts PROGRAM ARGS; both outputs go to `log` (appended), or to ours where it is "". Throws
-  /// MachineError.
+  /// Starts PROGRAM ARGS; stdout and stderr are appended to these files, or are ours where "".
+  /// Throws MachineError.
   Child(std::string name, const std::string& program, const Arguments& args,
-        const std::string& log);
+        const std::string& out_log, const std::string& err_log);
   Child(Child&& other) noexcept;
   ~Child();  // kills what still runs
 
   /// Waits without blocking. The exit code once it has ended; 128 + signal where a signal ended it.
   std::optional<int> Ended();
+  int Wait();  // blocks until it has ended
   void Signal(int signal) const;
   const std::string& name() const { return name_; }
   double seconds() const;  // since it started

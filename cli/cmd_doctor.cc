@@ -30,7 +30,7 @@ enum class Verdict { kOk, kNote, kMissing };
 struct Finding {
   std::string name, found;
   Verdict verdict = Verdict::kOk;
-  std::string remedy;  // what to do about it
+  std::string remedy = "";  // what to do about it
 };
 
 constexpr char kSetup[] = "run scripts/setup";

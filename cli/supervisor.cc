@@ -109,7 +109,7 @@ Supervisor::Supervisor(const configs::Config& config, Arguments learner_args)
       endpoint_path_(config.output_dir + "/endpoint"),
       endpoint_before_(StatOf(endpoint_path_)),
       peers_(MakePeers(config)),
-      learner_((CatchSignals(), "learner"), LearnerProgram(), learner_args, "") {}
+      learner_((CatchSignals(), "learner"), LearnerProgram(), learner_args, "", "") {}
 
 bool Supervisor::EndpointReady() {
   if (!endpoint_.empty()) return true;
@@ -125,7 +125,7 @@ void Supervisor::Start(Peer* peer) {
   Arguments args = peer->args;
   args.insert(args.end(), {"--connect", endpoint_});
   if (!peer->death.empty()) Say(peer->name + " ended (" + peer->death + "); started again");
-  peer->child.emplace(peer->name, ThisProgram(), args, peer->log);
+  peer->child.emplace(peer->name, ThisProgram(), args, peer->log, peer->log);
 }
 
 void Supervisor::Tend(Peer* peer) {

@@ -35,23 +35,15 @@ void PortableBlock(std::uint32_t* state, const std::uint8_t* data) {
   }
   std::uint32_t s[8];
   std::copy_n(state, 8, s);
-  // Eight rounds bring every word back to its place, so that none has to be moved.
-  const auto round = [&](int i, std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t& d,
-                         std::uint32_t e, std::uint32_t f, std::uint32_t g, std::uint32_t& h) {
-    h += (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) +
-         kRound[i] + w[i];
-    d += h;
-    h += (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
-  };
-  for (int i = 0; i < 64; i += 8) {
-    round(i, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]);
-    round(i + 1, s[7], s[0], s[1], s[2], s[3], s[4], s[5], s[6]);
-    round(i + 2, s[6], s[7], s[0], s[1], s[2], s[3], s[4], s[5]);
-    round(i + 3, s[5], s[6], s[7], s[0], s[1], s[2], s[3], s[4]);
-    round(i + 4, s[4], s[5], s[6], s[7], s[0], s[1], s[2], s[3]);
-    round(i + 5, s[3], s[4], s[5], s[6], s[7], s[0], s[1], s[2]);
-    round(i + 6, s[2], s[3], s[4], s[5], s[6], s[7], s[0], s[1]);
-    round(i + 7, s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[0]);
+  for (int i = 0; i < 64; ++i) {
+    const std::uint32_t e = s[4], a = s[0];
+    const std::uint32_t t1 = s[7] + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) +
+                             ((e & s[5]) ^ (~e & s[6])) + kRound[i] + w[i];
+    const std::uint32_t t2 = (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) +
+                             ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
+    for (int j = 7; j > 0; --j) s[j] = s[j - 1];
+    s[4] += t1;
+    s[0] = t1 + t2;
   }
   for (int j = 0; j < 8; ++j) state[j] += s[j];
 }

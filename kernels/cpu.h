@@ -1,6 +1,5 @@
 #pragma once
-// Which variant runs: chosen once by cpuid, forced by TEMPER_ISA=scalar|avx2|avx512. Never changes
-// a bit.
+// Which variant runs: by cpuid or TEMPER_ISA=scalar|avx2|avx512. It never changes a bit.
 #include <string>
 
 namespace temper::kernels {

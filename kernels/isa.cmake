@@ -5,4 +5,4 @@ set_source_files_properties(${CMAKE_SOURCE_DIR}/kernels/avx512.cc PROPERTIES
   COMPILE_OPTIONS "-mavx512f;-mavx512dq;-mavx512vl;-mavx512bw;-Wno-uninitialized;-Wno-maybe-uninitialized")
 # The contract of one order of arithmetic ends where the C library's begins.
 add_test(NAME kernels_use_no_libm
-  COMMAND ${CMAKE_SOURCE_DIR}/tests/kernels/no_libm.sh ${CMAKE_NM} $<TARGET_FILE:kernels>)
+  COMMAND sh ${CMAKE_SOURCE_DIR}/tests/kernels/no_libm.sh ${CMAKE_NM} $<TARGET_FILE:kernels>)

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/thread_pool.h"
 
 namespace temper::kernels {
@@ -22,6 +23,7 @@ void ForPieces(ThreadPool& pool, std::int64_t count, std::int64_t picoseconds_ea
   if (count <= 0) return;
   const std::int64_t time = count * picoseconds_each / 1000;
   if (time < kSerialTime || pool.threads() == 1) {
+    CheckFloatingPointMode();
     body(std::int64_t{0}, count);
     return;
   }
@@ -58,6 +60,7 @@ class TaskList {
   template <typename Body>
   void Run(ThreadPool& pool, const Body& body) {
     if (total_ < kSerialTime || starts_.size() == 1 || pool.threads() == 1) {
+      CheckFloatingPointMode();
       for (const Task& task : tasks_) body(task);
       return;
     }

@@ -17,8 +17,8 @@ struct RouterShape {
 
 /// s = Sigmoid(logits); b = s + bias chooses only. A group's score is the sum of its two largest b
 /// (of its only one where a group has one); the topk_groups best groups stay, others are -inf; then
-/// the top_k best b. Ties go to the lower index, everywhere. weight = s / (sum of the chosen s,
-/// ascending id, + 1e-20) if normalize, then * scale.
+/// the top_k best b. Ties go to the lower index, everywhere.
+/// weight = s / (sum of the chosen s, ascending id, + 1e-20) if normalize, then * scale.
 ///
 ///   logits [m, experts], row stride ld    bias [experts]
 ///   ids    [m, top_k] ascending            weight [m, top_k] same order

@@ -1,6 +1,5 @@
 #pragma once
-// From logits to a token: log-softmax over the whole vocabulary, filters, and the counter-based
-// sampler.
+// From logits to a token: log-softmax of the whole vocabulary, filters, counter-based sampler.
 #include <array>
 #include <cstdint>
 
@@ -9,11 +8,13 @@
 namespace temper::kernels {
 
 /// Log-sum-exp of each row of logits / temperature (IEEE division), temperature > 0.
+///
+///   logits [m, v], row stride ld    lse [m]
+///
 /// Order  chunks of 1024 entries ascending. In a chunk: m = max, s = sum of Exp(x - m) in 16
-/// strided lanes and the fixed
-///        tree; merged as in MlaAttention: M' = max(M, m), S = fma(s, Exp(m - M'), S * Exp(M -
-///        M')). lse = M + Log(S). Any number of threads gives the same bits.
-///   logits [m, v], row stride ld; lse [m]
+///        strided lanes and the fixed tree; the first is taken as is, the others merged as in
+///        MlaAttention: M' = max(M, m), S = fma(s, Exp(m - M'), S * Exp(M - M')).
+///        lse = M + Log(S). Any number of threads gives the same bits.
 void LogSumExp(const float* logits, std::int64_t ld, int m, int v, float temperature, float* lse,
                ThreadPool& pool);
 
@@ -43,20 +44,22 @@ struct SampleParams {
 
 struct SampledToken {
   std::int32_t id = 0;
-  float logp = 0;  // log-softmax(logits / temperature) over all v entries; at temperature 0: of
-                   // temperature 1
-  float logp_processed = 0;  // after the filters: log(p / kept mass)
+  float logp = 0;            // log-softmax(logits / temperature) over all v entries
+  float logp_processed = 0;  // after the filters: logp - log_kept_mass
   float log_kept_mass = 0;
 };
 
 /// Picks one token of a row. Entries at or past `valid` (ids past the tokenizer) can't be picked;
-/// their mass counts as not kept. Order: temperature, top_k, top_p, min_p; ties to the lower id;
-/// token = first id in ascending order inside the kept set whose running FP32 sum of p exceeds u *
-/// kept mass (kept mass = last value of the same running sum). top_p adds p from the largest down
-/// until the sum reaches top_p * (running sum of the set that top_k left). Temperature 0 takes the
-/// largest; every number is then that of temperature 1. If all kept p are 0: the largest too.
+/// their mass counts as not kept.
+///
+/// Order  temperature, top_k, top_p, min_p; ties to the lower id. With p_i = Exp(x_i - lse) and the
+///        row's LogSumExp: token = first id in ascending order inside the kept set whose running
+///        FP32 sum of p exceeds u * kept mass (the last value of the same running sum). top_p adds
+///        p from the largest logit down until the sum reaches top_p * (running sum, ascending ids,
+///        of the set that top_k left). min_p keeps p_i >= min_p * largest p.
+/// Temperature 0 takes the first of the largest; every number is then that of temperature 1. Where
+/// all kept p underflow to 0: the largest too. Logits are finite, 0 <= u < 1.
 /// Throws std::logic_error on parameters out of range and unless 1 <= valid <= v.
-/// logits finite; p_i = Exp(x_i - lse) with the row's LogSumExp.
 SampledToken SampleToken(const float* logits, int v, int valid, const SampleParams& params,
                          float u);
 

@@ -39,15 +39,19 @@ TEMPER_LANES void Transpose8(const float* const* row, int d, float* out) {
   }
 }
 
-/// Tiles [ceil(n/16)][dim][16] of n keys. Lanes past n repeat the tile's first key: masked later.
+/// Tiles [ceil(n/16)][dim][16] of n keys. Lanes past n hold some finite or visible key's numbers or
+/// 0: they are masked before anything is summed.
 void TransposeKeys(const float* const* key, int n, int dim, float* tile) {
   for (int first = 0; first < n; first += 16, tile += 16 * dim) {
     const float* row[16];
     for (int i = 0; i < 16; ++i) row[i] = key[first + i < n ? first + i : first];
+    const bool half = n - first <= 8;
     int d = 0;
     for (; d + 8 <= dim; d += 8) {
       Transpose8(row, d, tile + 16 * d);
-      Transpose8(row + 8, d, tile + 16 * d + 8);
+      if (!half) Transpose8(row + 8, d, tile + 16 * d + 8);
+      for (int i = 0; i < 8 && half; ++i)
+        _mm256_storeu_ps(tile + 16 * (d + i) + 8, _mm256_setzero_ps());
     }
     for (; d < dim; ++d) {
       for (int i = 0; i < 16; ++i) tile[16 * d + i] = row[i][d];
@@ -70,8 +74,7 @@ TEMPER_LANES MaxSum SoftmaxLanes(float* s, int n, float scale) {
   const Lanes shift = Broadcast(max);
   Lanes sum = Zero();
   for (int j = 0; j < n; j += 16) {
-    Lanes p = Exp(Sub(Load(s + j), shift));
-    if (n - j < 16) p = Select(FirstLanes(n - j), p, Zero());
+    const Lanes p = Exp(Sub(Load(s + j), shift));  // a masked lane: Exp(-inf) = 0
     Store(s + j, p);
     sum = Add(sum, p);
   }
@@ -115,9 +118,7 @@ void ValueTile(const float* const* key, const int* count, const float* p, std::i
       }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      if (k0 < count[r]) total[r] = Add(total[r], sum[r]);
-    }
+    for (int r = 0; r < R; ++r) total[r] = Add(total[r], sum[r]);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {

@@ -79,7 +79,7 @@ void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result
 struct RewardHost::State {
   explicit State(HostOptions given) : options(std::move(given)) {
     CheckOptions(options);
-    zygote.emplace(options.zygote_argv);
+    zygote = options.zygote ? options.zygote : std::make_shared<Zygote>(options.zygote_argv);
     for (const FunctionSpec& f : options.functions) {
       channels.push_back(
           std::make_unique<Channel>(*zygote, MakeJob(f, options.limits), options.start_timeout_s));
@@ -87,7 +87,7 @@ struct RewardHost::State {
   }
 
   HostOptions options;
-  std::optional<Zygote> zygote;
+  std::shared_ptr<Zygote> zygote;
   std::vector<std::unique_ptr<Channel>> channels;  // one a function; closed before the zygote
   std::string missing;
 };

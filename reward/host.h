@@ -20,11 +20,14 @@ struct FunctionSpec {
   std::string sha256;  // of the script's text; "" for a rule
 };
 
+class Zygote;  // reward/zygote.h
+
 struct HostOptions {
   std::vector<FunctionSpec> functions;
   Limits limits;
   double start_timeout_s = 30;  // for a fresh sandbox to answer
   std::vector<std::string> zygote_argv = {"/proc/self/exe", "reward-zygote"};
+  std::shared_ptr<Zygote> zygote;  // one started before; null = start one by zygote_argv
 };
 
 /// What one function gave: its score as `NAME`, each other number of its table as `NAME/FIELD` with
@@ -53,8 +56,8 @@ struct ScoreResult {
 /// next sample gets a new one.
 class RewardHost {
  public:
-  /// Starts the zygote. UserError for no function, two of one name, an unknown rule, a weight or
-  /// limit out of range; MachineError when no process can be started.
+  /// Starts the zygote unless one is given. UserError for no function, two of one name, an unknown
+  /// rule, a weight or limit out of range; MachineError when no process can be started.
   explicit RewardHost(HostOptions options);
   RewardHost(RewardHost&&) noexcept;
   ~RewardHost();

@@ -170,15 +170,18 @@ TEST(AttentionTest, AKeyThatARowCannotSeeMayHoldAnything) {
   poisoned.emplace_back(40, 48, 1);
   const std::ptrdiff_t key = poisoned[0].key[30] - poisoned[0].memory.data();
   for (int d = 0; d < 48; ++d) poisoned[0].memory[key + poisoned[0].offset + d] = kNan;
-  const Problem sound = Causal(clean, 4, 32, 16), p = Causal(poisoned, 4, 32, 16);
-  for (Isa isa : Variants()) {
-    const WithIsa with(isa);
-    ThreadPool pool(1);
-    std::vector<float> a = Attend(sound, pool), b = Attend(p, pool);
-    EXPECT_TRUE(std::isnan(b[30 * 4 * 32]));
-    a.resize(30 * 4 * 32), b.resize(30 * 4 * 32);
-    EXPECT_TRUE(SameBits(a, b)) << IsaName(isa);
-    for (float v : a) ASSERT_FALSE(std::isnan(v));
+  for (int heads : {1, 2, 3, 4, 7}) {
+    const Problem sound = Causal(clean, heads, 32, 16), p = Causal(poisoned, heads, 32, 16);
+    for (Isa isa : Variants()) {
+      const WithIsa with(isa);
+      ThreadPool pool(1);
+      std::vector<float> a = Attend(sound, pool), b = Attend(p, pool);
+      const std::size_t seen = std::size_t(30) * heads * 32;
+      EXPECT_TRUE(std::isnan(b[seen]));
+      a.resize(seen), b.resize(seen);
+      EXPECT_TRUE(SameBits(a, b)) << IsaName(isa) << ", " << heads << " heads";
+      for (float v : a) ASSERT_FALSE(std::isnan(v));
+    }
   }
 }
 

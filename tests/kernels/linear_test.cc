@@ -131,6 +131,21 @@ TEST(LinearTest, StaysWithinTheErrorBoundOfASumInDouble) {
   }
 }
 
+TEST(LinearTest, ASumThatUnderflowsToMinusZeroIsPlusZero) {
+  const std::vector<float> w(16, 1e-30f), x(200, -1e-30f);
+  ThreadPool pool(1);
+  for (Isa isa : Variants()) {
+    const WithIsa with(isa);
+    for (int m : {1, 2, 7, 100}) {
+      for (int n : {5, 16}) {
+        std::vector<float> y = Forward({w.data(), n, 1}, x, 2, m, n, pool);
+        y.pop_back();
+        EXPECT_TRUE(SameBits(std::vector<float>(y.size(), 0.0f), y)) << IsaName(isa) << " m " << m;
+      }
+    }
+  }
+}
+
 TEST(LinearTest, TheTransposedPackIsThePackOfTheTranspose) {
   const int n = 37, k = 50;
   const std::vector<float> w = Normal(n * k, 7);

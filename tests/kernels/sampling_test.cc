@@ -171,6 +171,14 @@ TEST(SampleTokenTest, AgreesWithTheRuleByCompleteSorting) {
   }
 }
 
+TEST(SampleTokenTest, TopPStopsWhereTheMassIsReachedExactly) {
+  const std::vector<float> logits = {1.0f, 1.0f};
+  // Each has half of the mass, so the first alone reaches it.
+  const SampledToken token = SampleToken(logits.data(), 2, 2, {1.0f, 0, 0.5f}, 0.999f);
+  EXPECT_EQ(token.id, 0);
+  EXPECT_EQ(token.logp_processed, 0.0f);
+}
+
 TEST(SampleTokenTest, AWholeVocabularyAgreesToo) {
   const int v = 129280;
   const std::vector<float> logits = Normal(v, 1, 3.0f);

@@ -159,6 +159,19 @@ TEST(LossTest, DropsBadSequencesThatTheSamplerThoughtMuchLikelier) {
   EXPECT_EQ(dropped(0.0001, +1), (std::vector<int>{0, 0, 0, 0}));
 }
 
+TEST(LossTest, TheKlCarriesNoRolloutWeight) {
+  Batch batch = OneRow({-1, -1}, {-1, -1});
+  batch.rollout_logp = {-3, -1};  // masked, kept
+  batch.ref_logp = {-2, -3};
+  const LossOutput out = Loss(GrpoOf({{"rollout_correction.mode", "token_mask"},
+                                      {"rollout_correction.clip_max", 2.0},
+                                      {"beta", 0.5},
+                                      {"kl_estimator", "k2"}}),
+                              batch, {1});
+  EXPECT_EQ(out.grad, (std::vector<float>{0.25, 0}));
+  EXPECT_EQ(out.loss, (0.5 * 0.5 + (0.5 * 2 - 1)) / 2);
+}
+
 TEST(LossTest, ADroppedSequenceKeepsItsKlAndItsPlaceInTheDenominator) {
   Batch batch = OneRow({-1, -1}, {-1, -1});
   batch.rollout_logp = {0, 0};
