@@ -33,7 +33,7 @@ GroupRequest Group(std::uint64_t group, int prompt, int samples, int max_new = 2
 }
 
 Results Generate(std::shared_ptr<Weights> weights, const EngineOptions& options,
-            std::vector<GroupRequest> groups) {
+                 std::vector<GroupRequest> groups) {
   Engine engine(std::move(weights), options);
   for (GroupRequest& g : groups) engine.Add(std::move(g));
   std::vector<FinishedSample> done;
@@ -156,7 +156,8 @@ TEST(EngineSampleTest, StopsAtAStopIdAndKeepsIt) {
 }
 
 TEST(EngineSampleTest, NeverSamplesAnIdPastTheTokenizer) {
-  const Results r = Generate(TinyWeights(TinyConfig(), 5), {.valid_ids = 20}, {Group(1, 5, 16, 40)});
+  const Results r =
+      Generate(TinyWeights(TinyConfig(), 5), {.valid_ids = 20}, {Group(1, 5, 16, 40)});
   int lost_mass = 0;
   for (const auto& [key, sample] : r) {
     for (std::size_t i = 0; i < sample.ids.size(); ++i) {

@@ -61,6 +61,9 @@ def lines(n, seed, added):
     yield "".join(r.choice("abcdefgh") for _ in range(50000))
     yield "\n" * 50000 + "x"
     yield "<" * 50000
+    for a in added:                                          # white space around added tokens, and parts of them
+        for b in added[:8]:
+            yield f"x \u3000{a}\t {b} \n{a}{b}{a[:-1]} {a[1:]}"
 
 
 def main():
@@ -71,7 +74,7 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     a = ap.parse_args()
     theirs = Tokenizer.from_file(str(a.dir / "tokenizer.json"))
-    added = [t["content"] for t in json.loads((a.dir / "tokenizer.json").read_text())["added_tokens"]]
+    added = [t["content"] for t in json.loads((a.dir / "tokenizer.json").read_text())["added_tokens"]][:200]
     texts = list(lines(a.lines, a.seed, added))
     stdin = "".join(json.dumps(t) + "\n" for t in texts)
     run = subprocess.run(a.program.split() + ["probe", "tokens", "--model", str(a.dir)], input=stdin, capture_output=True, text=True)

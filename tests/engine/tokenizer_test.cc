@@ -1,0 +1,296 @@
+#include "engine/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "configs/json.h"
+#include "engine/bpe.h"
+#include "engine/pre_tokenizer.h"
+#include "engine/utf8.h"
+#include "tests/engine/temp_dir.h"
+
+namespace temper::engine {
+namespace {
+
+const std::string kGoldens = TEMPER_SOURCE_DIR "/tests/engine/goldens";
+const std::string kBytes = TEMPER_SOURCE_DIR "/configs/tokenizers/bytes";
+
+Json SmallJson() { return configs::ReadJsonFile(kGoldens + "/tokenizer/tokenizer.json"); }
+
+// A folder with this tokenizer.json, read at once.
+Tokenizer Load(const Json& json, const std::string& config = "{}") {
+  const TempDir dir;
+  dir.Write("tokenizer.json", json.dump());
+  dir.Write("tokenizer_config.json", config);
+  return Tokenizer(dir.path());
+}
+
+TEST(Tokenizer, IdsAreHuggingFacesForEveryPreTokenizer) {
+  const Json golden = configs::ReadJsonFile(kGoldens + "/tokens.json");
+  for (const auto& [name, variant] : golden.at("variants").items()) {
+    Json json = SmallJson();
+    json.update(variant.at("change"));
+    json["model"]["ignore_merges"] = name == "ignore_merges";
+    Json& merges = json["model"]["merges"];
+    if (name == "pairs") {
+      for (Json& merge : merges) {
+        const std::string text = merge;
+        const std::size_t space = text.find(' ');
+        merge = Json::array({text.substr(0, space), text.substr(space + 1)});
+      }
+    } else if (name == "ignore_merges") {
+      merges.get_ref<Json::array_t&>().resize(40);
+    }
+    const Tokenizer tokenizer = Load(json);
+    for (const Json& c : variant.at("cases")) {
+      const std::string text = c.at("text");
+      const auto want = c.at("ids").get<std::vector<std::int32_t>>();
+      EXPECT_EQ(tokenizer.Encode(text), want) << name << ": " << text;
+      EXPECT_TRUE(name == "added" || tokenizer.Decode(want, false) == text) << name << ": " << text;
+    }
+  }
+}
+
+TEST(Tokenizer, DecodingIsHuggingFaces) {
+  const Json golden = configs::ReadJsonFile(kGoldens + "/tokens.json");
+  const Tokenizer tokenizer(kGoldens + "/tokenizer");
+  for (const Json& c : golden.at("decode")) {
+    EXPECT_EQ(tokenizer.Decode(c.at("ids").get<std::vector<std::int32_t>>(), c.at("skip")),
+              c.at("text").get<std::string>())
+        << c.at("ids").dump();
+  }
+}
+
+TEST(Tokenizer, ReadsItsConfig) {
+  const Tokenizer t(kGoldens + "/tokenizer");
+  EXPECT_TRUE(t.add_bos());
+  EXPECT_EQ(t.bos_id(), 0);
+  EXPECT_EQ(t.eos_id(), 1);
+  EXPECT_EQ(t.pad_id(), -1);
+  EXPECT_EQ(t.size(), 700);
+  EXPECT_TRUE(t.IsSpecial(1));
+  EXPECT_FALSE(t.IsSpecial(3));
+  EXPECT_FALSE(t.IsSpecial(-1));
+  EXPECT_FALSE(t.IsSpecial(700));
+  EXPECT_EQ(t.EncodePrompt("!"), (std::vector<std::int32_t>{0, 3}));
+  EXPECT_EQ(t.Encode("!"), std::vector<std::int32_t>{3});
+  EXPECT_EQ(t.TokenBytes(0), "");
+  EXPECT_EQ(t.TokenBytes(3), "!");
+  const Tokenizer bare = Load(SmallJson());
+  EXPECT_FALSE(bare.add_bos());
+  EXPECT_EQ(bare.bos_id(), -1);
+  EXPECT_EQ(bare.EncodePrompt(""), std::vector<std::int32_t>{});
+}
+
+TEST(Tokenizer, TheBytesTokenizerGivesEveryByteItsId) {
+  const Tokenizer t(kBytes);
+  EXPECT_EQ(t.size(), 259);
+  EXPECT_TRUE(t.add_bos());
+  EXPECT_EQ(t.bos_id(), 0);
+  EXPECT_EQ(t.eos_id(), 1);
+  EXPECT_EQ(t.pad_id(), 2);
+  for (int b = 0; b < 256; ++b) {
+    EXPECT_EQ(t.TokenBytes(3 + b), std::string(1, static_cast<char>(b)));
+  }
+  const std::string text = "1 + 1 = 2\n\xC3\xA9\xF0\x9F\x98\x80";
+  std::vector<std::int32_t> want;
+  for (const char c : text) want.push_back(3 + static_cast<unsigned char>(c));
+  EXPECT_EQ(t.Encode(text), want);
+  EXPECT_EQ(t.Decode(want, true), text);
+  want.insert(want.begin(), 0);
+  want.push_back(1);
+  EXPECT_EQ(t.Decode(want, true), text);
+  EXPECT_EQ(t.Encode("<\xEF\xBD\x9C"
+                     "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>x"),
+            (std::vector<std::int32_t>{1, 3 + 'x'}));
+}
+
+TEST(Tokenizer, TextThatIsNotUtf8IsRefused) {
+  const Tokenizer t(kBytes);
+  for (const char* bad :
+       {"a\x80", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE4\xBD", "\xFF"}) {
+    EXPECT_NE(Refusal([&] { t.Encode(bad); }).find("is not valid UTF-8"), std::string::npos);
+  }
+  EXPECT_EQ(Refusal([&] { t.Encode("abcdefgh\xC3\x28"); }),
+            "text to tokenize: byte 8 is not valid UTF-8");
+}
+
+TEST(Tokenizer, ACharacterWithoutATokenIsNamed) {
+  Json json = configs::ReadJsonFile(kBytes + "/tokenizer.json");
+  json["model"]["vocab"].erase(ByteSymbol(0xA9));
+  const Tokenizer t = Load(json);
+  EXPECT_EQ(t.Encode("ab").size(), 2u);
+  EXPECT_EQ(Refusal([&] { t.Encode("x\xC3\xA9"); }),
+            "the tokenizer has no token for byte 169 of character \"\xC3\xA9\"");
+}
+
+TEST(Tokenizer, WhatItCannotDoExactlyIsRefusedByName) {
+  const Json split = {{"type", "Split"}, {"behavior", "Isolated"}, {"invert", false}};
+  const Json level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+  const auto pattern = [&](const std::string& regex) {
+    Json part = split;
+    part["pattern"] = {{"Regex", regex}};
+    return Json{{"type", "Sequence"}, {"pretokenizers", {part, level}}};
+  };
+  const auto with = [](Json json, const char* key, const Json& value) {
+    json[key] = value;
+    return json;
+  };
+  const Json token = SmallJson().at("added_tokens").at(0);
+  const std::vector<std::tuple<const char*, Json, std::string>> cases = {
+      {"/normalizer",
+       {{"type", "NFC"}},
+       "normalizer: {\"type\":\"NFC\"} is not supported: it must be null or an empty Sequence"},
+      {"/decoder", nullptr, "decoder: only ByteLevel is supported"},
+      {"/decoder", {{"type", "Metaspace"}}, "decoder: only ByteLevel is supported"},
+      {"/pre_tokenizer", nullptr, "pre_tokenizer is missing: ByteLevel is needed"},
+      {"/pre_tokenizer", {{"type", "Metaspace"}}, "pre_tokenizer: \"Metaspace\" is not supported"},
+      {"/pre_tokenizer",
+       {{"type", "Digits"}},
+       "pre_tokenizer: only byte-level tokenizers are supported"},
+      {"/pre_tokenizer", with(level, "add_prefix_space", true),
+       "pre_tokenizer: add_prefix_space true is not supported"},
+      {"/pre_tokenizer", with(level, "use_regex", "no"),
+       "pre_tokenizer: use_regex: \"no\" must be true or false"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"}, {"pretokenizers", {level, level}}},
+       "pre_tokenizer[1]: ByteLevel after ByteLevel is not supported"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"}, {"pretokenizers", {with(split, "behavior", "Removed"), level}}},
+       "pre_tokenizer[0]: only Split with behavior Isolated, not inverted, is supported"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"},
+        {"pretokenizers", {with(split, "pattern", {{"String", "x"}}), level}}},
+       "pre_tokenizer[0]: only Split by {\"Regex\": string} is supported"},
+      {"/pre_tokenizer", pattern("\\w+"),
+       "pre_tokenizer[0]: pattern \"\\\\w+\": \\w is not supported"},
+      {"/pre_tokenizer", pattern("^a"), "pre_tokenizer[0]: pattern \"^a\": ^ is not supported"},
+      {"/pre_tokenizer", pattern("[a[b]]"),
+       "pre_tokenizer[0]: pattern \"[a[b]]\": a class inside a class is not supported"},
+      {"/pre_tokenizer", pattern("[a&&b]"),
+       "pre_tokenizer[0]: pattern \"[a&&b]\": a class inside a class is not supported"},
+      {"/pre_tokenizer", pattern("[a"),
+       "pre_tokenizer[0]: pattern \"[a\": a class without end is not supported"},
+      {"/pre_tokenizer", pattern("\\p{Han}"),
+       "pre_tokenizer[0]: pattern \"\\\\p{Han}\": \\p{Han} is not supported"},
+      {"/pre_tokenizer", pattern("a{2}+"),
+       "pre_tokenizer[0]: pattern \"a{2}+\": {...}+ is not supported"},
+      {"/pre_tokenizer", pattern("(?<n>a)"),
+       "pre_tokenizer[0]: pattern \"(?<n>a)\": this kind of group is not supported"},
+      {"/pre_tokenizer", pattern("a\\"),
+       "pre_tokenizer[0]: pattern \"a\\\\\": \\ is not supported"},
+      {"/pre_tokenizer", pattern("(a"),
+       "pre_tokenizer[0]: pattern \"(a\": missing closing parenthesis"},
+      {"/model/type", "Unigram", "model: type \"Unigram\" is not supported: it must be \"BPE\""},
+      {"/model/dropout", 0.1, "model: dropout is not supported: it must be null"},
+      {"/model/unk_token", "<unk>", "model: unk_token is not supported: it must be null"},
+      {"/model/continuing_subword_prefix", "##",
+       "model: continuing_subword_prefix is not supported: it must be null"},
+      {"/model/byte_fallback", true, "model: byte_fallback is not supported: it must be false"},
+      {"/model/vocab", Json::object(), "model: vocab: must map tokens to ids"},
+      {"/model/vocab/!", 4, "model: vocab: id 4 stands twice, the second time for \"\\\"\""},
+      {"/model/vocab/!", -1, "model: vocab: -1 must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", 1e30, "model: vocab: 1e+30 must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", "3", "model: vocab: \"3\" must be an integer in [0, 4194303]"},
+      {"/model/merges", "a b", "model: merges: must be a list"},
+      {"/model/merges/0", "ab", "model: merges[0]: \"ab\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
+      {"/model/merges/0", "a b c",
+       "model: merges[0]: \"a b c\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
+      {"/model/merges/0",
+       {"a", 1},
+       "model: merges[0]: [\"a\",1] must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
+      {"/model/merges/0", "qq b", "model: merges[0]: \"qq\" is not in the vocabulary"},
+      {"/model/merges/0", "q q", "model: merges[0]: \"qq\" is not in the vocabulary"},
+      {"/added_tokens", 3, "added_tokens: must be a list"},
+      {"/added_tokens/0", with(token, "content", ""),
+       "added_tokens[0]: content must be a non-empty string"},
+      {"/added_tokens/0", with(token, "single_word", true),
+       "added_tokens[0]: single_word true is not supported"},
+      {"/added_tokens/0", with(token, "id", 5),
+       "added_tokens[0]: \"<\xEF\xBD\x9C"
+       "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>\" with id "
+       "5: the token or the id already stands for another"},
+      {"/added_tokens/0", with(token, "content", "other"),
+       "added_tokens[0]: \"other\" with id 0: the token or the id already stands for another"},
+      {"/added_tokens/1", token,
+       "added_tokens[1]: \"<\xEF\xBD\x9C"
+       "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>\" with id "
+       "0: the token or the id already stands for another"},
+  };
+  for (const auto& [at, value, want] : cases) {
+    Json json = SmallJson();
+    json[Json::json_pointer(at)] = value;
+    const std::string what = Refusal([&] { Load(json); });
+    const std::size_t file = what.find("tokenizer.json: ");
+    EXPECT_EQ(file == what.npos ? what : what.substr(file + 16), want) << at << " " << value;
+  }
+}
+
+TEST(Tokenizer, ATokenThatTheConfigNamesMustExist) {
+  const auto refused = [&](const std::string& config) {
+    const std::string what = Refusal([&] { Load(SmallJson(), config); });
+    return what.substr(std::min(what.find("_config.json: "), what.size()));
+  };
+  EXPECT_EQ(refused("{\"bos_token\": \"<s>\"}"),
+            "_config.json: bos_token \"<s>\" is not in tokenizer.json");
+  EXPECT_EQ(refused("{\"eos_token\": 3}"), "_config.json: eos_token: 3 must name a token");
+  EXPECT_EQ(refused("{\"add_bos_token\": true}"),
+            "_config.json: add_bos_token is true without bos_token");
+  EXPECT_EQ(refused("{\"add_bos_token\": 1}"),
+            "_config.json: add_bos_token: 1 must be true or false");
+  EXPECT_EQ(refused("{}"), "");
+}
+
+TEST(Tokenizer, ARegexBombEndsInAnErrorSoon) {
+  Json json = SmallJson();
+  Json part = {{"type", "Split"},
+               {"behavior", "Isolated"},
+               {"invert", false},
+               {"pattern", {{"Regex", "(a+)+$"}}}};
+  json["pre_tokenizer"]["pretokenizers"][0] = part;
+  const Tokenizer t = Load(json);
+  const auto start = std::chrono::steady_clock::now();
+  const std::string what = Refusal([&] { t.Encode(std::string(5000, 'a') + "b"); });
+  EXPECT_NE(what.find("gave up on a text of 5001 bytes: match limit exceeded"), std::string::npos)
+      << what;
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+}
+
+TEST(Tokenizer, LongRunsOfOneCharacterStayFast) {
+  const Tokenizer t(kGoldens + "/tokenizer");
+  const auto start = std::chrono::steady_clock::now();
+  for (const char c : {' ', 'a', '\n', '1', '<', '-'}) {
+    const std::string text(1 << 20, c);
+    EXPECT_EQ(t.Decode(t.Encode(text), false), text);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+TEST(Utf8, RepairsAsRustDoes) {
+  const std::string r = "\xEF\xBF\xBD";
+  EXPECT_EQ(LossyUtf8("a\x80z"), "a" + r + "z");
+  EXPECT_EQ(LossyUtf8("\xE4\xBD"), r);  // a cut character is one
+  EXPECT_EQ(LossyUtf8("\xF0\x9F\x98"), r);
+  EXPECT_EQ(LossyUtf8("\xED\xA0\x80"), r + r + r);  // a surrogate is three
+  EXPECT_EQ(LossyUtf8("\xC0\x80"), r + r);
+  EXPECT_EQ(LossyUtf8("\xF4\x90\x80\x80"), r + r + r + r);
+  EXPECT_EQ(LossyUtf8("\xE4\xC3\xA9"), r + "\xC3\xA9");
+  EXPECT_EQ(LossyUtf8(""), "");
+}
+
+TEST(Utf8, EncodesAndDecodesEveryCharacter) {
+  for (std::uint32_t c = 0; c < 0x110000; ++c) {
+    if (c >= 0xD800 && c < 0xE000) continue;
+    std::string text;
+    AppendUtf8(c, &text);
+    int length = 0;
+    ASSERT_EQ(DecodeUtf8(text, &length), c);
+    ASSERT_EQ(static_cast<std::size_t>(length), text.size());
+    ASSERT_EQ(Utf8Length(text), length);
+    ASSERT_EQ(FindInvalidUtf8(text), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace temper::engine
