@@ -159,6 +159,7 @@ class Story {
     eval.data = files_.heldout;
     eval.reward = reward::ParseRewardArgument(DataFile(task_.reward));
     eval.threshold = task_.threshold;
+    eval.show_progress = false;
     eval.sampling.n = n;
     eval.sampling.max_new_tokens = 32;
     eval.sampling.params.temperature = static_cast<float>(temperature);

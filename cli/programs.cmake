@@ -24,7 +24,7 @@ file(GLOB cli_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cli/*_test.cc)
 add_executable(cli_test ${cli_tests})
 temper_flags(cli_test)
 target_compile_definitions(cli_test PRIVATE TEMPER_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
-  TEMPER_PROGRAM="$<TARGET_FILE:temper>" TEMPER_HAS_LEARNER=$<BOOL:${TEMPER_LEARNER}>)
+  TEMPER_PROGRAM="$<TARGET_FILE:temper>")
 target_link_libraries(cli_test PRIVATE cli GTest::gtest_main)
 add_dependencies(cli_test temper)
 if(TEMPER_LEARNER)
