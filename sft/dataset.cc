@@ -8,7 +8,7 @@
 namespace temper::sft {
 
 std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config, const engine::Tokenizer& tokenizer,
-                                  int vocab) {
+                                  const engine::ModelConfig& model) {
   const std::int32_t eos = tokenizer.eos_id();
   if (eos < 0) throw UserError(config.model + ": the tokenizer has no eos_token; every row must end with one");
   std::vector<Example> examples;
@@ -25,13 +25,17 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
       throw UserError(where + ": " + error.what());
     }
     example.ids.push_back(eos);
+    if (int(example.ids.size()) > model.max_positions) {
+      throw UserError(where + ": " + std::to_string(example.ids.size()) + " tokens; the model has " +
+                      std::to_string(model.max_positions) + " positions: shorten the row");
+    }
     if (int(example.ids.size()) > config.sft.max_length) {
       throw UserError(where + ": " + std::to_string(example.ids.size()) + " tokens; sft.max_length is " +
                       std::to_string(config.sft.max_length) + ": raise it or shorten the row");
     }
     for (std::int32_t id : example.ids) {
-      if (id < 0 || id >= vocab) {
-        throw UserError(where + ": token " + std::to_string(id) + " is past the model's vocabulary of " + std::to_string(vocab));
+      if (id < 0 || id >= model.vocab_size) {
+        throw UserError(where + ": token " + std::to_string(id) + " is past the model's vocabulary of " + std::to_string(model.vocab_size));
       }
     }
     examples.push_back(std::move(example));

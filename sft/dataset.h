@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "configs/config.h"
+#include "engine/model_config.h"
 #include "engine/tokenizer.h"
 
 namespace temper::sft {
@@ -14,10 +15,10 @@ struct Example {
   int prompt = 0;                 // tokens before the completion
 };
 
-/// Rows of `path` (prompt + completion, or text). Throws UserError naming the line of a row over max_length tokens, of an id
-/// past `vocab`, and where the tokenizer has no EOS.
+/// Rows of `path` (prompt + completion, or text). Throws UserError naming the line of a row over max_length tokens or the
+/// model's positions, of an id past its vocabulary, and where the tokenizer has no EOS.
 std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config, const engine::Tokenizer& tokenizer,
-                                  int vocab);
+                                  const engine::ModelConfig& model);
 
 /// Walks the rows epoch by epoch in the order that (seed, epoch) gives.
 class Cursor {

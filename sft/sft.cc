@@ -84,13 +84,9 @@ class Trainer {
 Trainer::Trainer(const configs::Config& config)
     : config_(config), sft_(config.sft), model_(engine::ReadModelConfig(config.model)), tokenizer_(config.model) {
   if (config.dtype != "fp32") throw UserError("dtype: \"" + config.dtype + "\"; sft trains in fp32 in this build");
-  if (sft_.max_length > model_.max_positions) {
-    throw UserError("sft.max_length: " + std::to_string(sft_.max_length) + "; the model has " +
-                    std::to_string(model_.max_positions) + " positions");
-  }
-  rows_ = LoadExamples(config.data.train, config, tokenizer_, model_.vocab_size);
+  rows_ = LoadExamples(config.data.train, config, tokenizer_, model_);
   if (!config.data.eval.empty() && sft_.eval_steps > 0) {
-    eval_rows_ = LoadExamples(config.data.eval, config, tokenizer_, model_.vocab_size);
+    eval_rows_ = LoadExamples(config.data.eval, config, tokenizer_, model_);
   }
   Policy::Options options;
   options.threads = learner::UseThreads(config.threads);

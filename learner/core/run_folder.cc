@@ -50,7 +50,7 @@ void BeginRun(const configs::Config& config) {
 
 void ContinueRun(const configs::Config& config, const Json& before) {
   std::vector<std::string> ignore = config.resume_allow;
-  for (const char* key : {"resume", "resume_allow", "output_dir"}) ignore.push_back(key);
+  for (const char* key : {"resume", "resume_allow", "output_dir", "wire.bind"}) ignore.push_back(key);
   const std::vector<std::string> differences = configs::Differences(before, configs::ToJson(config), ignore);
   if (!differences.empty()) {
     std::string list;

@@ -12,7 +12,7 @@ namespace temper::learner {
 void BeginRun(const configs::Config& config);
 
 /// A resumed run: lists what differs between the run's config (`before`) and the present one and throws UserError, but for
-/// resume_allow. Keys of the resume itself and output_dir may differ. Then writes config.json anew.
+/// resume_allow. Keys of the resume itself, output_dir and wire.bind (by default a socket in it) may differ. Then writes config.json anew.
 void ContinueRun(const configs::Config& config, const Json& before);
 
 /// Writes `path`.tmp, fsyncs, renames, fsyncs the folder. Throws MachineError with errno's text.
