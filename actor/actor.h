@@ -4,6 +4,7 @@
 //
 //   loop     takes            gives                  waits for                        woken by
 //   actor    grants, weights  rollouts               a frame, only when nothing runs  the learner
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -28,6 +29,7 @@ struct Options {
   int max_rows = 512;              // samples decoded together
   double connect_timeout_s = 300;  // until the first welcome; then the run's wire.peer_timeout_s
   std::vector<std::string> numerics = {"canon-1/fp32/cache-fp32"};
+  const std::atomic<bool>* stop = nullptr;  // set by a signal handler: say goodbye and return
 };
 
 /// The state machine: messages and time in, messages out, one engine step at a time. No socket, no
@@ -94,7 +96,7 @@ class Actor {
   std::map<wire::RolloutId, Unacknowledged> outbox_;
 };
 
-/// Runs until the learner says goodbye: 0. Throws UserError or MachineError, see Actor.
+/// Runs until the learner says goodbye or `stop` is set: 0. Throws UserError or MachineError, see Actor.
 int RunActor(const std::string& endpoint, const Options& options);
 
 }  // namespace temper::actor

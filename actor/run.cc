@@ -13,9 +13,9 @@ Micros Now() {
       .count();
 }
 
-void Loop(wire::Client& client, Actor& actor) {
+void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
   wire::Incoming incoming;
-  while (!actor.done()) {
+  while (!actor.done() && (stop == nullptr || !*stop)) {
     while (!actor.done() && client.Receive(&incoming)) {
       if (incoming.error.empty()) {
         actor.Handle(incoming.message, Now());
@@ -38,12 +38,16 @@ int RunActor(const std::string& endpoint, const Options& options) {
   wire::Client client(endpoint, options.keys);
   Actor actor(options, endpoint, Now());
   try {
-    Loop(client, actor);
+    Loop(client, actor, options.stop);
   } catch (const std::exception& error) {
     // The learner hands our groups out again at once instead of after a silence.
     client.Send(wire::Goodbye{error.what(), true}.Encode());
     client.Linger(200);
     throw;
+  }
+  if (!actor.done()) {
+    client.Send(wire::Goodbye{"stopped", false}.Encode());
+    client.Linger(200);
   }
   return 0;
 }

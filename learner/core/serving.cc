@@ -148,12 +148,7 @@ void Serving::Run() {
 }
 
 void Serving::Serve() {
-  for (;;) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (stop_ && commands_.empty()) break;
-    }
-    RunCommands();
+  while (RunCommands()) {
     PumpFrames();
     inbox_.Tick(Now(), &effects_);
     Perform();
@@ -170,13 +165,15 @@ void Serving::Serve() {
   Commit();
 }
 
-void Serving::RunCommands() {
+bool Serving::RunCommands() {
   std::uint64_t count;
   // Only resets the counter; EAGAIN: nobody woke us.
   [[maybe_unused]] const ssize_t n = read(wake_fd_, &count, sizeof(count));
   std::deque<Command> commands;
   {
     const std::lock_guard lock(mutex_);
+    // After the reset: a wake that comes later is seen by the next wait.
+    if (stop_ && commands_.empty()) return false;
     commands.swap(commands_);
   }
   Context context{store_, inbox_, effects_};
@@ -184,6 +181,7 @@ void Serving::RunCommands() {
     command(context);
     Perform();
   }
+  return true;
 }
 
 void Serving::PumpFrames() {

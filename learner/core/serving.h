@@ -52,7 +52,7 @@ class Serving {
 
   void Run();
   void Serve();
-  void RunCommands();
+  bool RunCommands();  // false: stop
   void PumpFrames();
   void Perform();
   void Write(StoreWrite&& write);
