@@ -57,8 +57,9 @@ int Complain(const std::string& program, std::string what, int code) {
   for (char& c : what) {
     if (c == '\n') c = ' ';  // one line, whatever a library put into it
   }
+  if (what.rfind(program, 0) != 0) what = program + ": " + what;  // usage errors name it already
   std::fflush(stdout);
-  std::fprintf(stderr, "%s: %s\n", program.c_str(), what.c_str());
+  std::fprintf(stderr, "%s\n", what.c_str());
   return code;
 }
 

@@ -38,7 +38,10 @@ void Inbox::Handle(const std::string& id, const wire::Message& message, Micros n
       return Refuse(id, wire::kHelloFirst, "this connection has not said hello", out);
     }
     if (kind == Kind::kHeartbeat) return;
-    if (kind == Kind::kGoodbye) return PeerGone(id, out);
+    if (kind == Kind::kGoodbye) {
+      out->notes.push_back(peer->hello.name + " leaves: " + wire::Goodbye::Decode(message).reason);
+      return PeerGone(id, out);
+    }
     if (kind == Kind::kRefuse) {
       const wire::Refuse refuse = wire::Refuse::Decode(message);
       out->notes.push_back(peer->hello.name + " refused a message: " + refuse.reason);

@@ -189,7 +189,9 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
     out->notes.push_back(peer.hello.name + ": " + why);
     Refuse(id, wire::kNotTaken, why, out, rollout.id);
     // Whoever holds the group will not deliver this sample: hand it out again.
-    if (group != nullptr && group->actor == id && group->row.attempt == rollout.id.attempt) {
+    const wire::RolloutId& r = rollout.id;
+    if (group != nullptr && group->actor == id && group->row.attempt == r.attempt &&
+        r.sample < group_size_ && group->samples[r.sample].state.empty()) {
       ReturnGrant(*group);
       GrantWaiting(out);
     }

@@ -1,0 +1,266 @@
+#include "actor/actor.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <random>
+#include <thread>
+
+#include "configs/error.h"
+#include "configs/version.h"
+
+namespace temper::actor {
+namespace {
+
+using wire::Kind;
+
+std::string DefaultName() {
+  char host[65] = {};
+  if (gethostname(host, sizeof(host) - 1) != 0) host[0] = '\0';
+  return std::string(host) + "-" + std::to_string(getpid());
+}
+
+/// Threads of the run's configuration, if it names any.
+int ThreadsOf(const Options& options, const std::string& config) {
+  if (options.threads > 0) return options.threads;
+  const Json json = configs::ParseJson(config, "welcome: config");
+  const auto actors = json.find("actors");
+  if (actors != json.end() && actors->is_object() && actors->contains("threads")) {
+    const auto n = configs::GetInt((*actors)["threads"], "welcome: actors.threads", 0, 4096);
+    if (n > 0) return static_cast<int>(n);
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+Actor::Actor(Options options, std::string endpoint, Micros now)
+    : options_(std::move(options)),
+      endpoint_(std::move(endpoint)),
+      peer_timeout_s_(options_.connect_timeout_s),
+      heard_(now) {
+  std::random_device random;
+  hello_.role = wire::Role::kActor;
+  hello_.name = options_.name.empty() ? DefaultName() : options_.name;
+  hello_.instance = static_cast<std::uint64_t>(random()) << 32 | random();
+  hello_.pid = getpid();
+  hello_.temper_version = kVersion;
+  hello_.numerics = options_.numerics;
+  hello_.rows = options_.max_rows;
+  SayHello(now);
+}
+
+void Actor::Say(const std::string& what) const {
+  std::fprintf(stderr, "actor %s: %s\n", hello_.name.c_str(), what.c_str());
+}
+
+void Actor::SayHello(Micros now) {
+  welcomed_ = false;
+  hello_sent_ = now;
+  hello_.session = session_;
+  std::map<std::uint64_t, std::int32_t> held;
+  for (const auto& [grp, running] : running_) held[grp] = running.attempt;
+  for (const auto& [id, rollout] : outbox_) held[id.grp] = std::max(held[id.grp], id.attempt);
+  hello_.held.assign(held.begin(), held.end());
+  out_.push_back(hello_.Encode());
+}
+
+void Actor::HandleInvalid(const std::string& error) { Say("from the learner: " + error); }
+
+void Actor::Handle(const wire::Message& message, Micros now) {
+  heard_ = now;
+  try {
+    switch (static_cast<Kind>(message.kind)) {
+      case Kind::kHeartbeat:
+        return;
+      case Kind::kWelcome:
+        return OnWelcome(wire::Welcome::Decode(message), now);
+      case Kind::kWeightsManifest:
+        return OnManifest(wire::WeightsManifest::Decode(message));
+      case Kind::kWeightsChunk:
+        return OnChunk(wire::WeightsChunk::Decode(message));
+      case Kind::kGrant:
+        return OnGrant(wire::Grant::Decode(message));
+      case Kind::kAck:
+        for (const wire::RolloutId& id : wire::Ack::Decode(message).rollouts) outbox_.erase(id);
+        return;
+      case Kind::kRefuse:
+        return OnRefuse(wire::Refuse::Decode(message), now);
+      case Kind::kGoodbye: {
+        const wire::Goodbye goodbye = wire::Goodbye::Decode(message);
+        if (goodbye.failed)
+          throw MachineError("actor " + hello_.name + ": the learner ended: " + goodbye.reason);
+        Say("goodbye: " + goodbye.reason);
+        done_ = true;
+        return;
+      }
+      default:
+        Say("an actor takes no " + wire::KindName(message.kind));
+    }
+  } catch (const wire::ProtocolError& error) {
+    HandleInvalid(error.what());
+  }
+}
+
+void Actor::OnWelcome(const wire::Welcome& welcome, Micros now) {
+  if (!engine_) {
+    BuildEngine(welcome);
+  } else if (welcome.model_config != model_config_) {
+    throw UserError("actor " + hello_.name + ": the learner at " + endpoint_ +
+                    " came back with another model");
+  }
+  if (welcome.session != session_) {
+    // Another learner process: what the former one granted is void, and its version numbers may
+    // mean other weights.
+    for (const auto& [grp, running] : running_) engine_->Cancel(grp);
+    running_.clear();
+    outbox_.clear();
+    early_.clear();
+    client_->Stop();
+    loaded_.reset();
+    session_ = welcome.session;
+    Say("joined run " + welcome.run + " at " + endpoint_);
+  }
+  welcomed_ = true;
+  peer_timeout_s_ = welcome.peer_timeout_s;
+  if (loaded_) out_.push_back(wire::WeightsLoaded{session_, *loaded_}.Encode());
+  for (auto& [id, rollout] : outbox_) {
+    out_.push_back(rollout.message);
+    rollout.sent = now;
+  }
+}
+
+void Actor::BuildEngine(const wire::Welcome& welcome) {
+  const Json json = configs::ParseJson(welcome.model_config, welcome.model_dir + "/config.json");
+  weights_ = std::make_shared<engine::Weights>(
+      engine::ParseModelConfig(json, welcome.model_dir + "/config.json"));
+  client_ = std::make_unique<WeightClient>(weights_);
+  engine::EngineOptions options;
+  options.threads = ThreadsOf(options_, welcome.config);
+  options.max_rows = options_.max_rows;
+  options.valid_ids = static_cast<int>(welcome.valid_ids);
+  engine_ = std::make_unique<engine::Engine>(weights_, options);
+  model_config_ = welcome.model_config;
+}
+
+void Actor::OnManifest(const wire::WeightsManifest& manifest) {
+  if (!welcomed_ || manifest.session != session_ || loaded_ == manifest.version) return;
+  client_->Start(manifest);
+  Pull();
+}
+
+void Actor::Pull() {
+  for (const wire::WeightsPull& pull : client_->Pulls()) out_.push_back(pull.Encode());
+}
+
+void Actor::OnChunk(const wire::WeightsChunk& chunk) {
+  if (!welcomed_) return;
+  const bool idle = engine_->live() == 0;
+  if (idle && client_->pulling())
+    loaded_.reset();  // from the first tensor in place on, grants wait
+  client_->Take(chunk, idle);
+  Pull();
+  if (client_->complete()) ApplyWeights();
+}
+
+void Actor::ApplyWeights() {
+  // Handle is called between two engine steps: this is a token boundary.
+  loaded_ = client_->Apply();
+  weights_->CheckComplete();
+  engine_->SetVersion(*loaded_);
+  out_.push_back(wire::WeightsLoaded{session_, *loaded_}.Encode());
+  std::deque<wire::Grant> early = std::exchange(early_, {});
+  for (wire::Grant& grant : early) OnGrant(std::move(grant));
+}
+
+void Actor::OnGrant(wire::Grant grant) {
+  if (grant.session != session_) return;
+  if (!loaded_ || *loaded_ < grant.version) {
+    early_.push_back(std::move(grant));
+    return;
+  }
+  for (wire::GrantedGroup& group : grant.groups) {
+    if (running_.erase(group.grp) > 0) engine_->Cancel(group.grp);
+    engine::GroupRequest request;
+    request.group = group.grp;
+    request.prompt = std::move(group.prompt_ids);
+    request.samples = std::move(group.samples);
+    request.seed = grant.sampling.seed;
+    request.max_new_tokens = grant.sampling.max_new_tokens;
+    request.params = {static_cast<float>(grant.sampling.temperature), grant.sampling.top_k,
+                      static_cast<float>(grant.sampling.top_p),
+                      static_cast<float>(grant.sampling.min_p)};
+    request.stop_ids = grant.sampling.stop_ids;
+    running_[group.grp] = {group.attempt, static_cast<int>(request.samples.size())};
+    engine_->Add(std::move(request));
+  }
+}
+
+void Actor::OnRefuse(const wire::Refuse& refuse, Micros now) {
+  if (refuse.code == wire::kHelloFirst) {
+    // Several messages may have met the same refusal.
+    if (welcomed_ || now - hello_sent_ > kHeartbeat / 2) SayHello(now);
+    return;
+  }
+  if (refuse.code == wire::kNotWelcome)
+    throw UserError("actor " + hello_.name + ": refused: " + refuse.reason);
+  if (refuse.code == wire::kVersionGone) return;  // the newer manifest came before this
+  if (refuse.code == wire::kNotTaken && refuse.rollout) outbox_.erase(*refuse.rollout);
+  Say("refused: " + refuse.reason);
+}
+
+void Actor::Tick(Micros now) {
+  const Micros silent = now - heard_;
+  if (silent > static_cast<Micros>(peer_timeout_s_ * 1e6)) {
+    throw MachineError("actor " + hello_.name + ": no word from the learner at " + endpoint_ +
+                       " for " + std::to_string(silent / 1'000'000) + " s (" +
+                       (session_ == 0 ? "it never answered" : "wire.peer_timeout_s") + "); " +
+                       std::to_string(outbox_.size()) +
+                       " rollouts are not acknowledged; giving up");
+  }
+  if (now < next_heartbeat_) return;
+  next_heartbeat_ = now + kHeartbeat;
+  // While nobody reads, one hello or heartbeat waiting is enough.
+  if (!out_.empty() && silent > kSilent) return;
+  if (!welcomed_) {
+    if (now - hello_sent_ >= kHeartbeat) SayHello(now);
+    return;
+  }
+  out_.push_back(wire::Heartbeat().Encode());
+  if (silent > kSilent) return;
+  for (auto& [id, rollout] : outbox_) {
+    if (now - rollout.sent < kRepeat) continue;
+    out_.push_back(rollout.message);
+    rollout.sent = now;
+  }
+}
+
+bool Actor::Work(Micros now) {
+  if (!engine_ || engine_->live() == 0) return false;
+  std::vector<engine::FinishedSample> finished;
+  engine_->Step(&finished);
+  for (engine::FinishedSample& sample : finished) Deliver(std::move(sample), now);
+  return true;
+}
+
+void Actor::Deliver(engine::FinishedSample&& sample, Micros now) {
+  const auto running = running_.find(sample.group);
+  if (running == running_.end()) return;
+  wire::Rollout rollout;
+  rollout.session = session_;
+  rollout.id = {sample.group, sample.sample, running->second.attempt};
+  rollout.finish = engine::FinishReasonName(sample.finish);
+  rollout.version = sample.versions.empty() ? *loaded_ : sample.versions.front();
+  rollout.ids = std::move(sample.ids);
+  rollout.logp = std::move(sample.logp);
+  const bool mixed = std::any_of(sample.versions.begin(), sample.versions.end(),
+                                 [&](std::uint32_t v) { return v != rollout.version; });
+  if (mixed) rollout.versions = std::move(sample.versions);
+  if (--running->second.samples == 0) running_.erase(running);
+  Unacknowledged& kept = outbox_[rollout.id];
+  kept = {rollout.Encode(), now};
+  if (welcomed_) out_.push_back(kept.message);
+}
+
+}  // namespace temper::actor

@@ -1,0 +1,100 @@
+#pragma once
+// Turns granted groups into rollouts: joins a learner, runs its weights, delivers every sample
+// until it is acknowledged.
+//
+//   loop     takes            gives                  waits for                        woken by
+//   actor    grants, weights  rollouts               a frame, only when nothing runs  the learner
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "actor/weight_client.h"
+#include "engine/engine.h"
+#include "wire/protocol.h"
+
+namespace temper::actor {
+
+using Micros = std::int64_t;  // of a steady clock
+
+struct Options {
+  std::string name;                // "" = host-pid
+  std::string keys;                // CURVE key file; "" = none
+  int threads = 0;                 // 0 = actors.threads of the run, or all cores
+  int max_rows = 512;              // samples decoded together
+  double connect_timeout_s = 300;  // until the first welcome; then the run's wire.peer_timeout_s
+  std::vector<std::string> numerics = {"canon-1/fp32/cache-fp32"};
+};
+
+/// The state machine: messages and time in, messages out, one engine step at a time. No socket, no
+/// clock.
+class Actor {
+ public:
+  Actor(Options options, std::string endpoint, Micros now);
+
+  /// Throws UserError (not welcome, a model this build can't run) or MachineError (the run failed,
+  /// corrupt weights).
+  void Handle(const wire::Message& message, Micros now);
+  /// A frame that was no message.
+  void HandleInvalid(const std::string& error);
+  /// Hello, heartbeats, repeated rollouts. Throws MachineError when the learner was silent for too
+  /// long.
+  void Tick(Micros now);
+  /// One engine step. False: nothing runs.
+  bool Work(Micros now);
+  /// Messages to send, in order; the caller pops what the socket took.
+  std::deque<wire::Message>& out() { return out_; }
+  bool done() const { return done_; }
+
+  static constexpr Micros kHeartbeat = 1'000'000;
+  static constexpr Micros kRepeat = 5'000'000;  // an unacknowledged rollout is sent again
+  static constexpr Micros kSilent = 3'000'000;  // a learner away: nothing is repeated
+
+ private:
+  struct Unacknowledged {
+    wire::Message message;
+    Micros sent = 0;
+  };
+  struct Running {
+    std::int32_t attempt = 0;
+    int samples = 0;  // not finished
+  };
+
+  void SayHello(Micros now);
+  void OnWelcome(const wire::Welcome& welcome, Micros now);
+  void BuildEngine(const wire::Welcome& welcome);
+  void OnManifest(const wire::WeightsManifest& manifest);
+  void OnChunk(const wire::WeightsChunk& chunk);
+  void OnGrant(wire::Grant grant);
+  void OnRefuse(const wire::Refuse& refuse, Micros now);
+  void Pull();
+  void ApplyWeights();
+  void Deliver(engine::FinishedSample&& sample, Micros now);
+  void Say(const std::string& what) const;
+
+  const Options options_;
+  const std::string endpoint_;
+  wire::Hello hello_;
+  std::deque<wire::Message> out_;
+  bool welcomed_ = false, done_ = false;
+  std::uint64_t session_ = 0;
+  std::string model_config_;
+  double peer_timeout_s_;
+  Micros heard_, hello_sent_ = 0, next_heartbeat_ = 0;
+  std::optional<std::uint32_t> loaded_;
+  std::shared_ptr<engine::Weights> weights_;
+  std::unique_ptr<WeightClient> client_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::deque<wire::Grant> early_;  // grants that name weights not yet here
+  std::map<std::uint64_t, Running> running_;
+  std::map<wire::RolloutId, Unacknowledged> outbox_;
+};
+
+/// Runs until the learner says goodbye: 0. Throws UserError or MachineError, see Actor.
+int RunActor(const std::string& endpoint, const Options& options);
+
+}  // namespace temper::actor

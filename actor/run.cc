@@ -1,0 +1,51 @@
+// The loop around the state machine: the only place of this room that knows a socket and a clock.
+#include <chrono>
+
+#include "actor/actor.h"
+#include "wire/socket.h"
+
+namespace temper::actor {
+namespace {
+
+Micros Now() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+void Loop(wire::Client& client, Actor& actor) {
+  wire::Incoming incoming;
+  while (!actor.done()) {
+    while (!actor.done() && client.Receive(&incoming)) {
+      if (incoming.error.empty()) {
+        actor.Handle(incoming.message, Now());
+      } else {
+        actor.HandleInvalid(incoming.error);
+      }
+    }
+    actor.Tick(Now());
+    const bool busy = actor.Work(Now());
+    client.Flush();
+    while (!actor.out().empty() && client.Send(actor.out().front())) actor.out().pop_front();
+    const bool unsent = client.queued() || !actor.out().empty();
+    if (!busy && !actor.done()) client.Wait(100'000, -1, unsent);
+  }
+}
+
+}  // namespace
+
+int RunActor(const std::string& endpoint, const Options& options) {
+  wire::Client client(endpoint, options.keys);
+  Actor actor(options, endpoint, Now());
+  try {
+    Loop(client, actor);
+  } catch (const std::exception& error) {
+    // The learner hands our groups out again at once instead of after a silence.
+    client.Send(wire::Goodbye{error.what(), true}.Encode());
+    client.Linger(200);
+    throw;
+  }
+  return 0;
+}
+
+}  // namespace temper::actor

@@ -1,0 +1,642 @@
+#include "learner/core/inbox.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/learner/core/inbox_fixture.h"
+
+namespace temper::learner {
+namespace {
+
+TEST_F(InboxTest, GrantsTheStepsGroupsToAnActorThatHasTheWeights) {
+  Publish(3);
+  Join("a1");
+  EXPECT_EQ(To<wire::Welcome>("a1", wire::Kind::kWelcome).size(), 1u);
+  ASSERT_EQ(To<wire::WeightsManifest>("a1", wire::Kind::kWeightsManifest).size(), 1u);
+  Open(1);
+  EXPECT_EQ(Granted("a1"), "");
+  Loaded("a1", 2);
+  EXPECT_EQ(Granted("a1"), "");
+  Loaded("a1", 3);
+  EXPECT_EQ(Granted("a1"), "0x3 1x3");
+  const wire::Grant grant = GrantsTo("a1").front();
+  EXPECT_EQ(grant.version, 3u);
+  EXPECT_EQ(grant.sampling.seed, 7u);
+  EXPECT_EQ(grant.sampling.max_new_tokens, 8);
+  EXPECT_EQ(grant.sampling.stop_ids, (std::vector<std::int32_t>{1}));
+  const auto rows = WritesOf<store::GroupRow>();
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1].granted_version, 3u);
+  EXPECT_EQ(rows[1].granted_step, 1);
+}
+
+TEST_F(InboxTest, ASynchronousRunGrantsNothingBeforeItsStepIsOpen) {
+  Publish(0);
+  Join("a1");
+  Loaded("a1", 0);
+  EXPECT_EQ(Granted("a1"), "");
+  Open(1);
+  EXPECT_EQ(Granted("a1"), "0x3 1x3");
+}
+
+TEST_F(InboxTest, AcknowledgesARolloutOnlyBehindItsWrite) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  Deliver("a1", 0, 2, 0);
+  ASSERT_EQ(WritesOf<RolloutWrite>().size(), 1u);
+  const store::RolloutRow row = WritesOf<RolloutWrite>()[0].row;
+  EXPECT_EQ(row.Name(), "g0.s2@v0");
+  EXPECT_EQ(row.state, "received");
+  EXPECT_EQ(row.text, "t2");
+  EXPECT_EQ(row.actor, "a1");
+  EXPECT_EQ(row.loss_mask, (std::vector<std::uint8_t>{1, 1}));
+  EXPECT_TRUE(row.versions.empty());
+  ASSERT_EQ(effects_.acks.size(), 1u);
+  EXPECT_EQ(effects_.acks[0].second, (wire::RolloutId{0, 2, 0}));
+  EXPECT_TRUE(To("a1").empty());
+}
+
+TEST_F(InboxTest, StoresARepeatedRolloutOnce) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  Deliver("a1", 0, 0, 0);
+  EXPECT_EQ(Writes(), 1u);
+  Deliver("a1", 0, 0, 0);
+  EXPECT_EQ(Writes(), 0u);
+  EXPECT_EQ(effects_.acks.size(), 1u);
+}
+
+TEST_F(InboxTest, CompletesAStepFromRolloutsAndScores) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 1, s, 0);
+  ASSERT_EQ(RequestsTo("w1").size(), 1u);
+  const wire::ScoreRequest request = RequestsTo("w1")[0];
+  EXPECT_EQ(request.grp, 1u);
+  EXPECT_EQ(request.step, 1);
+  ASSERT_EQ(request.samples.size(), 3u);
+  EXPECT_EQ(request.samples[2].completion, "t2");
+  EXPECT_EQ(request.prompt, "\"p1\"");
+  Hear("w1", ResultOf(request, 0.25));
+  ASSERT_EQ(WritesOf<ScoreWrite>().size(), 3u);
+  EXPECT_EQ(WritesOf<ScoreWrite>()[1].score, 0.25);
+  EXPECT_FALSE(inbox_->Complete(1));
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Hear("w1", ResultOf(RequestsTo("w1").at(0)));
+  ASSERT_TRUE(inbox_->Complete(1));
+  const std::vector<ScoredGroup> batch = inbox_->Take(1);
+  ASSERT_EQ(batch.size(), 2u);
+  EXPECT_EQ(batch[0].grp, 0u);
+  EXPECT_EQ(batch[1].samples[2].score, 0.25);
+  EXPECT_EQ(batch[1].parts[2][0].name, "r");
+  const ServiceStats stats = inbox_->TakeStats();
+  EXPECT_EQ(stats.completion_tokens, 12u);
+  EXPECT_NEAR(stats.reward_seconds, 60e-6, 1e-12);
+  EXPECT_EQ(stats.actors, 1);
+  EXPECT_EQ(stats.reward_workers, 1);
+}
+
+TEST_F(InboxTest, TakesBackTheSlotsOfAnActorThatFellSilent) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  Deliver("a1", 0, 1, 0);
+  Pass(5 * kSecond, {"a1"});
+  Join("a2");
+  Loaded("a2", 0);
+  EXPECT_EQ(Granted("a2"), "");
+  Tick(kSecond);
+  for (int i = 0; i < 9; ++i) {
+    Hear("a2", wire::Heartbeat());
+    Tick(kSecond);
+    if (!Granted("a2").empty()) break;
+  }
+  // Only what is missing, and as a further attempt.
+  EXPECT_EQ(Granted("a2"), "0x2.a1 1x3.a1");
+  EXPECT_EQ(GrantsTo("a2")[0].groups[0].samples, (std::vector<std::uint32_t>{0, 2}));
+}
+
+TEST_F(InboxTest, HandsTheWorkOfALostConnectionOutAtOnce) {
+  Publish(0);
+  Join("a1");
+  Join("a2");
+  Open(1);
+  Loaded("a1", 0);
+  EXPECT_EQ(Granted("a1"), "0x3");  // its share of two
+  Loaded("a2", 0);
+  EXPECT_EQ(Granted("a2"), "1x3");
+  effects_ = {};
+  inbox_->PeerGone("a1", &effects_);
+  EXPECT_EQ(Granted("a2"), "0x3.a1");
+}
+
+TEST_F(InboxTest, ALateRolloutOfALostLeaseIsNotTrainedTwice) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  effects_ = {};
+  inbox_->PeerGone("a1", &effects_);
+  Join("a2");
+  Loaded("a2", 0);
+  EXPECT_EQ(Granted("a2"), "0x3.a1 1x3.a1");
+  // a1 is back on a new connection and delivers attempt 0 of one sample first: it counts.
+  wire::Hello again = HelloOf("a1", wire::Role::kActor, 64);
+  again.session = kSession;
+  again.held = {{0, 0}};
+  Hear("a1-again", again);
+  Deliver("a1-again", 0, 0, 0);
+  ASSERT_EQ(WritesOf<RolloutWrite>().size(), 1u);
+  Deliver("a2", 0, 0, 0, 1);
+  ASSERT_EQ(WritesOf<RolloutWrite>().size(), 1u);  // the store drops it as a duplicate
+  EXPECT_EQ(WritesOf<RolloutWrite>()[0].row.attempt, 1);
+  Deliver("a2", 0, 1, 0, 1);
+  Deliver("a2", 0, 2, 0, 1);
+  ASSERT_EQ(RequestsTo("w1").size(), 1u);
+  Hear("w1", ResultOf(RequestsTo("w1")[0]));
+  const auto scores = WritesOf<ScoreWrite>();
+  EXPECT_EQ(scores[0].id, (wire::RolloutId{0, 0, 0}));
+  EXPECT_EQ(scores[1].id, (wire::RolloutId{0, 1, 1}));
+}
+
+TEST_F(InboxTest, AnActorThatReconnectsKeepsWhatItHoldsAndLosesWhatItNeverGot) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  wire::Hello again = HelloOf("a1", wire::Role::kActor, 64);
+  again.session = kSession;
+  again.held = {{1, 0}};  // the grant of group 0 was lost with the connection
+  Hear("a1-again", again);
+  EXPECT_EQ(Granted("a1-again"), "");
+  Loaded("a1-again", 0);
+  EXPECT_EQ(Granted("a1-again"), "0x3.a1");
+  Deliver("a1-again", 1, 0, 0);
+  EXPECT_EQ(WritesOf<RolloutWrite>().size(), 1u);
+}
+
+TEST_F(InboxTest, AnswersAnUnknownMessageAndKeepsServing) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  wire::Message odd;
+  odd.kind = 99;
+  effects_ = {};
+  inbox_->Handle("a1", odd, now_, &effects_);
+  EXPECT_EQ(RefusalTo("a1"), wire::kBadMessage);
+  odd.kind = static_cast<std::uint16_t>(wire::Kind::kRollout);
+  effects_ = {};
+  inbox_->Handle("a1", odd, now_, &effects_);
+  EXPECT_EQ(RefusalTo("a1"), wire::kBadMessage);
+  effects_ = {};
+  inbox_->HandleInvalid("nobody", "rubbish", &effects_);
+  EXPECT_EQ(RefusalTo("nobody"), wire::kBadMessage);
+  Loaded("a1", 0);
+  EXPECT_EQ(Granted("a1"), "0x3 1x3");
+}
+
+TEST_F(InboxTest, AsksAStrangerForItsHello) {
+  Deliver("stranger", 0, 0, 0);
+  EXPECT_EQ(RefusalTo("stranger"), wire::kHelloFirst);
+  EXPECT_EQ(Writes(), 0u);
+}
+
+TEST_F(InboxTest, RefusesAnActorOfOtherNumericsUnlessMixed) {
+  wire::Hello hello = HelloOf("a1", wire::Role::kActor, 8);
+  hello.numerics = {"canon-9/fp32/cache-fp32"};
+  Hear("a1", hello);
+  EXPECT_EQ(RefusalTo("a1"), wire::kNotWelcome);
+  const std::string why = To<wire::Refuse>("a1", wire::Kind::kRefuse)[0].reason;
+  EXPECT_NE(why.find("canon-9/fp32/cache-fp32"), std::string::npos) << why;
+  EXPECT_NE(why.find("canon-1/fp32/cache-fp32"), std::string::npos) << why;
+  configs::Config mixed = SmallConfig();
+  mixed.numerics = "mixed";
+  Use(mixed);
+  Hear("a1", hello);
+  EXPECT_EQ(To<wire::Welcome>("a1", wire::Kind::kWelcome).size(), 1u);
+  ASSERT_FALSE(effects_.notes.empty());
+}
+
+TEST_F(InboxTest, RefusesRolloutsNobodyGrantedAndSaysWhich) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  const auto refused = [&](wire::Rollout rollout) {
+    Hear("a1", rollout);
+    const auto refusals = To<wire::Refuse>("a1", wire::Kind::kRefuse);
+    return refusals.size() == 1 && refusals[0].code == wire::kNotTaken &&
+           refusals[0].rollout == rollout.id && Writes() == 0 && effects_.acks.empty();
+  };
+  EXPECT_TRUE(refused(RolloutOf(2, 0, 0)));  // beyond the window
+  EXPECT_TRUE(refused(RolloutOf(0, 3, 0)));  // no such sample
+  wire::Rollout other = RolloutOf(0, 0, 0);
+  other.session = 5;
+  EXPECT_TRUE(refused(other));
+  EXPECT_TRUE(refused(RolloutOf(0, 0, 0, 1)));  // no such attempt yet
+}
+
+TEST_F(InboxTest, RolloutsThatBreakTheContractAreHandedOutAgain) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  wire::Rollout rollout = RolloutOf(0, 0, 0);
+  rollout.ids = {100, 1};  // past the tokenizer
+  Hear("a1", rollout);
+  EXPECT_EQ(RefusalTo("a1"), wire::kNotTaken);
+  EXPECT_EQ(Granted("a1"), "0x3.a1");
+  rollout = RolloutOf(1, 0, 0);
+  rollout.finish = "error";
+  Hear("a1", rollout);
+  EXPECT_EQ(Granted("a1"), "1x3.a1");
+  rollout = RolloutOf(1, 0, 0, 1);
+  rollout.ids.assign(9, 5);
+  rollout.logp.assign(9, 0.0f);
+  Hear("a1", rollout);
+  EXPECT_EQ(Granted("a1"), "1x3.a2");
+}
+
+TEST_F(InboxTest, ASynchronousRunStoresButNeverTrainsAnotherVersion) {
+  Publish(4);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 4);
+  Deliver("a1", 0, 0, 3);
+  ASSERT_EQ(WritesOf<RolloutWrite>().size(), 1u);
+  EXPECT_EQ(WritesOf<RolloutWrite>()[0].drop_reason, "wrong_version");
+  EXPECT_EQ(Granted("a1"), "0x3.a1");
+}
+
+TEST_F(InboxTest, APoisonedGroupEndsTheRunInsteadOfTurningForEver) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  for (int i = 0; i <= Inbox::kMaxAttempts && !effects_.failure; ++i) {
+    wire::Rollout rollout = RolloutOf(0, 0, 0, i);
+    rollout.finish = "error";
+    Hear("a1", rollout);
+  }
+  EXPECT_NE(FailureText().find("machine: g0: handed out 21 times"), std::string::npos)
+      << FailureText();
+}
+
+TEST_F(InboxTest, ServesWeightsInChunksOfTheCurrentVersionOnly) {
+  Publish(1);
+  Join("a1");
+  Hear("a1", wire::WeightsPull{1, 4, 8});
+  const auto chunks = To<wire::WeightsChunk>("a1", wire::Kind::kWeightsChunk);
+  ASSERT_EQ(chunks.size(), 1u);
+  EXPECT_EQ(chunks[0].data.view.size(), 8u);
+  EXPECT_EQ(chunks[0].offset, 4u);
+  Hear("a1", wire::WeightsPull{1, 12, 8});  // 4 bytes past the end
+  EXPECT_EQ(RefusalTo("a1"), wire::kBadMessage);
+  Publish(2);
+  EXPECT_EQ(To<wire::WeightsManifest>("a1", wire::Kind::kWeightsManifest).size(), 1u);
+  Hear("a1", wire::WeightsPull{1, 4, 8});
+  EXPECT_EQ(RefusalTo("a1"), wire::kVersionGone);
+}
+
+TEST_F(InboxTest, AnActorGetsNoMoreSamplesThanItCanDecode) {
+  Use(SmallConfig(4, 3));
+  Publish(0);
+  Join("a1", 7);
+  Pass(4 * kSecond, {"a1"});  // nobody else joins
+  Open(1);
+  Loaded("a1", 0);
+  EXPECT_EQ(Granted("a1"), "0x3 1x3");
+  Deliver("a1", 0, 0, 0);
+  EXPECT_EQ(Granted("a1"), "");
+  Deliver("a1", 0, 1, 0);
+  Deliver("a1", 0, 2, 0);
+  EXPECT_EQ(Granted("a1"), "2x3");
+}
+
+TEST_F(InboxTest, AGroupLargerThanAnActorIsStillGranted) {
+  Publish(0);
+  Join("a1", 2);
+  Open(1);
+  Loaded("a1", 0);
+  EXPECT_EQ(Granted("a1"), "0x3");
+}
+
+TEST_F(InboxTest, SharesAStepAmongTheActors) {
+  Use(SmallConfig(6, 3));
+  Publish(0);
+  for (const char* a : {"a1", "a2", "a3"}) Join(a);
+  Open(1);
+  Loaded("a1", 0);
+  EXPECT_EQ(Granted("a1"), "0x3 1x3");
+  Loaded("a3", 0);
+  EXPECT_EQ(Granted("a3"), "2x3 3x3");
+  Loaded("a2", 0);
+  EXPECT_EQ(Granted("a2"), "4x3 5x3");
+}
+
+TEST_F(InboxTest, AFailedScoreDropsTheSampleWithItsStatus) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
+  result.samples[1] = {
+      1, std::nullopt, "timeout", {{"r", std::nullopt, 1.0, "timeout", "1 s passed", 0, "", 0}}};
+  result.samples[2] = {2, std::nullopt, "not_applicable", {}};
+  Hear("w1", result);
+  const auto writes = WritesOf<ScoreWrite>();
+  ASSERT_EQ(writes.size(), 3u);
+  EXPECT_EQ(writes[0].drop_reason, "");
+  EXPECT_EQ(writes[1].drop_reason, "timeout");
+  EXPECT_EQ(writes[1].parts[0].message, "1 s passed");
+  EXPECT_EQ(writes[2].drop_reason, "");
+  EXPECT_FALSE(writes[2].score.has_value());
+  const ServiceStats stats = inbox_->TakeStats();
+  ASSERT_EQ(stats.reward_failures.size(), 1u);
+  EXPECT_EQ(stats.reward_failures[0], (std::pair<std::string, int>{"timeout", 1}));
+}
+
+TEST_F(InboxTest, OnErrorScoreKeepsTheStatusBesideTheScore) {
+  configs::Config config = SmallConfig();
+  config.reward.on_error = "score";
+  config.reward.on_error_score = -2;
+  Use(config);
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
+  result.samples[1].score.reset();
+  result.samples[1].status = "budget";
+  Hear("w1", result);
+  EXPECT_EQ(WritesOf<ScoreWrite>()[1].score, -2.0);
+  EXPECT_EQ(WritesOf<ScoreWrite>()[1].status, "budget");
+  EXPECT_EQ(WritesOf<ScoreWrite>()[1].drop_reason, "");
+}
+
+TEST_F(InboxTest, OnErrorStopNamesRolloutScriptLineAndMessage) {
+  configs::Config config = SmallConfig();
+  config.reward.on_error = "stop";
+  Use(config);
+  Publish(17);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 17);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 17);
+  wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
+  result.samples[2] = {
+      2,
+      std::nullopt,
+      "script_error",
+      {{"x.lua", std::nullopt, 1.0, "script_error", "attempt to index nil", 3, "", 0}}};
+  Hear("w1", result);
+  EXPECT_EQ(FailureText(),
+            "user: g0.s2@v17: reward script_error: x.lua:3: attempt to index nil (reward.on_error "
+            "is \"stop\")");
+}
+
+TEST_F(InboxTest, AScoreRequestOfALostWorkerGoesToAnother) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  const wire::ScoreRequest first = RequestsTo("w1").at(0);
+  JoinWorker("w2");
+  effects_ = {};
+  inbox_->PeerGone("w1", &effects_);
+  ASSERT_EQ(RequestsTo("w2").size(), 1u);
+  const wire::ScoreRequest second = RequestsTo("w2")[0];
+  EXPECT_NE(first.id, second.id);
+  Hear("w2", ResultOf(first));  // an answer to a request that is void
+  EXPECT_EQ(Writes(), 0u);
+  Hear("w2", ResultOf(second));
+  EXPECT_EQ(WritesOf<ScoreWrite>().size(), 3u);
+  Hear("w2", ResultOf(second));
+  EXPECT_EQ(Writes(), 0u);
+}
+
+TEST_F(InboxTest, AGroupThatEndsEveryWorkerIsUnavailable) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w0");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  for (int i = 0; i < Inbox::kMaxScoreAttempts; ++i) {
+    JoinWorker("w" + std::to_string(i + 1));
+    effects_ = {};
+    inbox_->PeerGone("w" + std::to_string(i), &effects_);
+  }
+  ASSERT_EQ(WritesOf<ScoreWrite>().size(), 3u);
+  EXPECT_EQ(WritesOf<ScoreWrite>()[0].drop_reason, "unavailable");
+}
+
+TEST_F(InboxTest, AResultForOtherSamplesIsRefusedAndAskedAgain) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
+  result.samples.pop_back();
+  Hear("w1", result);
+  EXPECT_EQ(RefusalTo("w1"), wire::kBadMessage);
+  EXPECT_EQ(Writes(), 0u);
+  EXPECT_EQ(RequestsTo("w1").size(), 1u);
+}
+
+TEST_F(InboxTest, ResumeGeneratesOnlyWhatIsMissingAndScoresWhatIsNot) {
+  Publish(5);
+  Join("a1");
+  JoinWorker("w1");
+  Loaded("a1", 5);
+  const auto stored = [&](std::uint64_t grp,
+                          std::vector<std::pair<std::uint32_t, std::string>> samples) {
+    store::GroupRow row = RowOf(grp);
+    row.attempt = 1;
+    row.granted_version = 5;
+    std::vector<store::RolloutRow> live;
+    for (const auto& [sample, state] : samples) {
+      store::RolloutRow r;
+      r.grp = grp;
+      r.sample = sample;
+      r.version = 5;
+      r.state = state;
+      r.finish_reason = "stop";
+      r.ids = {5, 1};
+      r.logp = {0, 0};
+      live.push_back(r);
+    }
+    inbox_->AddGroup(RowOf(grp), std::nullopt, row, live);
+  };
+  stored(2, {{0, "scored"}, {1, "received"}, {2, "received"}});
+  stored(3, {{1, "received"}});
+  effects_ = {};
+  inbox_->Open(2, now_, &effects_);
+  EXPECT_EQ(Granted("a1"), "3x2.a2");
+  EXPECT_EQ(GrantsTo("a1")[0].groups[0].samples, (std::vector<std::uint32_t>{0, 2}));
+  ASSERT_EQ(RequestsTo("w1").size(), 1u);
+  Hear("w1", ResultOf(RequestsTo("w1")[0]));
+  EXPECT_EQ(WritesOf<ScoreWrite>().size(), 2u);  // the first score of sample 0 stands
+  EXPECT_FALSE(inbox_->Complete(2));
+}
+
+TEST_F(InboxTest, AResumedStepThatIsWholeNeedsNobody) {
+  for (std::uint64_t grp = 0; grp < 2; ++grp) {
+    std::vector<store::RolloutRow> live(3);
+    for (std::uint32_t s = 0; s < 3; ++s) {
+      live[s].grp = grp;
+      live[s].sample = s;
+      live[s].state = "scored";
+    }
+    inbox_->AddGroup(RowOf(grp), std::nullopt, RowOf(grp), live);
+  }
+  effects_ = {};
+  inbox_->Open(1, now_, &effects_);
+  EXPECT_TRUE(inbox_->Complete(1));
+}
+
+TEST_F(InboxTest, ARolloutOfATrainedStepIsStoredAsLate) {
+  Use(SmallConfig(1, 2));
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  Deliver("a1", 0, 0, 0);
+  Deliver("a1", 0, 1, 0);
+  Hear("w1", ResultOf(RequestsTo("w1").at(0)));
+  inbox_->Take(1);
+  Deliver("a1", 0, 1, 0);
+  ASSERT_EQ(WritesOf<RolloutWrite>().size(), 1u);
+  EXPECT_EQ(WritesOf<RolloutWrite>()[0].drop_reason, "late");
+  EXPECT_EQ(effects_.acks.size(), 1u);
+}
+
+TEST_F(InboxTest, AWaitNamesWhomItWaitedFor) {
+  Publish(0);
+  Open(1);
+  Pass(40 * kSecond, {});
+  EXPECT_EQ(FailureText(),
+            "machine: step 1: waited 31 s (wire.peer_timeout_s) for an actor; 6 samples are not "
+            "generated; none ever joined");
+  effects_ = {};
+  Use(SmallConfig());
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint64_t g = 0; g < 2; ++g) {
+    for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", g, s, 0);
+  }
+  Pass(40 * kSecond, {"a1"});
+  EXPECT_EQ(FailureText(),
+            "machine: step 1: waited 31 s (wire.peer_timeout_s) for a reward worker; 2 groups are "
+            "not scored; none ever joined");
+}
+
+TEST_F(InboxTest, AnActorThatLivesIsWaitedFor) {
+  Publish(0);
+  Join("a1");
+  Open(1);
+  Loaded("a1", 0);
+  Pass(600 * kSecond, {"a1"});
+  EXPECT_EQ(FailureText(), "");
+}
+
+TEST_F(InboxTest, HeartbeatsGoToEveryPeerOnceASecond) {
+  Join("a1");
+  JoinWorker("w1");
+  Tick(kSecond);
+  EXPECT_EQ(To("a1").size(), 1u);
+  EXPECT_EQ(To("w1").size(), 1u);
+  Tick(kSecond / 2);
+  EXPECT_TRUE(To("a1").empty());
+}
+
+/// Random schedules of an asynchronous run: grants, deliveries and steps in any order.
+TEST_F(InboxTest, LagNeverExceedsTheLimitInAnyCompletionOrder) {
+  for (int seed = 0; seed < 300; ++seed) {
+    std::mt19937 random(static_cast<unsigned>(seed));
+    const int max_lag = static_cast<int>(random() % 4);
+    configs::Config config = SmallConfig(1 + static_cast<int>(random() % 3), 2, max_lag);
+    Use(config);
+    std::uint32_t version = 0;
+    Publish(version);
+    JoinWorker("w", 100);
+    const std::vector<std::string> actors = {"a", "b", "c"};
+    std::map<std::string, std::uint32_t> loaded;
+    struct Work {
+      std::uint64_t grp;
+      std::uint32_t sample, version;
+      int attempt;
+      std::string actor;
+    };
+    std::vector<Work> work;
+    const auto collect = [&] {
+      for (const std::string& a : actors) {
+        for (const wire::Grant& grant : GrantsTo(a)) {
+          for (const auto& g : grant.groups) {
+            for (const std::uint32_t s : g.samples)
+              work.push_back({g.grp, s, grant.version, g.attempt, a});
+          }
+        }
+      }
+      const auto requests = RequestsTo("w");
+      for (const auto& request : requests) Hear("w", ResultOf(request));
+    };
+    for (const std::string& a : actors) Join(a, 2 + static_cast<int>(random() % 6));
+    std::int64_t step = 1;
+    Open(step);
+    collect();
+    for (int turn = 0; turn < 2000 && step < 12; ++turn) {
+      const std::string& actor = actors[random() % actors.size()];
+      if (random() % 4 == 0 || work.empty()) {
+        if (loaded[actor] != version || random() % 8 == 0) {
+          loaded[actor] = version;
+          Loaded(actor, version);
+          collect();
+        }
+      } else {
+        const std::size_t i = random() % work.size();
+        const Work w = work[i];
+        work.erase(work.begin() + static_cast<std::ptrdiff_t>(i));
+        Deliver(w.actor, w.grp, w.sample, w.version, w.attempt);
+        collect();
+      }
+      if (!inbox_->Complete(step) || random() % 3 == 0) continue;
+      for (const ScoredGroup& group : inbox_->Take(step)) {
+        for (const store::RolloutRow& row : group.samples) {
+          EXPECT_LE(version - row.version, static_cast<std::uint32_t>(max_lag))
+              << row.Name() << " seed " << seed;
+        }
+      }
+      Publish(++version);
+      collect();
+      Open(++step);
+      collect();
+    }
+    EXPECT_EQ(step, 12) << "seed " << seed << ": the run stood still";
+  }
+}
+
+}  // namespace
+}  // namespace temper::learner
