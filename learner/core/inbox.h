@@ -133,7 +133,8 @@ class Inbox {
   void ReturnGrant(Group& group);
   void Restore(const std::string& id, const wire::Hello& hello);
   void OnRollout(const std::string& id, wire::Rollout rollout, Effects* out);
-  std::string WhyNotTaken(const wire::Rollout& rollout, const Group* group) const;
+  std::string WhyUnknown(const wire::Rollout& rollout, const Group* group) const;
+  std::string WhyBroken(const wire::Rollout& rollout) const;
   void Accept(Group& group, store::RolloutRow row, Effects* out);
   store::RolloutRow ToRow(wire::Rollout rollout, const std::string& actor) const;
 

@@ -10,6 +10,10 @@ namespace {
 // share until then.
 constexpr Micros kGathering = 3'000'000;
 
+std::string NameOf(const wire::RolloutId& id) {
+  return "g" + std::to_string(id.grp) + ".s" + std::to_string(id.sample);
+}
+
 }  // namespace
 
 void Inbox::AddGroup(store::GroupRow row, std::optional<std::string> answer,
@@ -131,15 +135,20 @@ void Inbox::Restore(const std::string& id, const wire::Hello& hello) {
   }
 }
 
-std::string Inbox::WhyNotTaken(const wire::Rollout& rollout, const Group* group) const {
+std::string Inbox::WhyUnknown(const wire::Rollout& rollout, const Group* group) const {
   const wire::RolloutId& r = rollout.id;
-  const std::string name = "g" + std::to_string(r.grp) + ".s" + std::to_string(r.sample);
+  const std::string name = NameOf(r);
   if (rollout.session != options_.welcome.session)
     return name + " belongs to an earlier learner process";
   if (r.grp >= next_group_ || r.sample >= group_size_) return name + " was never granted";
   if (group != nullptr && (!group->granted_before || r.attempt > group->row.attempt)) {
     return name + ": attempt " + std::to_string(r.attempt) + " was never granted";
   }
+  return "";
+}
+
+std::string Inbox::WhyBroken(const wire::Rollout& rollout) const {
+  const std::string name = NameOf(rollout.id);
   if (rollout.finish == "error" || rollout.finish == "cancelled")
     return name + " ended as " + rollout.finish;
   if (rollout.ids.empty()) return name + " has no tokens";
@@ -184,14 +193,15 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
   const auto found = groups_.find(rollout.id.grp);
   Group* group = found == groups_.end() ? nullptr : &found->second;
   const Peer& peer = peers_.at(id);
-  const std::string why = WhyNotTaken(rollout, group);
+  const std::string unknown = WhyUnknown(rollout, group);
+  const std::string why = unknown.empty() ? WhyBroken(rollout) : unknown;
   if (!why.empty()) {
     out->notes.push_back(peer.hello.name + ": " + why);
     Refuse(id, wire::kNotTaken, why, out, rollout.id);
     // Whoever holds the group will not deliver this sample: hand it out again.
     const wire::RolloutId& r = rollout.id;
-    if (group != nullptr && group->actor == id && group->row.attempt == r.attempt &&
-        r.sample < group_size_ && group->samples[r.sample].state.empty()) {
+    if (unknown.empty() && group != nullptr && group->actor == id &&
+        group->row.attempt == r.attempt && group->samples[r.sample].state.empty()) {
       ReturnGrant(*group);
       GrantWaiting(out);
     }
