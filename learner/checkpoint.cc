@@ -1,7 +1,5 @@
 #include "learner/checkpoint.h"
 
-#include <sodium.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -12,6 +10,7 @@
 
 #include "configs/error.h"
 #include "configs/files.h"
+#include "configs/sha256.h"
 #include "engine/checkpoint.h"
 #include "engine/safetensors.h"
 
@@ -43,20 +42,15 @@ std::optional<std::uint64_t> NumberOf(const std::string& name, const std::string
 std::string FileSha256(const std::string& path, std::uint64_t* size) {
   const configs::InputFile file(path);
   *size = file.size();
-  crypto_hash_sha256_state state;
-  crypto_hash_sha256_init(&state);
+  configs::Sha256 hash;
   std::vector<std::byte> buffer(std::size_t{1} << 20);
   for (std::uint64_t at = 0; at < file.size();) {
     const std::size_t n = std::min<std::uint64_t>(buffer.size(), file.size() - at);
     file.ReadAt(at, {buffer.data(), n});
-    crypto_hash_sha256_update(&state, reinterpret_cast<const unsigned char*>(buffer.data()), n);
+    hash.Add({buffer.data(), n});
     at += n;
   }
-  unsigned char digest[crypto_hash_sha256_BYTES];
-  crypto_hash_sha256_final(&state, digest);
-  char hex[2 * sizeof digest + 1];
-  sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
-  return hex;
+  return hash.Hex();
 }
 
 void Rename(const fs::path& from, const fs::path& to) {
