@@ -1,6 +1,7 @@
 #include "actor/actor.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/stop.h"
 
 namespace temper::cli {
 
@@ -14,6 +15,7 @@ int Actor(const Arguments& arguments) {
   args.Text("--name", "NAME", "unique in the run; by default host and process", &options.name);
   args.Integer("--threads", "0 = what the run says, or all cores", 0, 4096, &options.threads);
   if (!args.Parse(arguments)) return 0;
+  options.stop = StopOnSignal();
   return actor::RunActor(endpoint, options);
 }
 
