@@ -90,6 +90,7 @@ class Inbox {
   std::uint64_t next_group() const { return next_group_; }
   bool Complete(std::int64_t step) const;
   std::vector<ScoredGroup> Take(std::int64_t step);
+  std::vector<std::string> peers() const;
   void SayGoodbye(const std::string& reason, bool failed, Effects* out);
 
   /// Counters since the last call; wait_seconds is not known here.
