@@ -21,6 +21,9 @@ endif()
 
 # End-to-end tests run the built programs.
 file(GLOB cli_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cli/*_test.cc)
+if(NOT TEMPER_LEARNER)
+  list(FILTER cli_tests EXCLUDE REGEX "training_test")
+endif()
 add_executable(cli_test ${cli_tests})
 temper_flags(cli_test)
 target_compile_definitions(cli_test PRIVATE TEMPER_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
