@@ -232,11 +232,11 @@ Tensors AttentionOp::Backward(const Tensors& in, const Tensors& grad, const std:
     }
   });
   RopeTransposed(d_kv.data_ptr<float>() + latent, row, 1, 0, rope, pack.position.data(), m, context_.rope_table, pool);
-  const torch::Tensor d_normed = torch::mm(d_kvb, in[3]);
+  const torch::Tensor d_normed = InputGradient(d_kvb, in[3], pool);
   torch::Tensor d_norm = torch::empty({latent});
   RmsNormGradient(in[1].data_ptr<float>(), row, in[2].data_ptr<float>(), kLatentEps, d_normed.data_ptr<float>(), latent, m,
                   latent, d_kv.data_ptr<float>(), row, d_norm.data_ptr<float>(), pool);
-  return {d_q, d_kv, d_norm, needs[3] ? torch::mm(d_kvb.t(), normed) : torch::Tensor()};
+  return {d_q, d_kv, d_norm, needs[3] ? WeightGradient(d_kvb, normed, pool) : torch::Tensor()};
 }
 
 }  // namespace temper::learner

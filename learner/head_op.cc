@@ -45,7 +45,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
     ForRows(*context_.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const float* row = logits + i * head.n;
-        hit[r + i] = std::max_element(row, row + head.n) - row == targets_.target[r + i];
+        hit[r + i] = IsFirstLargest(row, head.n, targets_.target[r + i]);
       }
     });
     if (keep) logits_.push_back(chunk);
@@ -91,9 +91,8 @@ Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vect
     float* out = d.data_ptr<float>();
     for (std::int64_t i = 0; i < m; ++i) out[i * vocab + targets_.target[r + i]] += g.data_ptr<float>()[r + i];
     if (temperature_ != 1.0f) d.div_(temperature_);
-    torch::Tensor part = d_rows.narrow(0, r, m);
-    torch::mm_out(part, d, in[1]);
-    if (needs[1]) d_head.addmm_(d.t(), rows_.narrow(0, r, m));
+    d_rows.narrow(0, r, m).copy_(InputGradient(d, in[1], *context_.pool));
+    if (needs[1]) d_head.add_(WeightGradient(d, rows_.narrow(0, r, m), *context_.pool));
   }
   logits_.clear();  // they were overwritten: one backward a forward
   torch::Tensor d_hidden;

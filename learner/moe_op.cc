@@ -5,6 +5,7 @@
 #include "kernels/ops.h"
 #include "kernels/router.h"
 #include "learner/core/gradients.h"
+#include "learner/core/products.h"
 #include "learner/ops.h"
 
 namespace temper::learner {
@@ -172,40 +173,47 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
     }
   });
 
-  // An expert without a token keeps zeros.
   torch::Tensor d_gated = torch::empty({pairs, width}), d_gathered = torch::empty({pairs, h});
-  torch::Tensor d_experts = needs[3] ? torch::zeros_like(in[3]) : torch::Tensor();
-  const auto rows = [&](const torch::Tensor& x, int e) { return x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]); };
+  torch::Tensor d_experts = needs[3] ? torch::empty_like(in[3]) : torch::Tensor();
+  std::vector<LinearBackward> down, gate_up;
   for (int e = 0; e < c.experts; ++e) {
-    if (routing_.loads[e] == 0) continue;
-    torch::Tensor part = rows(d_gated, e);
-    torch::mm_out(part, rows(d_out, e), Down(in[3], e, width, h));
-    if (needs[3]) {
-      torch::Tensor dw = Down(d_experts, e, width, h);
-      torch::mm_out(dw, rows(d_out, e).t(), rows(gated_, e));
-    }
+    LinearBackward layer{routing_.loads[e], int(h), int(width), d_out.data_ptr<float>() + begin_[e] * h, h};
+    layer.x = gated_.data_ptr<float>() + begin_[e] * width;
+    layer.ldx = width;
+    layer.w = Down(in[3], e, width, h).data_ptr<float>();
+    layer.dx = d_gated.data_ptr<float>() + begin_[e] * width;
+    layer.lddx = width;
+    if (needs[3]) layer.dw = Down(d_experts, e, width, h).data_ptr<float>();
+    down.push_back(layer);
   }
+  InputGradients(down, pool);
   const torch::Tensor d_gate_up = SwiGluBackward(gate_up_, d_gated, pool);
   for (int e = 0; e < c.experts; ++e) {
-    if (routing_.loads[e] == 0) continue;
-    torch::Tensor part = rows(d_gathered, e);
-    torch::mm_out(part, rows(d_gate_up, e), GateUp(in[3], e, width, h));
-    if (needs[3]) {
-      torch::Tensor dw = GateUp(d_experts, e, width, h);
-      torch::mm_out(dw, rows(d_gate_up, e).t(), rows(gathered_, e));
-    }
+    LinearBackward layer{routing_.loads[e], int(2 * width), int(h), d_gate_up.data_ptr<float>() + begin_[e] * 2 * width, 2 * width};
+    layer.x = gathered_.data_ptr<float>() + begin_[e] * h;
+    layer.ldx = h;
+    layer.w = GateUp(in[3], e, width, h).data_ptr<float>();
+    layer.dx = d_gathered.data_ptr<float>() + begin_[e] * h;
+    layer.lddx = h;
+    if (needs[3]) layer.dw = GateUp(d_experts, e, width, h).data_ptr<float>();
+    gate_up.push_back(layer);
+  }
+  InputGradients(gate_up, pool);
+  if (needs[3]) {
+    WeightGradients(down, pool);
+    WeightGradients(gate_up, pool);
   }
 
   torch::Tensor d_logits = torch::zeros({m, c.experts});
   GateGradient(d_weight, d_logits.data_ptr<float>());
-  torch::Tensor d_x = torch::mm(d_logits, in[2]);
+  torch::Tensor d_x = InputGradient(d_logits, in[2], pool);
   Tensors result(6);
-  if (needs[2]) result[2] = torch::mm(d_logits.t(), in[0]);
+  if (needs[2]) result[2] = WeightGradient(d_logits, in[0], pool);
   if (in[4].defined()) {
-    const torch::Tensor d = SwiGluBackward(shared_gate_up_, torch::mm(g, in[5]), pool);
-    d_x.addmm_(d, in[4]);
-    if (needs[4]) result[4] = torch::mm(d.t(), in[0]);
-    if (needs[5]) result[5] = torch::mm(g.t(), shared_gated_);
+    const torch::Tensor d = SwiGluBackward(shared_gate_up_, InputGradient(g, in[5], pool), pool);
+    d_x.add_(InputGradient(d, in[4], pool));
+    if (needs[4]) result[4] = WeightGradient(d, in[0], pool);
+    if (needs[5]) result[5] = WeightGradient(g, shared_gated_, pool);
   }
   ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {

@@ -4,6 +4,9 @@
 #include <array>
 #include <cmath>
 
+#pragma GCC optimize("O3")
+#pragma GCC target("avx2,fma")
+
 namespace temper::learner {
 
 void Adamw(std::span<const AdamwSegment> segments, const AdamwStep& step, const float* grad, float* value, float* moment1,

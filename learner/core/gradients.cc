@@ -5,6 +5,10 @@
 #include <cmath>
 #include <vector>
 
+// Loops over whole rows: the kernels' baseline, vectorised.
+#pragma GCC optimize("O3")
+#pragma GCC target("avx2,fma")
+
 namespace temper::learner {
 
 namespace {
@@ -34,6 +38,14 @@ float Dot(const float* a, const float* b, std::int64_t n) {
   }
   for (int j = 0; i + j < n; ++j) lane[j] += a[i + j] * b[i + j];
   return Sum(lane);
+}
+
+bool IsFirstLargest(const float* row, int n, int i) {
+  const float value = row[i];
+  int above = 0;
+  for (int j = 0; j < i; ++j) above += row[j] >= value;
+  for (int j = i + 1; j < n; ++j) above += row[j] > value;
+  return above == 0;
 }
 
 void Axpy(float a, const float* x, std::int64_t n, float* y) {

@@ -28,6 +28,9 @@ void RopeTransposed(float* x, std::int64_t ldx, int heads, std::int64_t ldh, int
 /// sum over i of a[i] b[i], 16 strided lanes.
 float Dot(const float* a, const float* b, std::int64_t n);
 
+/// Whether row[i] is the largest of n values, and the first of its size.
+bool IsFirstLargest(const float* row, int n, int i);
+
 /// y += a x.
 void Axpy(float a, const float* x, std::int64_t n, float* y);
 
