@@ -253,6 +253,12 @@ LossOutput Trainer::Train(RolloutBatch* batch) {
   return PolicyLoss(grpo_, batch->Input(), batch->advantages, totals);
 }
 
+/// NaN where no sample of the step has a score.
+double RewardOf(const Json& line) {
+  const Json reward = line.value("reward", Json());
+  return reward.is_number() ? reward.get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
 Json Trainer::Step() {
   Stopwatch whole, watch;
   const std::int64_t step = state_.step + 1;
@@ -311,7 +317,7 @@ Json Trainer::Step() {
   row.step = step;
   row.version = version;
   row.loss = loss.loss;
-  row.reward_mean = line.value("reward", 0.0);
+  row.reward_mean = RewardOf(line);
   row.seconds = seconds;
   service_->CommitStep(row, trained, line);
   return line;
@@ -326,7 +332,7 @@ int Trainer::Run() {
     const bool last = state_.step == grpo_.max_steps;
     if (last || state_.step % grpo_.logging_steps == 0) metrics.Write(line);
     char note[96];
-    std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", line.value("reward", 0.0), line["loss"].get<double>());
+    std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line), line["loss"].get<double>());
     progress.At(state_.step, note);
     if (last || (grpo_.save_steps > 0 && state_.step % grpo_.save_steps == 0)) Save(/*record=*/true);
   }

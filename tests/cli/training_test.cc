@@ -186,11 +186,23 @@ TEST_F(TrainingTest, NoProcessOutlivesAKilledSupervisor) {
   }
 }
 
-TEST_F(TrainingTest, ARewardThatCannotCompileEndsTheRunWithItsLine) {
+TEST_F(TrainingTest, ARewardThatCannotCompileIsToldBeforeAnythingIsWritten) {
   Write("reward.lua", "function score(s) return 1\n");
   const Ran ran = Temper({"grpo", config_});
   EXPECT_EQ(ran.code, 2);
   EXPECT_NE(ran.err.find("reward.lua:"), std::string::npos) << ran.err;
+  EXPECT_FALSE(fs::exists(Path("run")));
+}
+
+TEST_F(TrainingTest, AStepWhoseRewardsAllFailTrainsNothingAndGoesOn) {
+  Write("reward.lua", "function score(s) return s.nothing.here end\n");
+  const Ran ran = Temper({"grpo", config_});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.Lines().back()["step"], 3);
+  EXPECT_EQ(ran.Lines().back()["grad_norm"], 0.0);
+  const Ran dropped = Temper({"runs", "query", Path("run"),
+                              "SELECT state, status, count(*) AS n FROM rollout GROUP BY 1, 2"});
+  EXPECT_EQ(dropped.out, "{\"state\":\"dropped\",\"status\":\"script_error\",\"n\":12}\n");
 }
 
 }  // namespace
