@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <optional>
 
@@ -340,6 +341,18 @@ int Trainer::Run() {
 
 }  // namespace
 
-int RunGrpo(const configs::Config& config, const std::string& bind) { return Trainer(config, bind).Run(); }
+int RunGrpo(const configs::Config& config, const std::string& bind) {
+  const bool fresh = !configs::Exists(config.output_dir);
+  std::optional<Trainer> trainer;
+  try {
+    trainer.emplace(config, bind);
+  } catch (...) {
+    // A run that never began (a port in use, a bad row) leaves nothing half-written behind.
+    std::error_code ignored;
+    if (fresh) std::filesystem::remove_all(config.output_dir, ignored);
+    throw;
+  }
+  return trainer->Run();
+}
 
 }  // namespace temper::learner
