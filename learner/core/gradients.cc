@@ -52,8 +52,9 @@ void Axpy(float a, const float* x, std::int64_t n, float* y) {
   for (std::int64_t i = 0; i < n; ++i) y[i] += a * x[i];
 }
 
-void RmsNormGradient(const float* x, std::int64_t ldx, const float* weight, float eps, const float* g, std::int64_t ldg,
-                     std::int64_t m, int d, float* dx, std::int64_t lddx, float* dw, kernels::ThreadPool& pool) {
+void RmsNormGradient(const float* x, std::int64_t ldx, const float* weight, float eps,
+                     const float* g, std::int64_t ldg, std::int64_t m, int d, float* dx,
+                     std::int64_t lddx, float* dw, kernels::ThreadPool& pool) {
   // Fixed parts, so that the sum over rows has one order for any number of threads.
   constexpr std::int64_t kParts = 16;
   const std::int64_t grain = std::max<std::int64_t>(1, (m + kParts - 1) / kParts);
@@ -79,8 +80,8 @@ void RmsNormGradient(const float* x, std::int64_t ldx, const float* weight, floa
   for (std::int64_t p = 0; p < kParts; ++p) Axpy(1.0f, partial.data() + p * d, d, dw);
 }
 
-void SwiGluGradient(const float* gate_up, const float* sigmoid, const float* dy, std::int64_t m, int d, float* d_gate_up,
-                    kernels::ThreadPool& pool) {
+void SwiGluGradient(const float* gate_up, const float* sigmoid, const float* dy, std::int64_t m,
+                    int d, float* d_gate_up, kernels::ThreadPool& pool) {
   ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const float* gate = gate_up + r * 2 * d;
@@ -98,8 +99,9 @@ void SwiGluGradient(const float* gate_up, const float* sigmoid, const float* dy,
   });
 }
 
-void RopeTransposed(float* x, std::int64_t ldx, int heads, std::int64_t ldh, int dim, const std::int32_t* position,
-                    std::int64_t m, const float* table, kernels::ThreadPool& pool) {
+void RopeTransposed(float* x, std::int64_t ldx, int heads, std::int64_t ldh, int dim,
+                    const std::int32_t* position, std::int64_t m, const float* table,
+                    kernels::ThreadPool& pool) {
   ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const float* angle = table + std::int64_t(position[r]) * dim;

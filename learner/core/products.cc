@@ -13,16 +13,18 @@ namespace temper::learner {
 
 namespace {
 
-constexpr std::int64_t kRows = 256;     // of a block of the sum
+constexpr std::int64_t kRows = 256;      // of a block of the sum
 constexpr int kTileN = 12, kTileK = 32;  // of one register tile in AVX-512; AVX2 takes it in four
 constexpr int kTaskN = 4 * kTileN, kTaskK = 2 * kTileK;
 
 using Tile = float[kTileN * kTileK];
 /// out [12, 32] = sum over t < rows of g[t, 0..12) x[t, 0..32).
-using TileFunction = void (*)(const float* g, std::int64_t ldg, const float* x, std::int64_t ldx, std::int64_t rows, float* out);
+using TileFunction = void (*)(const float* g, std::int64_t ldg, const float* x, std::int64_t ldx,
+                              std::int64_t rows, float* out);
 
-__attribute__((target("avx512f"))) void TileAvx512(const float* g, std::int64_t ldg, const float* x, std::int64_t ldx,
-                                                   std::int64_t rows, float* out) {
+__attribute__((target("avx512f"))) void TileAvx512(const float* g, std::int64_t ldg, const float* x,
+                                                   std::int64_t ldx, std::int64_t rows,
+                                                   float* out) {
   __m512 a[kTileN][2];
 #pragma GCC unroll 12
   for (int i = 0; i < kTileN; ++i) a[i][0] = a[i][1] = _mm512_setzero_ps();
@@ -43,7 +45,8 @@ __attribute__((target("avx512f"))) void TileAvx512(const float* g, std::int64_t 
   }
 }
 
-__attribute__((target("avx2,fma"))) void QuarterAvx2(const float* g, std::int64_t ldg, const float* x, std::int64_t ldx,
+__attribute__((target("avx2,fma"))) void QuarterAvx2(const float* g, std::int64_t ldg,
+                                                     const float* x, std::int64_t ldx,
                                                      std::int64_t rows, float* out) {
   __m256 a[6][2];
 #pragma GCC unroll 6
@@ -65,14 +68,17 @@ __attribute__((target("avx2,fma"))) void QuarterAvx2(const float* g, std::int64_
   }
 }
 
-void TileAvx2(const float* g, std::int64_t ldg, const float* x, std::int64_t ldx, std::int64_t rows, float* out) {
+void TileAvx2(const float* g, std::int64_t ldg, const float* x, std::int64_t ldx, std::int64_t rows,
+              float* out) {
   for (int i = 0; i < kTileN; i += 6) {
-    for (int j = 0; j < kTileK; j += 16) QuarterAvx2(g + i, ldg, x + j, ldx, rows, out + i * kTileK + j);
+    for (int j = 0; j < kTileK; j += 16)
+      QuarterAvx2(g + i, ldg, x + j, ldx, rows, out + i * kTileK + j);
   }
 }
 
 /// Rows of at most `width` floats, padded with zeros.
-void CopyPadded(const float* from, std::int64_t ld, std::int64_t rows, int width, int padded, float* to) {
+void CopyPadded(const float* from, std::int64_t ld, std::int64_t rows, int width, int padded,
+                float* to) {
   for (std::int64_t t = 0; t < rows; ++t) {
     std::copy_n(from + t * ld, width, to + t * padded);
     std::fill_n(to + t * padded + width, padded - width, 0.0f);
@@ -82,7 +88,9 @@ void CopyPadded(const float* from, std::int64_t ld, std::int64_t rows, int width
 /// One task: outputs [n0, n0 + 48) x [k0, k0 + 64) of a layer.
 void Accumulate(const LinearBackward& layer, int n0, int k0, TileFunction tile) {
   const int n1 = std::min(n0 + kTaskN, layer.n), k1 = std::min(k0 + kTaskK, layer.k);
-  for (int n = n0; n < n1; ++n) std::fill(layer.dw + std::int64_t(n) * layer.k + k0, layer.dw + std::int64_t(n) * layer.k + k1, 0.0f);
+  for (int n = n0; n < n1; ++n)
+    std::fill(layer.dw + std::int64_t(n) * layer.k + k0, layer.dw + std::int64_t(n) * layer.k + k1,
+              0.0f);
   alignas(64) Tile sum;
   alignas(64) float g_edge[kRows * kTileN], x_edge[kRows * kTileK];
   for (std::int64_t t = 0; t < layer.m; t += kRows) {
@@ -129,7 +137,8 @@ void WeightGradients(std::span<const LinearBackward> layers, kernels::ThreadPool
     }
   }
   const TileFunction tile = kernels::ActiveIsa() == kernels::Isa::kAvx512 ? TileAvx512 : TileAvx2;
-  pool.Run(int(tasks.size()), [&](int i) { Accumulate(*tasks[i].layer, tasks[i].n, tasks[i].k, tile); });
+  pool.Run(int(tasks.size()),
+           [&](int i) { Accumulate(*tasks[i].layer, tasks[i].n, tasks[i].k, tile); });
 }
 
 void InputGradients(std::span<const LinearBackward> layers, kernels::ThreadPool& pool) {
@@ -139,7 +148,12 @@ void InputGradients(std::span<const LinearBackward> layers, kernels::ThreadPool&
     const LinearBackward& layer = layers[i];
     packed[i] = engine::AlignedFloats(kernels::PackedSize(layer.k, layer.n));
     kernels::PackLinearTransposed(layer.w, layer.k, layer.k, layer.n, packed[i].data());
-    items[i] = {{packed[i].data(), layer.k, layer.n}, layer.g, layer.ldg, int(layer.m), layer.dx, layer.lddx};
+    items[i] = {{packed[i].data(), layer.k, layer.n},
+                layer.g,
+                layer.ldg,
+                int(layer.m),
+                layer.dx,
+                layer.lddx};
   });
   kernels::LinearMany(items.data(), int(items.size()), pool);
 }

@@ -1,5 +1,6 @@
 #pragma once
-// The two matrix products of a linear layer's backward pass, many layers in one parallel region. No LibTorch.
+// The two matrix products of a linear layer's backward pass, many layers in one parallel region. No
+// LibTorch.
 #include <cstdint>
 #include <span>
 
@@ -7,7 +8,8 @@
 
 namespace temper::learner {
 
-/// Of y = x W^T. `g` [m, n] is d loss / d y; W [n, k] contiguous; dx [m, k], dw [n, k] contiguous. m may be 0.
+/// Of y = x W^T. `g` [m, n] is d loss / d y; W [n, k] contiguous; dx [m, k], dw [n, k] contiguous.
+/// m may be 0.
 struct LinearBackward {
   std::int64_t m = 0;
   int n = 0, k = 0;
@@ -24,8 +26,9 @@ struct LinearBackward {
 /// dx = g W, overwritten: kernels::LinearMany on the transposed weights, packed here.
 void InputGradients(std::span<const LinearBackward> layers, kernels::ThreadPool& pool);
 
-/// dw = g^T x, overwritten (zeros where m is 0). Order: blocks of 256 rows; in a block a = fma(g, x, a), rows ascending, a from 0;
-/// then dw += a, blocks ascending. The same bits for any number of threads, on AVX2 and AVX-512.
+/// dw = g^T x, overwritten (zeros where m is 0). Order: blocks of 256 rows; in a block a = fma(g,
+/// x, a), rows ascending, a from 0; then dw += a, blocks ascending. The same bits for any number of
+/// threads, on AVX2 and AVX-512.
 void WeightGradients(std::span<const LinearBackward> layers, kernels::ThreadPool& pool);
 
 }  // namespace temper::learner
