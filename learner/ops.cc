@@ -4,6 +4,7 @@
 
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
@@ -77,9 +78,9 @@ Tensors LinearOp::Plain(const Tensors& in) {
 }
 
 Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
-  const torch::Tensor& g = grad[0];
-  return {needs[0] ? torch::mm(g, in[1]) : torch::Tensor(), needs[1] ? torch::mm(g.t(), in[0]) : torch::Tensor(),
-          in[2].defined() ? g : torch::Tensor()};
+  const torch::Tensor g = grad[0].contiguous();
+  return {needs[0] ? InputGradient(g, in[1], *context_.pool) : torch::Tensor(),
+          WeightGradient(g, in[0], needs[1], *context_.pool), in[2].defined() ? g : torch::Tensor()};
 }
 
 Tensors MlpOp::Forward(const Tensors& in) {
@@ -102,14 +103,13 @@ Tensors MlpOp::Plain(const Tensors& in) {
 
 Tensors MlpOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
   const std::int64_t m = in[0].size(0), width = in[2].size(1);
-  const torch::Tensor& g = grad[0];
-  const torch::Tensor d_gated = torch::mm(g, in[2]);
-  const torch::Tensor sigmoid = gate_up_.narrow(1, 0, width).sigmoid().contiguous();
+  kernels::ThreadPool& pool = *context_.pool;
+  const torch::Tensor g = grad[0].contiguous();
+  const torch::Tensor d_gated = InputGradient(g, in[2], pool);
   torch::Tensor d_gate_up = Empty(m, 2 * width);
-  SwiGluGradient(gate_up_.data_ptr<float>(), sigmoid.data_ptr<float>(), d_gated.data_ptr<float>(), m, int(width),
-                 d_gate_up.data_ptr<float>(), *context_.pool);
-  return {torch::mm(d_gate_up, in[1]), needs[1] ? torch::mm(d_gate_up.t(), in[0]) : torch::Tensor(),
-          needs[2] ? torch::mm(g.t(), gated_) : torch::Tensor(), g};
+  SwiGluGradient(gate_up_.data_ptr<float>(), d_gated.data_ptr<float>(), m, int(width), d_gate_up.data_ptr<float>(), pool);
+  return {InputGradient(d_gate_up, in[1], pool), WeightGradient(d_gate_up, in[0], needs[1], pool),
+          WeightGradient(g, gated_, needs[2], pool), g};
 }
 
 }  // namespace temper::learner
