@@ -1,13 +1,14 @@
-// Latent attention: the kernels' absorbed form forward, the naive form backward over padded buckets
-// of similar length.
+// Latent attention: the kernels' absorbed form forward, the naive form backward.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
 
 #include "kernels/attention.h"
 #include "kernels/ops.h"
+#include "learner/core/attention_gradient.h"
 #include "learner/core/gradients.h"
 #include "learner/ops.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
@@ -42,50 +43,6 @@ std::vector<Bucket> Buckets(const Pack& pack, int heads) {
     buckets.back().sequences.push_back(s);
   }
   return buckets;
-}
-
-/// [B heads][S][d]: head h of token t starts at from + t * ldt + h * ldh. Rows past a sequence's
-/// end are zero.
-torch::Tensor Gather(const Pack& pack, const Bucket& bucket, int heads, int d, const float* from,
-                     std::int64_t ldt, std::int64_t ldh, kernels::ThreadPool& pool) {
-  const std::int64_t n = std::int64_t(bucket.sequences.size()), length = bucket.length;
-  torch::Tensor out = torch::empty({n * heads, length, d});
-  float* to = out.data_ptr<float>();
-  ForRows(pool, n, 4, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const int first = pack.start[bucket.sequences[b]], count = pack.length(bucket.sequences[b]);
-      for (int h = 0; h < heads; ++h) {
-        float* block = to + (b * heads + h) * length * d;
-        for (int t = 0; t < count; ++t) {
-          std::memcpy(block + std::int64_t(t) * d, from + (first + t) * ldt + h * ldh,
-                      d * sizeof(float));
-        }
-        std::fill(block + std::int64_t(count) * d, block + length * d, 0.0f);
-      }
-    }
-  });
-  return out;
-}
-
-/// The inverse of Gather; `width` of the d columns, from column `skip`.
-void Scatter(const Pack& pack, const Bucket& bucket, int heads, const torch::Tensor& block,
-             int skip, int width, float* to, std::int64_t ldt, std::int64_t ldh,
-             kernels::ThreadPool& pool) {
-  const std::int64_t length = bucket.length, d = block.size(2);
-  const float* from = block.data_ptr<float>();
-  ForRows(
-      pool, std::int64_t(bucket.sequences.size()), 4, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t b = begin; b < end; ++b) {
-          const int first = pack.start[bucket.sequences[b]],
-                    count = pack.length(bucket.sequences[b]);
-          for (int h = 0; h < heads; ++h) {
-            const float* rows = from + (b * heads + h) * length * d + skip;
-            for (int t = 0; t < count; ++t) {
-              std::memcpy(to + (first + t) * ldt + h * ldh, rows + t * d, width * sizeof(float));
-            }
-          }
-        }
-      });
 }
 
 /// Rotary embedding of adjacent pairs by differentiable operations: x [T, heads, R].
@@ -211,74 +168,45 @@ Tensors AttentionOp::Backward(const Tensors& in, const Tensors& grad,
   const Pack& pack = *context_.pack;
   kernels::ThreadPool& pool = *context_.pool;
   const int heads = c.heads, nope = c.qk_nope_dim, rope = c.qk_rope_dim, latent = c.kv_lora_rank,
-            v_dim = c.v_dim;
-  const int qk = nope + rope, row = c.latent_dim();
+            row = c.latent_dim();
+  const int qk = nope + rope;
   const std::int64_t m = pack.tokens();
-  const double scale = c.attention_scale();
   const torch::Tensor g = grad[0].contiguous();
   const torch::Tensor normed = latent_.narrow(1, 0, latent);
-  const torch::Tensor kvb = torch::mm(normed, in[3].t());  // [T, heads (P + V)]
-  torch::Tensor key = torch::empty({m, heads, qk});
-  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      for (int h = 0; h < heads; ++h) {
-        float* k = key.data_ptr<float>() + (t * heads + h) * qk;
-        std::memcpy(k, kvb.data_ptr<float>() + (t * heads + h) * (nope + v_dim),
-                    nope * sizeof(float));
-        std::memcpy(k + nope, latent_.data_ptr<float>() + t * row + latent, rope * sizeof(float));
-      }
-    }
-  });
+  const torch::Tensor kv = torch::empty({m, in[3].size(0)});  // [T, heads (P + V)]
+  Multiply(Form::kOutputs, ProductOf(Form::kOutputs, normed, in[3], kv), pool);
 
-  torch::Tensor d_q = torch::empty({m, std::int64_t(heads) * qk}), d_kvb = torch::empty_like(kvb);
-  torch::Tensor d_key_rope = torch::empty({m, heads, rope});
-  for (const Bucket& bucket : Buckets(pack, heads)) {
-    const auto take = [&](const torch::Tensor& x, int skip, int d) {
-      const std::int64_t ldt = x.numel() / m;
-      return Gather(pack, bucket, heads, d, x.data_ptr<float>() + skip, ldt, ldt / heads, pool);
-    };
-    const torch::Tensor q = take(rotated_q_, 0, qk), k = take(key, 0, qk),
-                        v = take(kvb, nope, v_dim), d_o = take(g, 0, v_dim);
-    const torch::Tensor hidden = torch::ones({bucket.length, bucket.length}, torch::kBool).triu(1);
-    const torch::Tensor p = torch::bmm(q, k.transpose(1, 2))
-                                .mul_(scale)
-                                .masked_fill_(hidden, -std::numeric_limits<float>::infinity())
-                                .softmax(-1);
-    const torch::Tensor d_v = torch::bmm(p.transpose(1, 2), d_o);
-    const torch::Tensor d_s =
-        torch::_softmax_backward_data(torch::bmm(d_o, v.transpose(1, 2)), p, -1, torch::kFloat32)
-            .mul_(scale);
-    const torch::Tensor d_query = torch::bmm(d_s, k), d_key = torch::bmm(d_s.transpose(1, 2), q);
-    const std::int64_t kv_head = nope + v_dim;
-    Scatter(pack, bucket, heads, d_query, 0, qk, d_q.data_ptr<float>(), std::int64_t(heads) * qk,
-            qk, pool);
-    Scatter(pack, bucket, heads, d_key, 0, nope, d_kvb.data_ptr<float>(), heads * kv_head, kv_head,
-            pool);
-    Scatter(pack, bucket, heads, d_v, 0, v_dim, d_kvb.data_ptr<float>() + nope, heads * kv_head,
-            kv_head, pool);
-    Scatter(pack, bucket, heads, d_key, nope, rope, d_key_rope.data_ptr<float>(),
-            std::int64_t(heads) * rope, rope, pool);
-  }
+  torch::Tensor d_q = torch::empty({m, std::int64_t(heads) * qk}), d_kvb = torch::empty_like(kv);
+  torch::Tensor d_shared = torch::empty({m, std::int64_t(heads) * rope}),
+                d_kv = torch::empty({m, row});
+  AttentionGradientArgs args;
+  args.pack = &pack;
+  args.heads = heads;
+  args.nope = nope;
+  args.rope = rope;
+  args.value = c.v_dim;
+  args.scale = float(c.attention_scale());
+  args.q = rotated_q_.data_ptr<float>();
+  args.kv = kv.data_ptr<float>();
+  args.shared = latent_.data_ptr<float>() + latent;
+  args.ld_shared = row;
+  args.g = g.data_ptr<float>();
+  args.d_q = d_q.data_ptr<float>();
+  args.d_kv = d_kvb.data_ptr<float>();
+  args.d_shared = d_shared.data_ptr<float>();
+  AttentionGradient(args, pool);
 
-  RopeTransposed(d_q.data_ptr<float>() + nope, std::int64_t(heads) * qk, heads, qk, rope,
-                 pack.position.data(), m, context_.rope_table, pool);
-  torch::Tensor d_kv = torch::empty({m, row});
-  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      float* to = d_kv.data_ptr<float>() + t * row + latent;
-      std::fill_n(to, rope, 0.0f);
-      for (int h = 0; h < heads; ++h)
-        Axpy(1.0f, d_key_rope.data_ptr<float>() + (t * heads + h) * rope, rope, to);
-    }
-  });
-  RopeTransposed(d_kv.data_ptr<float>() + latent, row, 1, 0, rope, pack.position.data(), m,
-                 context_.rope_table, pool);
+  RopeTransposed(args.d_q + nope, std::int64_t(heads) * qk, heads, qk, rope, pack.position.data(),
+                 m, context_.rope_table, pool);
+  float* d_rope = d_kv.data_ptr<float>() + latent;
+  SumHeads(args.d_shared, m, heads, rope, d_rope, row, pool);
+  RopeTransposed(d_rope, row, 1, 0, rope, pack.position.data(), m, context_.rope_table, pool);
   const torch::Tensor d_normed = InputGradient(d_kvb, in[3], pool);
   torch::Tensor d_norm = torch::empty({latent});
   RmsNormGradient(in[1].data_ptr<float>(), row, in[2].data_ptr<float>(), kLatentEps,
                   d_normed.data_ptr<float>(), latent, m, latent, d_kv.data_ptr<float>(), row,
                   d_norm.data_ptr<float>(), pool);
-  return {d_q, d_kv, d_norm, needs[3] ? WeightGradient(d_kvb, normed, pool) : torch::Tensor()};
+  return {d_q, d_kv, d_norm, WeightGradient(d_kvb, normed, needs[3], pool)};
 }
 
 }  // namespace temper::learner

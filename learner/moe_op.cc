@@ -6,8 +6,8 @@
 #include "kernels/ops.h"
 #include "kernels/router.h"
 #include "learner/core/gradients.h"
-#include "learner/core/products.h"
 #include "learner/ops.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
@@ -26,11 +26,9 @@ torch::Tensor Down(const torch::Tensor& experts, int e, std::int64_t width, std:
 
 torch::Tensor SwiGluBackward(const torch::Tensor& gate_up, const torch::Tensor& d_gated,
                              kernels::ThreadPool& pool) {
-  const std::int64_t m = d_gated.size(0), width = d_gated.size(1);
-  torch::Tensor out = torch::empty({m, 2 * width});
-  const torch::Tensor sigmoid = gate_up.narrow(1, 0, width).sigmoid().contiguous();
-  SwiGluGradient(gate_up.data_ptr<float>(), sigmoid.data_ptr<float>(), d_gated.data_ptr<float>(), m,
-                 int(width), out.data_ptr<float>(), pool);
+  torch::Tensor out = torch::empty_like(gate_up);
+  SwiGluGradient(gate_up.data_ptr<float>(), d_gated.data_ptr<float>(), d_gated.size(0),
+                 int(d_gated.size(1)), out.data_ptr<float>(), pool);
   return out;
 }
 
@@ -175,74 +173,50 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
                      width = c.moe_intermediate_size;
   const std::int64_t pairs = m * k;
   const torch::Tensor g = grad[0].contiguous();
-  const float* dy = g.data_ptr<float>();
 
   torch::Tensor d_out = torch::empty({pairs, h});
   std::vector<float> d_weight(pairs);
-  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      for (std::int64_t j = 0; j < k; ++j) {
-        const std::int64_t at = slot_[t * k + j];
-        d_weight[t * k + j] = Dot(expert_out_.data_ptr<float>() + at * h, dy + t * h, h);
-        float* to = d_out.data_ptr<float>() + at * h;
-        const float w = weight_[t * k + j];
-        for (std::int64_t i = 0; i < h; ++i) to[i] = w * dy[t * h + i];
-      }
-    }
-  });
+  CombineGradient(expert_out_.data_ptr<float>(), g.data_ptr<float>(), slot_.data(), weight_.data(),
+                  m, int(k), int(h), d_out.data_ptr<float>(), d_weight.data(), pool);
 
   torch::Tensor d_gated = torch::empty({pairs, width}), d_gathered = torch::empty({pairs, h});
   torch::Tensor d_experts = needs[3] ? torch::empty_like(in[3]) : torch::Tensor();
-  std::vector<LinearBackward> down, gate_up;
-  for (int e = 0; e < c.experts; ++e) {
-    LinearBackward layer{routing_.loads[e], int(h), int(width),
-                         d_out.data_ptr<float>() + begin_[e] * h, h};
-    layer.x = gated_.data_ptr<float>() + begin_[e] * width;
-    layer.ldx = width;
-    layer.w = Down(in[3], e, width, h).data_ptr<float>();
-    layer.dx = d_gated.data_ptr<float>() + begin_[e] * width;
-    layer.lddx = width;
-    if (needs[3]) layer.dw = Down(d_experts, e, width, h).data_ptr<float>();
-    down.push_back(layer);
-  }
-  InputGradients(down, pool);
+  const auto rows = [&](const torch::Tensor& x, int e) {
+    return x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]);
+  };
+  // out = a b for each expert; an expert without a token has zeros for its weights.
+  const auto all = [&](Form form, const auto& a, const auto& b, const auto& out) {
+    std::vector<Product> products;
+    for (int e = 0; e < c.experts; ++e) products.push_back(ProductOf(form, a(e), b(e), out(e)));
+    Multiply(form, products.data(), c.experts, pool);
+  };
+  const auto of = [&](const torch::Tensor& x) { return [&](int e) { return rows(x, e); }; };
+  const auto down = [&](const torch::Tensor& w) {
+    return [&](int e) { return Down(w, e, width, h); };
+  };
+  const auto gate_up = [&](const torch::Tensor& w) {
+    return [&](int e) { return GateUp(w, e, width, h); };
+  };
+  all(Form::kRows, of(d_out), down(in[3]), of(d_gated));
+  if (needs[3]) all(Form::kColumns, of(d_out), of(gated_), down(d_experts));
   const torch::Tensor d_gate_up = SwiGluBackward(gate_up_, d_gated, pool);
-  for (int e = 0; e < c.experts; ++e) {
-    LinearBackward layer{routing_.loads[e], int(2 * width), int(h),
-                         d_gate_up.data_ptr<float>() + begin_[e] * 2 * width, 2 * width};
-    layer.x = gathered_.data_ptr<float>() + begin_[e] * h;
-    layer.ldx = h;
-    layer.w = GateUp(in[3], e, width, h).data_ptr<float>();
-    layer.dx = d_gathered.data_ptr<float>() + begin_[e] * h;
-    layer.lddx = h;
-    if (needs[3]) layer.dw = GateUp(d_experts, e, width, h).data_ptr<float>();
-    gate_up.push_back(layer);
-  }
-  InputGradients(gate_up, pool);
-  if (needs[3]) {
-    WeightGradients(down, pool);
-    WeightGradients(gate_up, pool);
-  }
+  all(Form::kRows, of(d_gate_up), gate_up(in[3]), of(d_gathered));
+  if (needs[3]) all(Form::kColumns, of(d_gate_up), of(gathered_), gate_up(d_experts));
 
   torch::Tensor d_logits = torch::zeros({m, c.experts});
   GateGradient(d_weight, d_logits.data_ptr<float>());
-  torch::Tensor d_x = InputGradient(d_logits, in[2], pool);
+  torch::Tensor d_x = InputGradient(d_logits, in[2], pool), d_shared;
   Tensors result(6);
-  if (needs[2]) result[2] = WeightGradient(d_logits, in[0], pool);
+  result[2] = WeightGradient(d_logits, in[0], needs[2], pool);
   if (in[4].defined()) {
     const torch::Tensor d = SwiGluBackward(shared_gate_up_, InputGradient(g, in[5], pool), pool);
-    d_x.add_(InputGradient(d, in[4], pool));
-    if (needs[4]) result[4] = WeightGradient(d, in[0], pool);
-    if (needs[5]) result[5] = WeightGradient(g, shared_gated_, pool);
+    d_shared = InputGradient(d, in[4], pool);
+    result[4] = WeightGradient(d, in[0], needs[4], pool);
+    result[5] = WeightGradient(g, shared_gated_, needs[5], pool);
   }
-  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      for (std::int64_t j = 0; j < k; ++j) {
-        Axpy(1.0f, d_gathered.data_ptr<float>() + std::int64_t(slot_[t * k + j]) * h, h,
-             d_x.data_ptr<float>() + t * h);
-      }
-    }
-  });
+  AddSlots(d_gathered.data_ptr<float>(), slot_.data(),
+           d_shared.defined() ? d_shared.data_ptr<float>() : nullptr, m, int(k), int(h),
+           d_x.data_ptr<float>(), pool);
   result[0] = d_x;
   result[1] = g;
   result[3] = d_experts;

@@ -4,7 +4,7 @@
 
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
-#include "learner/core/products.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
@@ -21,28 +21,6 @@ torch::Tensor Index(const std::vector<std::int32_t>& ids) {
 }
 
 }  // namespace
-
-torch::Tensor InputGradient(const torch::Tensor& g, const torch::Tensor& w,
-                            kernels::ThreadPool& pool) {
-  torch::Tensor dx = Empty(g.size(0), w.size(1));
-  LinearBackward layer{g.size(0), int(w.size(0)), int(w.size(1)), g.data_ptr<float>(), g.stride(0)};
-  layer.w = w.data_ptr<float>();
-  layer.dx = dx.data_ptr<float>();
-  layer.lddx = dx.size(1);
-  InputGradients({&layer, 1}, pool);
-  return dx;
-}
-
-torch::Tensor WeightGradient(const torch::Tensor& g, const torch::Tensor& x,
-                             kernels::ThreadPool& pool) {
-  torch::Tensor dw = Empty(g.size(1), x.size(1));
-  LinearBackward layer{g.size(0), int(g.size(1)), int(x.size(1)), g.data_ptr<float>(), g.stride(0)};
-  layer.x = x.data_ptr<float>();
-  layer.ldx = x.stride(0);
-  layer.dw = dw.data_ptr<float>();
-  WeightGradients({&layer, 1}, pool);
-  return dw;
-}
 
 Tensors EmbedOp::Forward(const Tensors&) {
   const std::int64_t h = context_.config->hidden_size;
@@ -108,10 +86,9 @@ Tensors LinearOp::Plain(const Tensors& in) {
 }
 
 Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
-  kernels::ThreadPool& pool = *context_.pool;
   const torch::Tensor g = grad[0].contiguous();
-  return {needs[0] ? InputGradient(g, in[1], pool) : torch::Tensor(),
-          needs[1] ? WeightGradient(g, in[0], pool) : torch::Tensor(),
+  return {needs[0] ? InputGradient(g, in[1], *context_.pool) : torch::Tensor(),
+          WeightGradient(g, in[0], needs[1], *context_.pool),
           in[2].defined() ? g : torch::Tensor()};
 }
 
@@ -141,13 +118,11 @@ Tensors MlpOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
   kernels::ThreadPool& pool = *context_.pool;
   const torch::Tensor g = grad[0].contiguous();
   const torch::Tensor d_gated = InputGradient(g, in[2], pool);
-  const torch::Tensor sigmoid = gate_up_.narrow(1, 0, width).sigmoid().contiguous();
   torch::Tensor d_gate_up = Empty(m, 2 * width);
-  SwiGluGradient(gate_up_.data_ptr<float>(), sigmoid.data_ptr<float>(), d_gated.data_ptr<float>(),
-                 m, int(width), d_gate_up.data_ptr<float>(), pool);
-  return {InputGradient(d_gate_up, in[1], pool),
-          needs[1] ? WeightGradient(d_gate_up, in[0], pool) : torch::Tensor(),
-          needs[2] ? WeightGradient(g, gated_, pool) : torch::Tensor(), g};
+  SwiGluGradient(gate_up_.data_ptr<float>(), d_gated.data_ptr<float>(), m, int(width),
+                 d_gate_up.data_ptr<float>(), pool);
+  return {InputGradient(d_gate_up, in[1], pool), WeightGradient(d_gate_up, in[0], needs[1], pool),
+          WeightGradient(g, gated_, needs[2], pool), g};
 }
 
 }  // namespace temper::learner

@@ -8,14 +8,6 @@
 
 namespace temper::learner {
 
-/// g w: d loss / d x of y = x w^T, by the kernels (learner/core/products.h). g [m, N] with any row
-/// stride, w [N, K] contiguous.
-torch::Tensor InputGradient(const torch::Tensor& g, const torch::Tensor& w,
-                            kernels::ThreadPool& pool);
-/// g^T x: d loss / d w [N, K].
-torch::Tensor WeightGradient(const torch::Tensor& g, const torch::Tensor& x,
-                             kernels::ThreadPool& pool);
-
 /// in {table [V, H]} -> x [T, H], row t of `ids`.
 class EmbedOp : public Op {
  public:
