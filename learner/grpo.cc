@@ -29,8 +29,8 @@ namespace temper::learner {
 
 namespace {
 
-// Tokens of one forward and backward: activations of a micro-batch stay near the last cache level. Part of what makes a run
-// repeatable to the bit, so no setting.
+// Tokens of one forward and backward: activations of a micro-batch stay near the last cache level.
+// Part of what makes a run repeatable to the bit, so no setting.
 constexpr int kMicroTokens = 8192;
 
 class Stopwatch {
@@ -60,9 +60,10 @@ class Trainer {
   void Begin();
   void Save(bool record);
   void Publish();
-  void Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch, Policy::Result* result);
-  void Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result, const LossTotals& totals,
-                std::int64_t mtp_tokens);
+  void Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch,
+               Policy::Result* result);
+  void Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result,
+                const LossTotals& totals, std::int64_t mtp_tokens);
   /// Forward of every row, backward of those that have a gradient.
   LossOutput Train(RolloutBatch* batch);
   Json Step();
@@ -82,7 +83,10 @@ class Trainer {
 };
 
 Trainer::Trainer(const configs::Config& config, const std::string& bind)
-    : config_(config), grpo_(config.grpo), model_(engine::ReadModelConfig(config.model)), tokenizer_(config.model) {
+    : config_(config),
+      grpo_(config.grpo),
+      model_(engine::ReadModelConfig(config.model)),
+      tokenizer_(config.model) {
   if (config.dtype != "fp32" || config.cache_dtype != "fp32") {
     throw UserError("dtype: \"" + config.dtype + "\", cache_dtype: \"" + config.cache_dtype +
                     "\"; grpo trains in fp32 with an fp32 cache in this build");
@@ -90,10 +94,12 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind)
   prompts_ = std::make_shared<DatasetPrompts>(config, tokenizer_, model_);
   Service::Options service;
   service.stop_ids = model_.eos_ids;
-  if (const std::int32_t eos = tokenizer_.eos_id(); eos >= 0 && std::count(model_.eos_ids.begin(), model_.eos_ids.end(), eos) == 0) {
+  if (const std::int32_t eos = tokenizer_.eos_id();
+      eos >= 0 && std::count(model_.eos_ids.begin(), model_.eos_ids.end(), eos) == 0) {
     service.stop_ids.push_back(eos);
   }
-  if (service.stop_ids.empty()) throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
+  if (service.stop_ids.empty())
+    throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
   Begin();
   service.config = config;
   service.run_dir = config.output_dir;
@@ -121,7 +127,8 @@ void Trainer::Begin() {
     state_ = found.state;
     ++state_.incarnation;
     // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
-    if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db")) resume_step_ = state_.step;
+    if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db"))
+      resume_step_ = state_.step;
   } else {
     policy_->parameters().Load(config_.model);
     BeginRun(config_);
@@ -142,8 +149,8 @@ void Trainer::Save(bool record) {
   const std::uint64_t next = std::uint64_t(state_.step) * std::uint64_t(grpo_.groups_per_step);
   state_.epoch = next / prompts_->rows();
   state_.position = next % prompts_->rows();
-  const std::string name =
-      SaveCheckpoint(config_.output_dir, state_, policy_->parameters(), config_.model, grpo_.save_total_limit);
+  const std::string name = SaveCheckpoint(config_.output_dir, state_, policy_->parameters(),
+                                          config_.model, grpo_.save_total_limit);
   if (record) service_->SetCheckpoint(state_.step, name);
 }
 
@@ -156,8 +163,9 @@ void Trainer::Publish() {
   for (const Parameters::Entry& entry : parameters.entries()) {
     const std::uint64_t begin = std::uint64_t(entry.offset) * sizeof(float);
     const std::uint64_t size = std::uint64_t(entry.spec.count()) * sizeof(float);
-    set->tensors.push_back({entry.spec.name, "F32", entry.spec.shape, begin, begin + size,
-                            configs::Sha256Hex(std::span<const std::byte>(set->bytes.data() + begin, size))});
+    set->tensors.push_back(
+        {entry.spec.name, "F32", entry.spec.shape, begin, begin + size,
+         configs::Sha256Hex(std::span<const std::byte>(set->bytes.data() + begin, size))});
   }
   service_->Publish(std::move(set));
   if (config_.keep_versions != "checkpoints") {
@@ -166,7 +174,8 @@ void Trainer::Publish() {
   }
 }
 
-void Trainer::Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch, Policy::Result* result) {
+void Trainer::Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch,
+                      Policy::Result* result) {
   Stopwatch watch;
   const bool reference = &policy == reference_.get();
   Policy::Request request;
@@ -187,15 +196,17 @@ void Trainer::Forward(const RowPack& pack, Policy& policy, bool gradients, Rollo
   seconds_.forward += watch.Lap();
 }
 
-void Trainer::Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result, const LossTotals& totals,
-                       std::int64_t mtp_tokens) {
+void Trainer::Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result,
+                       const LossTotals& totals, std::int64_t mtp_tokens) {
   Stopwatch watch;
   RolloutBatch part;  // the pack's rows alone; the totals are the step's
   part.n = int(pack.rows.size());
   part.t = batch.t;
   const auto take = [&](const std::vector<float>& from, std::vector<float>* to) {
     if (from.empty()) return;
-    for (int i : pack.rows) to->insert(to->end(), from.begin() + std::int64_t(i) * batch.t, from.begin() + std::int64_t(i + 1) * batch.t);
+    for (int i : pack.rows)
+      to->insert(to->end(), from.begin() + std::int64_t(i) * batch.t,
+                 from.begin() + std::int64_t(i + 1) * batch.t);
   };
   take(batch.mask, &part.mask);
   take(batch.logp, &part.logp);
@@ -222,7 +233,8 @@ void Trainer::Backward(const RolloutBatch& batch, const RowPack& pack, const Pol
 }
 
 LossOutput Trainer::Train(RolloutBatch* batch) {
-  // A row without advantage has gradient 0 unless a KL term pulls; it is forwarded for its mismatch all the same.
+  // A row without advantage has gradient 0 unless a KL term pulls; it is forwarded for its mismatch
+  // all the same.
   std::vector<int> live, still, all;
   for (int i = 0; i < batch->n; ++i) {
     if (!batch->Live(i)) continue;
@@ -232,7 +244,8 @@ LossOutput Trainer::Train(RolloutBatch* batch) {
   Policy::Result result;
   if (reference_) {
     batch->ref_logp.assign(batch->logp.size(), 0.0f);
-    for (const RowPack& pack : PackRows(*batch, all, kMicroTokens)) Forward(pack, *reference_, false, batch, &result);
+    for (const RowPack& pack : PackRows(*batch, all, kMicroTokens))
+      Forward(pack, *reference_, false, batch, &result);
   }
   const LossTotals totals = CountTotals(batch->Input());
   const std::vector<RowPack> packs = PackRows(*batch, live, kMicroTokens);
@@ -278,7 +291,9 @@ Json Trainer::Step() {
     policy_->parameters().gradients()[0] = std::numeric_limits<float>::quiet_NaN();
   }
   const UpdateReport update = Update(*policy_, grpo_, step, loads_);
-  if (!update.applied) std::fprintf(stderr, "grpo: step %lld skipped: its loss or gradient is not finite\n", static_cast<long long>(step));
+  if (!update.applied)
+    std::fprintf(stderr, "grpo: step %lld skipped: its loss or gradient is not finite\n",
+                 static_cast<long long>(step));
   seconds_.optimizer = watch.Lap();
   state_.step = step;
   ++state_.version;
@@ -292,7 +307,8 @@ Json Trainer::Step() {
   line["learning_rate"] = update.learning_rate;
   if (mtp_loss_ != 0) line["mtp_loss"] = mtp_loss_;
   if (!loads_.layers().empty()) line["moe/max_vio"] = loads_.MaxViolation();
-  for (const auto& [status, count] : stats.reward_failures) line["reward_failures/" + status] = count;
+  for (const auto& [status, count] : stats.reward_failures)
+    line["reward_failures/" + status] = count;
 
   std::int64_t tokens = 0;
   std::vector<store::TrainedSample> trained;
@@ -300,7 +316,8 @@ Json Trainer::Step() {
     if (!batch.Live(i)) continue;
     tokens += std::int64_t(batch.group[i]->prompt_ids.size()) + batch.length(i);
     const store::RolloutRow& row = *batch.row[i];
-    trained.push_back({row.grp, row.sample, row.attempt, batch.advantages[i], Lag(batch, i, version)});
+    trained.push_back(
+        {row.grp, row.sample, row.attempt, batch.advantages[i], Lag(batch, i, version)});
   }
   const double seconds = whole.Lap();
   line["num_tokens"] = tokens;
@@ -332,9 +349,11 @@ int Trainer::Run() {
     const bool last = state_.step == grpo_.max_steps;
     if (last || state_.step % grpo_.logging_steps == 0) metrics.Write(line);
     char note[96];
-    std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line), line["loss"].get<double>());
+    std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line),
+                  line["loss"].get<double>());
     progress.At(state_.step, note);
-    if (last || (grpo_.save_steps > 0 && state_.step % grpo_.save_steps == 0)) Save(/*record=*/true);
+    if (last || (grpo_.save_steps > 0 && state_.step % grpo_.save_steps == 0))
+      Save(/*record=*/true);
   }
   return 0;
 }

@@ -12,12 +12,15 @@
 
 namespace temper::learner {
 
-/// Group g takes row order(epoch)[g % n] with epoch = g / n; the order is engine::Shuffled(n, seed, epoch), or the file's.
+/// Group g takes row order(epoch)[g % n] with epoch = g / n; the order is engine::Shuffled(n, seed,
+/// epoch), or the file's.
 class DatasetPrompts : public PromptSource {
  public:
-  /// Reads and tokenises every row of data.train. Throws UserError naming the line: over data.max_prompt_length, no room for
-  /// grpo.max_completion_length in the model's positions, an id past its vocabulary.
-  DatasetPrompts(const configs::Config& config, const engine::Tokenizer& tokenizer, const engine::ModelConfig& model);
+  /// Reads and tokenises every row of data.train. Throws UserError naming the line: over
+  /// data.max_prompt_length, no room for grpo.max_completion_length in the model's positions, an id
+  /// past its vocabulary.
+  DatasetPrompts(const configs::Config& config, const engine::Tokenizer& tokenizer,
+                 const engine::ModelConfig& model);
 
   store::GroupRow Prompt(std::uint64_t grp) const override;
   std::string Answer(std::uint64_t grp, bool* has) const override;

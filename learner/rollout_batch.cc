@@ -25,7 +25,8 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
   RolloutBatch batch;
   for (const ScoredGroup& group : groups) {
     if (int(group.samples.size()) != config.num_generations) {
-      throw std::logic_error("batch: g" + std::to_string(group.grp) + " has " + std::to_string(group.samples.size()) + " samples");
+      throw std::logic_error("batch: g" + std::to_string(group.grp) + " has " +
+                             std::to_string(group.samples.size()) + " samples");
     }
     for (const store::RolloutRow& row : group.samples) {
       batch.group.push_back(&group);
@@ -42,10 +43,12 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
   for (int i = 0; i < batch.n; ++i) {
     const store::RolloutRow& row = *batch.row[i];
     const bool live = batch.Live(i);
-    batch.rewards.push_back(live && row.score ? *row.score : std::numeric_limits<double>::quiet_NaN());
+    batch.rewards.push_back(live && row.score ? *row.score
+                                              : std::numeric_limits<double>::quiet_NaN());
     if (!live) continue;
     const std::size_t at = std::size_t(i) * batch.t;
-    if (row.logp.size() != row.ids.size() || (!row.loss_mask.empty() && row.loss_mask.size() != row.ids.size())) {
+    if (row.logp.size() != row.ids.size() ||
+        (!row.loss_mask.empty() && row.loss_mask.size() != row.ids.size())) {
       throw std::logic_error("batch: " + row.Name() + " has arrays of different lengths");
     }
     for (std::size_t j = 0; j < row.ids.size(); ++j) {
@@ -63,7 +66,8 @@ std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>&
     const std::vector<std::int32_t>& prompt = batch.group[i]->prompt_ids;
     ids = prompt;
     ids.insert(ids.end(), batch.row[i]->ids.begin(), batch.row[i]->ids.end());
-    if (packs.empty() || packs.back().pack->tokens() + int(ids.size()) > tokens) packs.emplace_back();
+    if (packs.empty() || packs.back().pack->tokens() + int(ids.size()) > tokens)
+      packs.emplace_back();
     RowPack& pack = packs.back();
     const std::int32_t first = pack.pack->tokens() + std::int32_t(prompt.size()) - 1;
     for (int j = 0; j < batch.length(i); ++j) {
@@ -78,8 +82,9 @@ std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>&
 
 std::int64_t Lag(const RolloutBatch& batch, int i, std::uint32_t version) {
   const std::vector<std::uint32_t>& versions = batch.row[i]->versions;
-  const std::uint32_t oldest =
-      versions.empty() ? batch.row[i]->version : *std::min_element(versions.begin(), versions.end());
+  const std::uint32_t oldest = versions.empty()
+                                   ? batch.row[i]->version
+                                   : *std::min_element(versions.begin(), versions.end());
   return std::int64_t(version) - std::int64_t(oldest);
 }
 
@@ -122,8 +127,8 @@ void AddMismatch(const RolloutBatch& batch, std::uint32_t version, Json* out) {
 
 }  // namespace
 
-Json BatchMetrics(const configs::Grpo& config, const std::vector<ScoredGroup>& groups, const RolloutBatch& batch,
-                  std::uint32_t version) {
+Json BatchMetrics(const configs::Grpo& config, const std::vector<ScoredGroup>& groups,
+                  const RolloutBatch& batch, std::uint32_t version) {
   Json out = RewardMetrics(config, batch.rewards);
   std::map<std::string, Mean> parts;
   for (const ScoredGroup& group : groups) {

@@ -58,7 +58,8 @@ std::int64_t Trajectories::Resume(std::int64_t step, std::optional<std::uint32_t
     // A rollout is lost when any of its tokens came from weights that this history never publishes.
     db.Prepare(
           "UPDATE rollout SET state = 'dropped', reason = 'version_lost' "
-          "WHERE state IN ('received', 'scored') AND max(version, version_last) > ?")
+          "WHERE (state IN ('received', 'scored') OR (reason = status AND status <> '')) "
+          "AND max(version, version_last) > ?")
         .Int(*keep_version)
         .Run();
   });
@@ -67,13 +68,33 @@ std::int64_t Trajectories::Resume(std::int64_t step, std::optional<std::uint32_t
 
 std::vector<RolloutRow> Trajectories::LiveRollouts(std::uint64_t grp) {
   static const std::string sql = std::string("SELECT ") + kRolloutColumns +
-                                 " FROM rollout WHERE grp = ? AND state <> 'dropped' "
-                                 "ORDER BY sample";
+                                 " FROM rollout WHERE grp = ? AND (state <> 'dropped' OR "
+                                 "(reason = status AND status <> '')) ORDER BY sample";
   Statement s = state_->db.Prepare(sql);
   s.Unsigned(grp);
   std::vector<RolloutRow> rows;
   while (s.Step()) rows.push_back(ReadRollout(s, state_->db.path()));
   return rows;
+}
+
+std::vector<RewardPart> Trajectories::Parts(const RolloutRow& row) {
+  Statement s = state_->db.Prepare(
+      "SELECT name, value, weight, status, message, line, script_sha256, micros FROM reward_part "
+      "WHERE grp = ? AND sample = ? AND attempt = ? ORDER BY name");
+  s.Unsigned(row.grp).Int(row.sample).Int(row.attempt);
+  std::vector<RewardPart> parts;
+  while (s.Step()) {
+    RewardPart& part = parts.emplace_back();
+    part.name = s.GetText(0);
+    part.value = s.GetOptionalReal(1);
+    part.weight = s.GetOptionalReal(2).value_or(0);
+    part.status = s.GetText(3);
+    part.message = s.GetText(4);
+    part.line = static_cast<int>(s.GetInt(5));
+    part.script_sha256 = s.GetText(6);
+    part.micros = s.GetInt(7);
+  }
+  return parts;
 }
 
 std::optional<GroupRow> Trajectories::Group(std::uint64_t grp) {

@@ -15,14 +15,16 @@ class OpsTest : public testing::Test {
     torch::manual_seed(3);
     pack_ = RandomBatch(config_, {7, 1, 33, 8, 9, 2}, 11).pack;
     table_.resize(std::size_t(64) * config_.qk_rope_dim);
-    kernels::RopeTable(config_.rope_frequencies().data(), config_.qk_rope_dim, 64, config_.rope_amplitude(), table_.data());
+    kernels::RopeTable(config_.rope_frequencies().data(), config_.qk_rope_dim, 64,
+                       config_.rope_amplitude(), table_.data());
     context_ = {&config_, &policy_->pool(), table_.data(), pack_};
   }
 
   torch::Tensor Master(const std::string& name, std::vector<std::int64_t> shape = {}) {
     const Parameters::Entry& entry = policy_->parameters().Find(name);
     if (shape.empty()) shape = entry.spec.shape;
-    return torch::from_blob(policy_->parameters().values() + entry.offset, shape, torch::kFloat32).clone();
+    return torch::from_blob(policy_->parameters().values() + entry.offset, shape, torch::kFloat32)
+        .clone();
   }
 
   static double Distance(const torch::Tensor& a, const torch::Tensor& b) {
@@ -66,7 +68,8 @@ class OpsTest : public testing::Test {
 };
 
 TEST_F(OpsTest, EmbeddingAddsUpTheGradientsOfRepeatedIds) {
-  Check(c10::make_intrusive<EmbedOp>(context_, &policy_->weights().embedding(), std::vector<std::int32_t>{3, 100, 3, 0, 3}),
+  Check(c10::make_intrusive<EmbedOp>(context_, &policy_->weights().embedding(),
+                                     std::vector<std::int32_t>{3, 100, 3, 0, 3}),
         {Master("model.embed_tokens.weight")});
 }
 
@@ -78,7 +81,8 @@ TEST_F(OpsTest, RmsNormHasTheGradientOfItsPlainForm) {
 TEST_F(OpsTest, LinearHasTheGradientOfItsPlainFormWithAndWithoutResidual) {
   const torch::Tensor x = torch::randn({kTokens, config_.heads * config_.v_dim});
   const torch::Tensor w = Master("model.layers.1.self_attn.o_proj.weight");
-  Check(c10::make_intrusive<LinearOp>(context_, &policy_->weights().layer(1).o), {x, w, torch::Tensor()});
+  Check(c10::make_intrusive<LinearOp>(context_, &policy_->weights().layer(1).o),
+        {x, w, torch::Tensor()});
   Check(c10::make_intrusive<LinearOp>(context_, &policy_->weights().layer(1).o),
         {x, w, torch::randn({kTokens, config_.hidden_size})});
 }
@@ -86,14 +90,17 @@ TEST_F(OpsTest, LinearHasTheGradientOfItsPlainFormWithAndWithoutResidual) {
 TEST_F(OpsTest, GatedMlpHasTheGradientOfItsPlainForm) {
   const std::int64_t h = config_.hidden_size;
   Check(c10::make_intrusive<MlpOp>(context_, &policy_->weights().layer(0).mlp),
-        {torch::randn({kTokens, h}), Master("model.layers.0.mlp.gate_proj.weight", {2 * config_.intermediate_size, h}),
+        {torch::randn({kTokens, h}),
+         Master("model.layers.0.mlp.gate_proj.weight", {2 * config_.intermediate_size, h}),
          Master("model.layers.0.mlp.down_proj.weight"), torch::randn({kTokens, h})});
 }
 
 TEST_F(OpsTest, AbsorbedAttentionHasTheGradientOfTheNaiveForm) {
   Check(c10::make_intrusive<AttentionOp>(context_, &policy_->weights().layer(2)),
-        {torch::randn({kTokens, config_.heads * config_.qk_dim()}), torch::randn({kTokens, config_.latent_dim()}),
-         Master("model.layers.2.self_attn.kv_a_layernorm.weight"), Master("model.layers.2.self_attn.kv_b_proj.weight")});
+        {torch::randn({kTokens, config_.heads * config_.qk_dim()}),
+         torch::randn({kTokens, config_.latent_dim()}),
+         Master("model.layers.2.self_attn.kv_a_layernorm.weight"),
+         Master("model.layers.2.self_attn.kv_b_proj.weight")});
 }
 
 TEST_F(OpsTest, ExpertsHaveTheGradientOfTheirPlainFormThroughTheGatesToo) {
@@ -115,7 +122,8 @@ TEST_F(OpsTest, HeadHasTheGradientOfLogpAndEntropyAtAnyTemperature) {
     targets.target.push_back(t * 7 % config_.vocab_size);
   }
   for (float temperature : {1.0f, 0.7f}) {
-    Check(c10::make_intrusive<HeadOp>(context_, &policy_->weights().head(), targets, temperature, /*entropy=*/true),
+    Check(c10::make_intrusive<HeadOp>(context_, &policy_->weights().head(), targets, temperature,
+                                      /*entropy=*/true),
           {torch::randn({kTokens, config_.hidden_size}), Master("lm_head.weight")});
   }
 }
@@ -126,7 +134,8 @@ TEST_F(OpsTest, HeadCountsTheTargetsThatAreTheLargestLogit) {
   Targets targets;
   for (int t = 0; t < 10; ++t) {
     targets.row.push_back(t);
-    targets.target.push_back(std::int32_t(best[t].item<std::int64_t>() + (t < 4 ? 0 : 1)) % config_.vocab_size);
+    targets.target.push_back(std::int32_t(best[t].item<std::int64_t>() + (t < 4 ? 0 : 1)) %
+                             config_.vocab_size);
   }
   HeadOp op(context_, &policy_->weights().head(), targets, 1.0f, false);
   op.Forward({hidden, torch::Tensor()});

@@ -25,7 +25,7 @@ double Distance(std::span<const float> a, std::span<const float> b) {
 
 /// The engine's side, a token at a time, from its own cache.
 struct Actor {
-  std::vector<float> logp, mtp_logp;            // of every next token of a sequence
+  std::vector<float> logp, mtp_logp;               // of every next token of a sequence
   std::vector<std::vector<std::int32_t>> experts;  // [moe layer][T k]
 };
 
@@ -42,7 +42,8 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
     float lse = 0, logp = 0;
     forward.Logits(h, 1, logits.data());
     kernels::LogSumExp(logits.data(), c.vocab_size, 1, c.vocab_size, 1.0f, &lse, pool);
-    kernels::TokenLogProbs(logits.data(), c.vocab_size, 1, c.vocab_size, 1.0f, &target, &logp, pool);
+    kernels::TokenLogProbs(logits.data(), c.vocab_size, 1, c.vocab_size, 1.0f, &target, &logp,
+                           pool);
     out->push_back(logp);
   };
   Actor actor;
@@ -92,7 +93,8 @@ TEST(PolicyTest, GivesTheLogProbsAndExpertsOfTokenByTokenDecodingBitForBit) {
       for (float x : actor.mtp_logp) ASSERT_EQ(*mtp++, x) << "sequence " << s;
       for (std::size_t l = 0; l < actor.experts.size(); ++l) {
         const auto from = found.routing[l].ids.begin() + std::int64_t(first) * config.top_k;
-        EXPECT_EQ(std::vector<std::int32_t>(from, from + std::int64_t(length) * config.top_k), actor.experts[l]);
+        EXPECT_EQ(std::vector<std::int32_t>(from, from + std::int64_t(length) * config.top_k),
+                  actor.experts[l]);
       }
     }
     EXPECT_EQ(logp - found.logp.data_ptr<float>(), found.logp.numel());
@@ -110,7 +112,9 @@ TEST(PolicyTest, HasTheGradientOfLibTorchsPlainForm) {
     for (const auto& entry : kernel->parameters().entries()) {
       const std::size_t n = std::size_t(entry.spec.count());
       EXPECT_LT(Distance({kernel->parameters().gradients() + entry.offset, n},
-                         {plain->parameters().gradients() + entry.offset, n}), 2e-5) << entry.spec.name;
+                         {plain->parameters().gradients() + entry.offset, n}),
+                2e-5)
+          << entry.spec.name;
     }
   }
 }
@@ -125,9 +129,11 @@ TEST(PolicyTest, HasTheSlopeThatFiniteDifferencesShow) {
     const std::span<float> value = policy->parameters().MutableValue(entry);
     const std::vector<float> before(value.begin(), value.end());
     double norm = 0;
-    for (std::size_t i = 0; i < value.size(); ++i) norm += double(gradient[entry.offset + i]) * gradient[entry.offset + i];
+    for (std::size_t i = 0; i < value.size(); ++i)
+      norm += double(gradient[entry.offset + i]) * gradient[entry.offset + i];
     norm = std::sqrt(norm);
-    if (norm < 1e-2) continue;  // MTP, bias, experts that hardly act: below what FP32 losses resolve
+    if (norm < 1e-2)
+      continue;  // MTP, bias, experts that hardly act: below what FP32 losses resolve
     const double step = 0.05 / norm;  // along the gradient the loss should change by 0.1
     double loss[2];
     for (int side = 0; side < 2; ++side) {
@@ -157,7 +163,8 @@ TEST(PolicyTest, APackHasTheLossAndGradientOfItsSequencesAlone) {
     const int first = batch.pack->start[s];
     one.pack->Add({batch.pack->ids.data() + first, std::size_t(batch.pack->length(s))});
     for (int i = 0; i < batch.targets.count(); ++i) {
-      if (batch.targets.row[i] < first || batch.targets.row[i] >= batch.pack->start[s + 1]) continue;
+      if (batch.targets.row[i] < first || batch.targets.row[i] >= batch.pack->start[s + 1])
+        continue;
       one.targets.row.push_back(batch.targets.row[i] - first);
       one.targets.target.push_back(batch.targets.target[i]);
     }
@@ -189,7 +196,8 @@ TEST(PolicyTest, TheMtpLossLeavesTrunkEmbeddingAndHeadAlone) {
   for (const auto& entry : policy->parameters().entries()) {
     const float* g = policy->parameters().gradients() + entry.offset;
     const bool moved = std::any_of(g, g + entry.spec.count(), [](float x) { return x != 0; });
-    const bool expert = entry.spec.name.find(".experts.") != std::string::npos;  // may have had no token
+    const bool expert =
+        entry.spec.name.find(".experts.") != std::string::npos;  // may have had no token
     if (!policy->parameters().IsMtp(entry.spec.name)) {
       EXPECT_FALSE(moved) << entry.spec.name;
     } else if (!expert && entry.spec.kind != engine::TensorSpec::Kind::kRouterBias) {
@@ -209,7 +217,8 @@ TEST(PolicyTest, ExpertsWithoutATokenHaveExactlyNoGradient) {
   for (int e = 0; e < config.experts; ++e) {
     if (result.routing[0].loads[e] > 0) continue;
     ++idle;
-    const auto& entry = policy->parameters().Find("model.layers.1.mlp.experts." + std::to_string(e) + ".up_proj.weight");
+    const auto& entry = policy->parameters().Find("model.layers.1.mlp.experts." +
+                                                  std::to_string(e) + ".up_proj.weight");
     const float* g = policy->parameters().gradients() + entry.offset;
     EXPECT_TRUE(std::all_of(g, g + entry.spec.count(), [](float x) { return x == 0; }));
   }
@@ -222,7 +231,8 @@ TEST(PolicyTest, AForwardWithoutGradientsGivesTheSameLogProbs) {
   const TinyBatch batch = RandomBatch(config, kLengths, 16);
   Policy::Request still;
   still.gradients = false;
-  const Policy::Result a = policy->Forward(batch.pack, batch.targets, {}), b = policy->Forward(batch.pack, batch.targets, still);
+  const Policy::Result a = policy->Forward(batch.pack, batch.targets, {}),
+                       b = policy->Forward(batch.pack, batch.targets, still);
   EXPECT_TRUE(torch::equal(a.logp, b.logp));
   EXPECT_FALSE(b.logp.requires_grad());
 }

@@ -17,18 +17,25 @@ inline void FillTiny(Policy& policy, std::uint64_t seed) {
     for (float& x : policy.parameters().MutableValue(entry)) {
       const float z = normal(rng);
       switch (entry.spec.kind) {
-        case Kind::kNorm: x = 1.0f + 0.15f * z; break;
-        case Kind::kRouterBias: x = 0.1f * z; break;
-        case Kind::kEmbedding: x = z; break;
-        default: x = 1.5f * z / std::sqrt(fan_in);
+        case Kind::kNorm:
+          x = 1.0f + 0.15f * z;
+          break;
+        case Kind::kRouterBias:
+          x = 0.1f * z;
+          break;
+        case Kind::kEmbedding:
+          x = z;
+          break;
+        default:
+          x = 1.5f * z / std::sqrt(fan_in);
       }
     }
   }
   policy.Refresh();
 }
 
-inline std::unique_ptr<Policy> TinyPolicy(const engine::ModelConfig& config, std::uint64_t seed, int threads = 2,
-                                          bool plain = false) {
+inline std::unique_ptr<Policy> TinyPolicy(const engine::ModelConfig& config, std::uint64_t seed,
+                                          int threads = 2, bool plain = false) {
   Policy::Options options;
   options.threads = threads;
   options.plain = plain;
@@ -42,7 +49,8 @@ struct TinyBatch {
   Targets targets;  // about two thirds of the tokens that have a next one
 };
 
-inline TinyBatch RandomBatch(const engine::ModelConfig& config, const std::vector<int>& lengths, std::uint64_t seed) {
+inline TinyBatch RandomBatch(const engine::ModelConfig& config, const std::vector<int>& lengths,
+                             std::uint64_t seed) {
   std::mt19937_64 rng(seed);
   TinyBatch batch;
   for (int length : lengths) {
@@ -59,7 +67,8 @@ inline TinyBatch RandomBatch(const engine::ModelConfig& config, const std::vecto
   return batch;
 }
 
-/// Sum of -log p over the targets (and, `mtp` > 0, of the MTP layer's times it), gradients added to the policy's.
+/// Sum of -log p over the targets (and, `mtp` > 0, of the MTP layer's times it), gradients added to
+/// the policy's.
 inline double AddGradients(Policy& policy, const TinyBatch& batch, double mtp = 0) {
   Policy::Request request;
   request.mtp = mtp > 0;
@@ -73,7 +82,8 @@ inline double AddGradients(Policy& policy, const TinyBatch& batch, double mtp = 
 }
 
 inline std::vector<float> Gradients(Policy& policy) {
-  return {policy.parameters().gradients(), policy.parameters().gradients() + policy.parameters().size()};
+  return {policy.parameters().gradients(),
+          policy.parameters().gradients() + policy.parameters().size()};
 }
 
 }  // namespace temper::learner
