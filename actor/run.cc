@@ -45,10 +45,9 @@ int RunActor(const std::string& endpoint, const Options& options) {
     client.Linger(200);
     throw;
   }
-  if (!actor.done()) {
-    client.Send(wire::Goodbye{"stopped", false}.Encode());
-    client.Linger(200);
-  }
+  // Also the answer to the learner's own goodbye: it waits for that before it closes.
+  client.Send(wire::Goodbye{actor.done() ? "the learner said goodbye" : "stopped", false}.Encode());
+  client.Linger(200);
   return 0;
 }
 

@@ -8,6 +8,16 @@
 namespace temper::cli {
 namespace {
 
+/// RUN itself, or the run with a database in a folder of runs that belong together (a
+/// quickstart's).
+std::string RunFolder(const std::string& given) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::exists(fs::path(given) / "trajectories.db", error)) return given;
+  const fs::path inner = fs::path(given) / "grpo";
+  return fs::exists(inner / "trajectories.db", error) ? inner.string() : given;
+}
+
 int List(const Arguments& arguments) {
   std::string dir;
   bool json = false;
@@ -32,6 +42,7 @@ int Show(const Arguments& arguments) {
   args.Positional("ROLLOUT", "such as g41.s3@v17", &rollout).Optional();
   args.Flag("--json", "one object", &json);
   if (!args.Parse(arguments)) return 0;
+  run = RunFolder(run);
   const Json found = rollout.empty() ? store::ShowRun(run) : store::ShowRollout(run, rollout);
   if (json) {
     PrintLine(found.dump());
@@ -50,7 +61,7 @@ int Query(const Arguments& arguments) {
   args.Positional("SQL", "one reading statement", &sql);
   args.Flag("--json", "an object a row (the only form)", &json);
   if (!args.Parse(arguments)) return 0;
-  store::Reader((std::filesystem::path(run) / "trajectories.db").string())
+  store::Reader((std::filesystem::path(RunFolder(run)) / "trajectories.db").string())
       .Query(sql, [](const Json& row) { PrintLine(row.dump()); });
   return 0;
 }

@@ -30,10 +30,10 @@ class Evaluation {
  public:
   Evaluation(const EvalOptions& options, std::vector<engine::Row> rows,
              std::vector<std::vector<std::int32_t>> prompts)
-      : options_(options),
-        rows_(std::move(rows)),
-        prompts_(std::move(prompts)),
-        progress_("eval", "sample", std::int64_t(prompts_.size()) * options.sampling.n) {
+      : options_(options), rows_(std::move(rows)), prompts_(std::move(prompts)) {
+    if (options.show_progress) {
+      progress_.emplace("eval", "sample", std::int64_t(prompts_.size()) * options.sampling.n);
+    }
     if (options.samples_path.empty()) return;
     lines_.open(options.samples_path, std::ios::binary | std::ios::trunc);
     if (!lines_) {
@@ -99,7 +99,8 @@ class Evaluation {
         if (value) parts_[name].Add(*value);
       }
       if (lines_.is_open()) Line(group_[i], result);
-      progress_.At(++done_);
+      ++done_;
+      if (progress_) progress_->At(done_);
     }
     if (scored == 0) return;
     mean_.Add(mean.sum / scored);
@@ -134,7 +135,7 @@ class Evaluation {
   const EvalOptions& options_;
   const std::vector<engine::Row> rows_;
   const std::vector<std::vector<std::int32_t>> prompts_;
-  learner::Progress progress_;
+  std::optional<learner::Progress> progress_;
   std::ofstream lines_;
   std::vector<Completion> group_;
   std::int64_t done_ = 0;

@@ -13,7 +13,8 @@ struct EvalOptions {
   std::string data;  // JSONL with prompts, and answers where the reward wants them
   reward::FunctionSpec reward;
   Sampling sampling;
-  double threshold = 1.0;    // a score at least this passes
+  double threshold = 1.0;  // a score at least this passes
+  bool show_progress = true;
   std::string samples_path;  // "" = none; a line a sample otherwise
 };
 

@@ -5,6 +5,7 @@
 
 #include "configs/error.h"
 #include "configs/files.h"
+#include "reward/function.h"
 
 namespace temper::cli {
 
@@ -33,6 +34,8 @@ configs::Config JobArgs::Read(configs::Job job) const {
         config.output_dir +
         ": output_dir exists; continue that run with --resume or choose another folder");
   }
+  // A script that does not compile is told before anything is written.
+  if (job == configs::Job::kGrpo) reward::LoadFunctions(config.rewards);
   return config;
 }
 

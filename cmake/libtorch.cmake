@@ -1,5 +1,22 @@
 # Finds LibTorch for learner/ and sft/: CMAKE_PREFIX_PATH first, then the environment that scripts/setup makes (.venv).
 # Gives TEMPER_TORCH, what temper_library(... LINKS) takes, and temper_torch_headers(target), the precompiled torch/torch.h.
+
+# Without a CUDA toolkit TorchConfig refuses a wheel that was built for CUDA, although its CPU libraries are whole: they are
+# all that a CPU build links, and they find their own dependencies beside them.
+macro(temper_cpu_half_of_libtorch root)
+  get_filename_component(TORCH_INSTALL_PREFIX ${root} ABSOLUTE)
+  add_library(temper_torch_cpu INTERFACE)
+  target_include_directories(temper_torch_cpu SYSTEM INTERFACE
+    ${TORCH_INSTALL_PREFIX}/include ${TORCH_INSTALL_PREFIX}/include/torch/csrc/api/include)
+  target_link_libraries(temper_torch_cpu INTERFACE
+    ${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so ${TORCH_INSTALL_PREFIX}/lib/libc10.so)
+  target_link_options(temper_torch_cpu INTERFACE -Wl,--allow-shlib-undefined)
+  file(STRINGS ${TORCH_INSTALL_PREFIX}/version.py Torch_VERSION REGEX "^__version__")
+  string(REGEX MATCH "[0-9]+[.][0-9]+[.][0-9]+" Torch_VERSION "${Torch_VERSION}")
+  set(TORCH_LIBRARIES temper_torch_cpu)
+  set(Torch_FOUND TRUE)
+endmacro()
+
 set(CMAKE_MESSAGE_LOG_LEVEL ERROR)  # TorchConfig warns of a missing profiler library that nothing here uses
 find_package(Torch QUIET)
 if(NOT Torch_FOUND AND EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
@@ -9,8 +26,13 @@ if(NOT Torch_FOUND AND EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
   if(failed)
     message(STATUS ".venv has no working torch: ${complaint}")
   else()
-    list(APPEND CMAKE_PREFIX_PATH ${prefix})
-    find_package(Torch QUIET)
+    file(STRINGS ${prefix}/../../version.py cuda REGEX "^cuda.*= '[0-9]")
+    if(cuda)
+      temper_cpu_half_of_libtorch(${prefix}/../..)
+    else()
+      list(APPEND CMAKE_PREFIX_PATH ${prefix})
+      find_package(Torch QUIET)
+    endif()
   endif()
 endif()
 unset(CMAKE_MESSAGE_LOG_LEVEL)

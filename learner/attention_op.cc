@@ -1,12 +1,14 @@
-// Latent attention: the kernels' absorbed form forward, the naive form backward over padded buckets of similar length.
+// Latent attention: the kernels' absorbed form forward, the naive form backward.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
 
 #include "kernels/attention.h"
 #include "kernels/ops.h"
+#include "learner/core/attention_gradient.h"
 #include "learner/core/gradients.h"
 #include "learner/ops.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
@@ -20,66 +22,32 @@ struct Bucket {
   int length = 0;
 };
 
-/// Sorted by length; a bucket ends where the shortest would be padded by more than an eighth, or its scores grow past 4 MiB.
+/// Sorted by length; a bucket ends where the shortest would be padded by more than an eighth, or
+/// its scores grow past 4 MiB.
 std::vector<Bucket> Buckets(const Pack& pack, int heads) {
   constexpr std::int64_t kScores = std::int64_t{1} << 20;
   std::vector<int> order(pack.sequences());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return pack.length(a) > pack.length(b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return pack.length(a) > pack.length(b); });
   std::vector<Bucket> buckets;
   for (int s : order) {
     const int length = pack.length(s);
     if (length == 0) continue;
-    const bool fits = !buckets.empty() && buckets.back().length - length <= buckets.back().length / 8 + 1 &&
-                      std::int64_t(buckets.back().sequences.size() + 1) * heads * buckets.back().length *
-                              buckets.back().length <= kScores;
+    const bool fits = !buckets.empty() &&
+                      buckets.back().length - length <= buckets.back().length / 8 + 1 &&
+                      std::int64_t(buckets.back().sequences.size() + 1) * heads *
+                              buckets.back().length * buckets.back().length <=
+                          kScores;
     if (!fits) buckets.push_back({{}, length});
     buckets.back().sequences.push_back(s);
   }
   return buckets;
 }
 
-/// [B heads][S][d]: head h of token t starts at from + t * ldt + h * ldh. Rows past a sequence's end are zero.
-torch::Tensor Gather(const Pack& pack, const Bucket& bucket, int heads, int d, const float* from, std::int64_t ldt,
-                     std::int64_t ldh, kernels::ThreadPool& pool) {
-  const std::int64_t n = std::int64_t(bucket.sequences.size()), length = bucket.length;
-  torch::Tensor out = torch::empty({n * heads, length, d});
-  float* to = out.data_ptr<float>();
-  ForRows(pool, n, 4, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const int first = pack.start[bucket.sequences[b]], count = pack.length(bucket.sequences[b]);
-      for (int h = 0; h < heads; ++h) {
-        float* block = to + (b * heads + h) * length * d;
-        for (int t = 0; t < count; ++t) {
-          std::memcpy(block + std::int64_t(t) * d, from + (first + t) * ldt + h * ldh, d * sizeof(float));
-        }
-        std::fill(block + std::int64_t(count) * d, block + length * d, 0.0f);
-      }
-    }
-  });
-  return out;
-}
-
-/// The inverse of Gather; `width` of the d columns, from column `skip`.
-void Scatter(const Pack& pack, const Bucket& bucket, int heads, const torch::Tensor& block, int skip, int width, float* to,
-             std::int64_t ldt, std::int64_t ldh, kernels::ThreadPool& pool) {
-  const std::int64_t length = bucket.length, d = block.size(2);
-  const float* from = block.data_ptr<float>();
-  ForRows(pool, std::int64_t(bucket.sequences.size()), 4, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const int first = pack.start[bucket.sequences[b]], count = pack.length(bucket.sequences[b]);
-      for (int h = 0; h < heads; ++h) {
-        const float* rows = from + (b * heads + h) * length * d + skip;
-        for (int t = 0; t < count; ++t) {
-          std::memcpy(to + (first + t) * ldt + h * ldh, rows + t * d, width * sizeof(float));
-        }
-      }
-    }
-  });
-}
-
 /// Rotary embedding of adjacent pairs by differentiable operations: x [T, heads, R].
-torch::Tensor PlainRope(const torch::Tensor& x, const torch::Tensor& cos, const torch::Tensor& sin) {
+torch::Tensor PlainRope(const torch::Tensor& x, const torch::Tensor& cos,
+                        const torch::Tensor& sin) {
   const torch::Tensor pairs = x.reshape({x.size(0), x.size(1), x.size(2) / 2, 2});
   const torch::Tensor a = pairs.select(3, 0), b = pairs.select(3, 1);
   return torch::stack({a * cos - b * sin, b * cos + a * sin}, 3).reshape(x.sizes());
@@ -91,7 +59,8 @@ Tensors AttentionOp::Forward(const Tensors& in) {
   const engine::ModelConfig& c = *context_.config;
   const Pack& pack = *context_.pack;
   kernels::ThreadPool& pool = *context_.pool;
-  const int m = pack.tokens(), heads = c.heads, qk = c.qk_dim(), nope = c.qk_nope_dim, rope = c.qk_rope_dim;
+  const int m = pack.tokens(), heads = c.heads, qk = c.qk_dim(), nope = c.qk_nope_dim,
+            rope = c.qk_rope_dim;
   const int latent = c.kv_lora_rank, row = c.latent_dim();
 
   latent_ = torch::empty({m, row});
@@ -102,12 +71,14 @@ Tensors AttentionOp::Forward(const Tensors& in) {
 
   rotated_q_ = in[0].clone();
   float* q = rotated_q_.data_ptr<float>();
-  kernels::Rope(q + nope, std::int64_t(heads) * qk, heads, qk, rope, pack.position.data(), m, context_.rope_table, pool);
+  kernels::Rope(q + nope, std::int64_t(heads) * qk, heads, qk, rope, pack.position.data(), m,
+                context_.rope_table, pool);
   torch::Tensor absorbed = torch::empty({m, heads, row});
   float* a = absorbed.data_ptr<float>();
   std::vector<kernels::LinearItem> items;
   for (int h = 0; h < heads; ++h) {
-    items.push_back({w_->w_uk[h].view(), q + h * qk, std::int64_t(heads) * qk, m, a + h * row, std::int64_t(heads) * row});
+    items.push_back({w_->w_uk[h].view(), q + h * qk, std::int64_t(heads) * qk, m, a + h * row,
+                     std::int64_t(heads) * row});
   }
   kernels::LinearMany(items.data(), heads, pool);
   for (std::int64_t i = 0; i < std::int64_t(m) * heads; ++i) {
@@ -122,12 +93,13 @@ Tensors AttentionOp::Forward(const Tensors& in) {
   }
   torch::Tensor latent_out = torch::empty({m, heads, latent});
   float* lo = latent_out.data_ptr<float>();
-  kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()), 0, lo, pool);
+  kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()), 0, lo,
+                        pool);
   torch::Tensor out = torch::empty({m, std::int64_t(heads) * c.v_dim});
   items.clear();
   for (int h = 0; h < heads; ++h) {
-    items.push_back({w_->w_uv[h].view(), lo + h * latent, std::int64_t(heads) * latent, m, out.data_ptr<float>() + h * c.v_dim,
-                     std::int64_t(heads) * c.v_dim});
+    items.push_back({w_->w_uv[h].view(), lo + h * latent, std::int64_t(heads) * latent, m,
+                     out.data_ptr<float>() + h * c.v_dim, std::int64_t(heads) * c.v_dim});
   }
   kernels::LinearMany(items.data(), heads, pool);
   return {out};
@@ -136,21 +108,30 @@ Tensors AttentionOp::Forward(const Tensors& in) {
 Tensors AttentionOp::Plain(const Tensors& in) {
   const engine::ModelConfig& c = *context_.config;
   const Pack& pack = *context_.pack;
-  const int heads = c.heads, nope = c.qk_nope_dim, rope = c.qk_rope_dim, latent = c.kv_lora_rank, v_dim = c.v_dim;
+  const int heads = c.heads, nope = c.qk_nope_dim, rope = c.qk_rope_dim, latent = c.kv_lora_rank,
+            v_dim = c.v_dim;
   const std::int64_t m = pack.tokens();
   const int longest = 1 + *std::max_element(pack.position.begin(), pack.position.end());
-  const torch::Tensor position = torch::from_blob(const_cast<std::int32_t*>(pack.position.data()), {m}, torch::kInt32).to(torch::kInt64);
-  const torch::Tensor angle = torch::from_blob(const_cast<float*>(context_.rope_table), {longest, rope / 2, 2})
-                                  .index_select(0, position).unsqueeze(1);
+  const torch::Tensor position =
+      torch::from_blob(const_cast<std::int32_t*>(pack.position.data()), {m}, torch::kInt32)
+          .to(torch::kInt64);
+  const torch::Tensor angle =
+      torch::from_blob(const_cast<float*>(context_.rope_table), {longest, rope / 2, 2})
+          .index_select(0, position)
+          .unsqueeze(1);
   const torch::Tensor cos = angle.select(3, 0), sin = angle.select(3, 1);
 
   const torch::Tensor c_kv = in[1].narrow(1, 0, latent);
-  const torch::Tensor normed = c_kv * torch::rsqrt(c_kv.square().mean(-1, true) + kLatentEps) * in[2];
+  const torch::Tensor normed =
+      c_kv * torch::rsqrt(c_kv.square().mean(-1, true) + kLatentEps) * in[2];
   const torch::Tensor kvb = torch::mm(normed, in[3].t()).view({m, heads, nope + v_dim});
   const torch::Tensor q = in[0].view({m, heads, nope + rope});
-  const torch::Tensor query = torch::cat({q.narrow(2, 0, nope), PlainRope(q.narrow(2, nope, rope), cos, sin)}, 2);
-  const torch::Tensor k_rope = PlainRope(in[1].narrow(1, latent, rope).unsqueeze(1), cos, sin).expand({m, heads, rope});
-  const torch::Tensor key = torch::cat({kvb.narrow(2, 0, nope), k_rope}, 2), value = kvb.narrow(2, nope, v_dim);
+  const torch::Tensor query =
+      torch::cat({q.narrow(2, 0, nope), PlainRope(q.narrow(2, nope, rope), cos, sin)}, 2);
+  const torch::Tensor k_rope =
+      PlainRope(in[1].narrow(1, latent, rope).unsqueeze(1), cos, sin).expand({m, heads, rope});
+  const torch::Tensor key = torch::cat({kvb.narrow(2, 0, nope), k_rope}, 2),
+                      value = kvb.narrow(2, nope, v_dim);
 
   Tensors parts;
   std::vector<std::int64_t> place(m);  // of each token among the concatenated padded rows
@@ -171,72 +152,61 @@ Tensors AttentionOp::Plain(const Tensors& in) {
       return x.index_select(0, rows).view({n, length, heads, x.size(2)}).transpose(1, 2);
     };
     const torch::Tensor hidden = torch::ones({length, length}, torch::kBool).triu(1);
-    const torch::Tensor scores = (torch::matmul(take(query), take(key).transpose(2, 3)) * c.attention_scale())
-                                     .masked_fill(hidden, -std::numeric_limits<float>::infinity());
-    parts.push_back(torch::matmul(torch::softmax(scores, -1), take(value)).transpose(1, 2).reshape({n * length, heads * v_dim}));
+    const torch::Tensor scores =
+        (torch::matmul(take(query), take(key).transpose(2, 3)) * c.attention_scale())
+            .masked_fill(hidden, -std::numeric_limits<float>::infinity());
+    parts.push_back(torch::matmul(torch::softmax(scores, -1), take(value))
+                        .transpose(1, 2)
+                        .reshape({n * length, heads * v_dim}));
   }
   return {torch::cat(parts).index_select(0, torch::tensor(place))};
 }
 
-Tensors AttentionOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+Tensors AttentionOp::Backward(const Tensors& in, const Tensors& grad,
+                              const std::vector<bool>& needs) {
   const engine::ModelConfig& c = *context_.config;
   const Pack& pack = *context_.pack;
   kernels::ThreadPool& pool = *context_.pool;
-  const int heads = c.heads, nope = c.qk_nope_dim, rope = c.qk_rope_dim, latent = c.kv_lora_rank, v_dim = c.v_dim;
-  const int qk = nope + rope, row = c.latent_dim();
+  const int heads = c.heads, nope = c.qk_nope_dim, rope = c.qk_rope_dim, latent = c.kv_lora_rank,
+            row = c.latent_dim();
+  const int qk = nope + rope;
   const std::int64_t m = pack.tokens();
-  const double scale = c.attention_scale();
   const torch::Tensor g = grad[0].contiguous();
   const torch::Tensor normed = latent_.narrow(1, 0, latent);
-  const torch::Tensor kvb = torch::mm(normed, in[3].t());  // [T, heads (P + V)]
-  torch::Tensor key = torch::empty({m, heads, qk});
-  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      for (int h = 0; h < heads; ++h) {
-        float* k = key.data_ptr<float>() + (t * heads + h) * qk;
-        std::memcpy(k, kvb.data_ptr<float>() + (t * heads + h) * (nope + v_dim), nope * sizeof(float));
-        std::memcpy(k + nope, latent_.data_ptr<float>() + t * row + latent, rope * sizeof(float));
-      }
-    }
-  });
+  const torch::Tensor kv = torch::empty({m, in[3].size(0)});  // [T, heads (P + V)]
+  Multiply(Form::kOutputs, ProductOf(Form::kOutputs, normed, in[3], kv), pool);
 
-  torch::Tensor d_q = torch::empty({m, std::int64_t(heads) * qk}), d_kvb = torch::empty_like(kvb);
-  torch::Tensor d_key_rope = torch::empty({m, heads, rope});
-  for (const Bucket& bucket : Buckets(pack, heads)) {
-    const auto take = [&](const torch::Tensor& x, int skip, int d) {
-      const std::int64_t ldt = x.numel() / m;
-      return Gather(pack, bucket, heads, d, x.data_ptr<float>() + skip, ldt, ldt / heads, pool);
-    };
-    const torch::Tensor q = take(rotated_q_, 0, qk), k = take(key, 0, qk), v = take(kvb, nope, v_dim), d_o = take(g, 0, v_dim);
-    const torch::Tensor hidden = torch::ones({bucket.length, bucket.length}, torch::kBool).triu(1);
-    const torch::Tensor p = torch::bmm(q, k.transpose(1, 2)).mul_(scale)
-                                .masked_fill_(hidden, -std::numeric_limits<float>::infinity()).softmax(-1);
-    const torch::Tensor d_v = torch::bmm(p.transpose(1, 2), d_o);
-    const torch::Tensor d_s = torch::_softmax_backward_data(torch::bmm(d_o, v.transpose(1, 2)), p, -1, torch::kFloat32).mul_(scale);
-    const torch::Tensor d_query = torch::bmm(d_s, k), d_key = torch::bmm(d_s.transpose(1, 2), q);
-    const std::int64_t kv_head = nope + v_dim;
-    Scatter(pack, bucket, heads, d_query, 0, qk, d_q.data_ptr<float>(), std::int64_t(heads) * qk, qk, pool);
-    Scatter(pack, bucket, heads, d_key, 0, nope, d_kvb.data_ptr<float>(), heads * kv_head, kv_head, pool);
-    Scatter(pack, bucket, heads, d_v, 0, v_dim, d_kvb.data_ptr<float>() + nope, heads * kv_head, kv_head, pool);
-    Scatter(pack, bucket, heads, d_key, nope, rope, d_key_rope.data_ptr<float>(), std::int64_t(heads) * rope, rope, pool);
-  }
+  torch::Tensor d_q = torch::empty({m, std::int64_t(heads) * qk}), d_kvb = torch::empty_like(kv);
+  torch::Tensor d_shared = torch::empty({m, std::int64_t(heads) * rope}),
+                d_kv = torch::empty({m, row});
+  AttentionGradientArgs args;
+  args.pack = &pack;
+  args.heads = heads;
+  args.nope = nope;
+  args.rope = rope;
+  args.value = c.v_dim;
+  args.scale = float(c.attention_scale());
+  args.q = rotated_q_.data_ptr<float>();
+  args.kv = kv.data_ptr<float>();
+  args.shared = latent_.data_ptr<float>() + latent;
+  args.ld_shared = row;
+  args.g = g.data_ptr<float>();
+  args.d_q = d_q.data_ptr<float>();
+  args.d_kv = d_kvb.data_ptr<float>();
+  args.d_shared = d_shared.data_ptr<float>();
+  AttentionGradient(args, pool);
 
-  RopeTransposed(d_q.data_ptr<float>() + nope, std::int64_t(heads) * qk, heads, qk, rope, pack.position.data(), m,
-                 context_.rope_table, pool);
-  torch::Tensor d_kv = torch::empty({m, row});
-  ForRows(pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      float* to = d_kv.data_ptr<float>() + t * row + latent;
-      std::fill_n(to, rope, 0.0f);
-      for (int h = 0; h < heads; ++h) Axpy(1.0f, d_key_rope.data_ptr<float>() + (t * heads + h) * rope, rope, to);
-    }
-  });
-  RopeTransposed(d_kv.data_ptr<float>() + latent, row, 1, 0, rope, pack.position.data(), m, context_.rope_table, pool);
-  const torch::Tensor d_normed = torch::mm(d_kvb, in[3]);
+  RopeTransposed(args.d_q + nope, std::int64_t(heads) * qk, heads, qk, rope, pack.position.data(),
+                 m, context_.rope_table, pool);
+  float* d_rope = d_kv.data_ptr<float>() + latent;
+  SumHeads(args.d_shared, m, heads, rope, d_rope, row, pool);
+  RopeTransposed(d_rope, row, 1, 0, rope, pack.position.data(), m, context_.rope_table, pool);
+  const torch::Tensor d_normed = InputGradient(d_kvb, in[3], pool);
   torch::Tensor d_norm = torch::empty({latent});
-  RmsNormGradient(in[1].data_ptr<float>(), row, in[2].data_ptr<float>(), kLatentEps, d_normed.data_ptr<float>(), latent, m,
-                  latent, d_kv.data_ptr<float>(), row, d_norm.data_ptr<float>(), pool);
-  return {d_q, d_kv, d_norm, needs[3] ? torch::mm(d_kvb.t(), normed) : torch::Tensor()};
+  RmsNormGradient(in[1].data_ptr<float>(), row, in[2].data_ptr<float>(), kLatentEps,
+                  d_normed.data_ptr<float>(), latent, m, latent, d_kv.data_ptr<float>(), row,
+                  d_norm.data_ptr<float>(), pool);
+  return {d_q, d_kv, d_norm, WeightGradient(d_kvb, normed, needs[3], pool)};
 }
 
 }  // namespace temper::learner

@@ -59,8 +59,9 @@ Tensors Op::Backward(const Tensors& in, const Tensors& grad, const std::vector<b
   }
   Tensors result(in.size());
   if (from.empty() || wanted.empty()) return result;
-  const Tensors found = torch::autograd::grad(from, wanted, with, /*retain_graph=*/false, /*create_graph=*/false,
-                                              /*allow_unused=*/true);
+  const Tensors found =
+      torch::autograd::grad(from, wanted, with, /*retain_graph=*/false, /*create_graph=*/false,
+                            /*allow_unused=*/true);
   for (std::size_t i = 0, j = 0; i < in.size(); ++i) {
     if (needs[i]) result[i] = found[j++];
   }

@@ -1,5 +1,6 @@
 #pragma once
-// The one autograd function: forward by the kernels, backward by LibTorch through the plain form of the same operation.
+// The one autograd function: forward by the kernels, backward by LibTorch through the plain form of
+// the same operation.
 #include <torch/torch.h>
 
 #include <memory>
@@ -21,19 +22,21 @@ struct OpContext {
   std::shared_ptr<const Pack> pack;
 };
 
-/// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be strided views.
+/// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be
+/// strided views.
 class Op : public torch::CustomClassHolder {
  public:
-  /// By the kernels, on the packed weights that the op was made with (`in` holds the same values as master weights).
-  /// May keep intermediates for Backward. No autograd inside.
+  /// By the kernels, on the packed weights that the op was made with (`in` holds the same values as
+  /// master weights). May keep intermediates for Backward. No autograd inside.
   virtual Tensors Forward(const Tensors& in) = 0;
 
-  /// The same function in LibTorch operations: the definition of the gradient, and `learner.forward: "libtorch"`.
-  /// Routing decisions are those of Forward where it has run.
+  /// The same function in LibTorch operations: the definition of the gradient, and
+  /// `learner.forward: "libtorch"`. Routing decisions are those of Forward where it has run.
   virtual Tensors Plain(const Tensors& in) = 0;
 
-  /// Gradients of the inputs that `needs` names (others may be undefined), given those of the outputs (undefined: zero).
-  /// Default: LibTorch's autograd through Plain on the saved inputs. Overridden where an explicit formula is much cheaper.
+  /// Gradients of the inputs that `needs` names (others may be undefined), given those of the
+  /// outputs (undefined: zero). Default: LibTorch's autograd through Plain on the saved inputs.
+  /// Overridden where an explicit formula is much cheaper.
   virtual Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs);
 
   std::vector<bool> present;  // which inputs are defined; set by Apply

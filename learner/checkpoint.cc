@@ -1,7 +1,5 @@
 #include "learner/checkpoint.h"
 
-#include <sodium.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -12,6 +10,7 @@
 
 #include "configs/error.h"
 #include "configs/files.h"
+#include "configs/sha256.h"
 #include "engine/checkpoint.h"
 #include "engine/safetensors.h"
 
@@ -31,8 +30,11 @@ std::string Numbered(const char* prefix, std::uint64_t number) {
 }
 
 /// N of "<prefix>N<suffix>", or nothing.
-std::optional<std::uint64_t> NumberOf(const std::string& name, const std::string& prefix, const std::string& suffix) {
-  if (name.size() <= prefix.size() + suffix.size() || !name.starts_with(prefix) || !name.ends_with(suffix)) return {};
+std::optional<std::uint64_t> NumberOf(const std::string& name, const std::string& prefix,
+                                      const std::string& suffix) {
+  if (name.size() <= prefix.size() + suffix.size() || !name.starts_with(prefix) ||
+      !name.ends_with(suffix))
+    return {};
   const char* end = name.data() + name.size() - suffix.size();
   std::uint64_t number = 0;
   const auto [rest, error] = std::from_chars(name.data() + prefix.size(), end, number);
@@ -43,20 +45,15 @@ std::optional<std::uint64_t> NumberOf(const std::string& name, const std::string
 std::string FileSha256(const std::string& path, std::uint64_t* size) {
   const configs::InputFile file(path);
   *size = file.size();
-  crypto_hash_sha256_state state;
-  crypto_hash_sha256_init(&state);
+  configs::Sha256 hash;
   std::vector<std::byte> buffer(std::size_t{1} << 20);
   for (std::uint64_t at = 0; at < file.size();) {
     const std::size_t n = std::min<std::uint64_t>(buffer.size(), file.size() - at);
     file.ReadAt(at, {buffer.data(), n});
-    crypto_hash_sha256_update(&state, reinterpret_cast<const unsigned char*>(buffer.data()), n);
+    hash.Add({buffer.data(), n});
     at += n;
   }
-  unsigned char digest[crypto_hash_sha256_BYTES];
-  crypto_hash_sha256_final(&state, digest);
-  char hex[2 * sizeof digest + 1];
-  sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
-  return hex;
+  return hash.Hex();
 }
 
 void Rename(const fs::path& from, const fs::path& to) {
@@ -74,7 +71,8 @@ void RemoveAll(const fs::path& path) {
 void WriteOptimizer(const std::string& path, Parameters& parameters) {
   std::vector<engine::SafetensorsWriter::Entry> entries;
   for (const char* part : kParts) {
-    for (const auto& entry : parameters.entries()) entries.push_back({part + entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
+    for (const auto& entry : parameters.entries())
+      entries.push_back({part + entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
   }
   engine::SafetensorsWriter writer(path, std::move(entries));
   for (const float* buffer : {parameters.values(), parameters.moment1(), parameters.moment2()}) {
@@ -86,17 +84,24 @@ void WriteOptimizer(const std::string& path, Parameters& parameters) {
 }
 
 Json ToJson(const TrainState& s) {
-  return {{"format", kFormat}, {"step", s.step}, {"version", s.version}, {"incarnation", s.incarnation},
-          {"data", {{"epoch", s.epoch}, {"position", s.position}}}, {"numerics", s.numerics}, {"config", s.config}};
+  return {{"format", kFormat},
+          {"step", s.step},
+          {"version", s.version},
+          {"incarnation", s.incarnation},
+          {"data", {{"epoch", s.epoch}, {"position", s.position}}},
+          {"numerics", s.numerics},
+          {"config", s.config}};
 }
 
 TrainState ReadState(const std::string& path) {
   const Json json = configs::ParseJson(configs::ReadWholeFile(path, kSmallFile), path);
   const auto number = [&](const Json& object, const char* key) {
-    if (!object.is_object() || !object.contains(key)) throw UserError(path + ": " + key + " is missing");
+    if (!object.is_object() || !object.contains(key))
+      throw UserError(path + ": " + key + " is missing");
     return configs::GetInt(object[key], path + ": " + key, 0, INT64_MAX);
   };
-  if (number(json, "format") != kFormat) throw UserError(path + ": format must be " + std::to_string(kFormat));
+  if (number(json, "format") != kFormat)
+    throw UserError(path + ": format must be " + std::to_string(kFormat));
   TrainState s;
   s.step = number(json, "step");
   s.version = std::uint32_t(number(json, "version"));
@@ -116,12 +121,16 @@ void CheckManifest(const fs::path& dir) {
   const Json files = manifest.is_object() ? manifest.value("files", Json()) : Json();
   if (!files.is_array() || files.empty()) throw UserError(path + ": files must be a list");
   for (const Json& file : files) {
-    const std::string name = file.is_object() && file.contains("name") && file["name"].is_string() ? file["name"] : "";
-    if (name.empty() || fs::path(name).filename() != name) throw UserError(path + ": a file has no plain name");
+    const std::string name =
+        file.is_object() && file.contains("name") && file["name"].is_string() ? file["name"] : "";
+    if (name.empty() || fs::path(name).filename() != name)
+      throw UserError(path + ": a file has no plain name");
     std::uint64_t size = 0;
     const std::string sha256 = FileSha256((dir / name).string(), &size);
-    if (file.value("size", std::uint64_t{0}) != size) throw UserError((dir / name).string() + ": its size is not the manifest's");
-    if (file.value("sha256", "") != sha256) throw UserError((dir / name).string() + ": its SHA-256 is not the manifest's");
+    if (file.value("size", std::uint64_t{0}) != size)
+      throw UserError((dir / name).string() + ": its size is not the manifest's");
+    if (file.value("sha256", "") != sha256)
+      throw UserError((dir / name).string() + ": its SHA-256 is not the manifest's");
   }
 }
 
@@ -129,7 +138,8 @@ std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
   std::vector<std::uint64_t> steps;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(checkpoints, error)) {
-    if (const auto step = NumberOf(entry.path().filename().string(), "step-", "")) steps.push_back(*step);
+    if (const auto step = NumberOf(entry.path().filename().string(), "step-", ""))
+      steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -137,8 +147,8 @@ std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
 
 }  // namespace
 
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Parameters& parameters,
-                           const std::string& tokenizer_dir, int keep) {
+std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
+                           Parameters& parameters, const std::string& tokenizer_dir, int keep) {
   const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
   const std::string name = Numbered("step-", std::uint64_t(state.step));
   const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
@@ -147,12 +157,14 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, 
   fs::create_directories(aside, error);
   if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
 
-  engine::WriteCheckpoint(aside.string(), parameters.config(), engine::Dtype::kF32, tokenizer_dir,
-                          [&](const engine::TensorSpec& spec) { return parameters.Value(parameters.Find(spec.name)); });
+  engine::WriteCheckpoint(
+      aside.string(), parameters.config(), engine::Dtype::kF32, tokenizer_dir,
+      [&](const engine::TensorSpec& spec) { return parameters.Value(parameters.Find(spec.name)); });
   WriteOptimizer((aside / "optimizer.safetensors").string(), parameters);
   configs::WriteWholeFile((aside / "state.json").string(), ToJson(state).dump(1) + "\n");
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(aside)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(aside))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   Json files = Json::array();
   for (const std::string& file : names) {
@@ -160,7 +172,8 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, 
     const std::string sha256 = FileSha256((aside / file).string(), &size);
     files.push_back({{"name", file}, {"size", size}, {"sha256", sha256}});
   }
-  configs::WriteWholeFile((aside / "manifest.json").string(), Json{{"format", kFormat}, {"files", files}}.dump(1) + "\n");
+  configs::WriteWholeFile((aside / "manifest.json").string(),
+                          Json{{"format", kFormat}, {"files", files}}.dump(1) + "\n");
   configs::SyncFolder(aside.string());
 
   // A folder of this name is a torn one, or a lost future that this run replaces.
@@ -176,7 +189,8 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, 
   if (keep > 0) {
     std::vector<std::uint64_t> steps = Steps(checkpoints);
     std::erase_if(steps, [&](std::uint64_t step) { return step > std::uint64_t(state.step); });
-    for (std::size_t i = 0; i + std::size_t(keep) < steps.size(); ++i) RemoveAll(checkpoints / Numbered("step-", steps[i]));
+    for (std::size_t i = 0; i + std::size_t(keep) < steps.size(); ++i)
+      RemoveAll(checkpoints / Numbered("step-", steps[i]));
   }
   return name;
 }
@@ -190,10 +204,12 @@ FoundCheckpoint FindCheckpoint(const std::string& run_dir) {
       CheckManifest(dir);
       return {dir.string(), ReadState((dir / "state.json").string())};
     } catch (const UserError& torn) {
-      std::fprintf(stderr, "temper-learner: checkpoint %s is torn and skipped: %s\n", dir.c_str(), torn.what());
+      std::fprintf(stderr, "temper-learner: checkpoint %s is torn and skipped: %s\n", dir.c_str(),
+                   torn.what());
     }
   }
-  throw UserError(run_dir + ": no valid checkpoint to resume from; begin a new run in another output_dir");
+  throw UserError(run_dir +
+                  ": no valid checkpoint to resume from; begin a new run in another output_dir");
 }
 
 void LoadOptimizer(const std::string& dir, Parameters& parameters) {
@@ -203,10 +219,13 @@ void LoadOptimizer(const std::string& dir, Parameters& parameters) {
     for (const auto& entry : parameters.entries()) {
       const std::string name = kParts[i] + entry.spec.name;
       const auto info = file.tensors().find(name);
-      if (info == file.tensors().end() || info->second.dtype != engine::Dtype::kF32 || info->second.shape != entry.spec.shape) {
-        throw UserError(file.path() + ": " + name + " is missing or has another shape than the model's");
+      if (info == file.tensors().end() || info->second.dtype != engine::Dtype::kF32 ||
+          info->second.shape != entry.spec.shape) {
+        throw UserError(file.path() + ": " + name +
+                        " is missing or has another shape than the model's");
       }
-      file.Read(name, {reinterpret_cast<std::byte*>(buffers[i] + entry.offset), std::size_t(entry.spec.count()) * sizeof(float)});
+      file.Read(name, {reinterpret_cast<std::byte*>(buffers[i] + entry.offset),
+                       std::size_t(entry.spec.count()) * sizeof(float)});
     }
   }
 }
@@ -219,7 +238,8 @@ void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parame
   const fs::path path = versions / (Numbered("v", version) + ".safetensors");
   const std::string aside = path.string() + ".tmp";
   std::vector<engine::SafetensorsWriter::Entry> entries;
-  for (const auto& entry : parameters.entries()) entries.push_back({entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
+  for (const auto& entry : parameters.entries())
+    entries.push_back({entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
   engine::SafetensorsWriter writer(aside, std::move(entries));
   for (const auto& entry : parameters.entries()) writer.WriteFloats(parameters.Value(entry));
   writer.Close();
@@ -227,10 +247,13 @@ void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parame
   configs::SyncFolder(versions.string());
 }
 
-void PruneVersions(const std::string& run_dir, const std::string& keep_versions, std::uint32_t newest) {
+void PruneVersions(const std::string& run_dir, const std::string& keep_versions,
+                   std::uint32_t newest) {
   std::uint64_t keep = 0;
-  const auto [end, bad] = std::from_chars(keep_versions.data(), keep_versions.data() + keep_versions.size(), keep);
-  if (bad != std::errc() || end != keep_versions.data() + keep_versions.size()) return;  // all, checkpoints
+  const auto [end, bad] =
+      std::from_chars(keep_versions.data(), keep_versions.data() + keep_versions.size(), keep);
+  if (bad != std::errc() || end != keep_versions.data() + keep_versions.size())
+    return;  // all, checkpoints
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(fs::path(run_dir) / "versions", error)) {
     const auto version = NumberOf(entry.path().filename().string(), "v", ".safetensors");

@@ -6,15 +6,18 @@
 
 namespace temper::learner {
 
-/// Runs config.grpo to max_steps and returns the exit code 0. Serves actors and reward workers at `bind` ("" = the config's
-/// wire.bind, or a socket in output_dir). Writes RUN/config.json, metrics.jsonl, tb/, trajectories.db, endpoint, checkpoints/
-/// and versions/; a JSON line of metrics to stdout every logging step, progress to stderr.
+/// Runs config.grpo to max_steps and returns the exit code 0. Serves actors and reward workers at
+/// `bind` ("" = the config's wire.bind, or a socket in output_dir). Writes RUN/config.json,
+/// metrics.jsonl, tb/, trajectories.db, endpoint, checkpoints/ and versions/; a JSON line of
+/// metrics to stdout every logging step, progress to stderr.
 ///
 ///   loop    takes                gives                   waits for                       woken by
-///   serve   frames               stored, scored rows     a frame or a deadline           actors, reward workers
-///   train   whole groups         published weights       the groups of its step          serve
+///   serve   frames               stored, scored rows     a frame or a deadline           actors,
+///   reward workers train   whole groups         published weights       the groups of its step
+///   serve
 ///
-/// Throws UserError (output_dir exists without resume, no valid checkpoint, data, model), MachineError (I/O, peers silent).
+/// Throws UserError (output_dir exists without resume, no valid checkpoint, data, model),
+/// MachineError (I/O, peers silent).
 int RunGrpo(const configs::Config& config, const std::string& bind);
 
 }  // namespace temper::learner

@@ -5,6 +5,7 @@
 #include "kernels/sampling.h"
 #include "learner/core/gradients.h"
 #include "learner/ops.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
@@ -13,7 +14,9 @@ namespace {
 constexpr std::int64_t kChunkFloats = std::int64_t{1} << 22;  // logits of a chunk: 16 MiB
 constexpr std::int64_t kKeptFloats = std::int64_t{1} << 27;   // logits kept for Backward: 512 MiB
 
-std::int64_t ChunkRows(std::int64_t vocab) { return std::max<std::int64_t>(64, kChunkFloats / vocab); }
+std::int64_t ChunkRows(std::int64_t vocab) {
+  return std::max<std::int64_t>(64, kChunkFloats / vocab);
+}
 
 }  // namespace
 
@@ -22,7 +25,8 @@ Tensors HeadOp::Forward(const Tensors& in) {
   const kernels::LinearWeight head = head_->view();
   rows_ = torch::empty({rows, h});
   for (std::int64_t r = 0; r < rows; ++r) {
-    std::memcpy(rows_.data_ptr<float>() + r * h, in[0].data_ptr<float>() + targets_.row[r] * h, h * sizeof(float));
+    std::memcpy(rows_.data_ptr<float>() + r * h, in[0].data_ptr<float>() + targets_.row[r] * h,
+                h * sizeof(float));
   }
   torch::Tensor logp = torch::empty({rows});
   lse_ = torch::empty({rows});
@@ -36,11 +40,13 @@ Tensors HeadOp::Forward(const Tensors& in) {
     if (keep || !chunk.defined()) chunk = torch::empty({std::min(step, rows), head.n});
     float* logits = chunk.data_ptr<float>();
     kernels::Linear(head, rows_.data_ptr<float>() + r * h, h, m, logits, head.n, *context_.pool);
-    kernels::LogSumExp(logits, head.n, m, head.n, temperature_, lse_.data_ptr<float>() + r, *context_.pool);
-    kernels::TokenLogProbs(logits, head.n, m, head.n, temperature_, targets_.target.data() + r, logp.data_ptr<float>() + r,
-                           *context_.pool);
+    kernels::LogSumExp(logits, head.n, m, head.n, temperature_, lse_.data_ptr<float>() + r,
+                       *context_.pool);
+    kernels::TokenLogProbs(logits, head.n, m, head.n, temperature_, targets_.target.data() + r,
+                           logp.data_ptr<float>() + r, *context_.pool);
     if (want_entropy_) {
-      kernels::Entropy(logits, head.n, m, head.n, temperature_, entropy_.data_ptr<float>() + r, *context_.pool);
+      kernels::Entropy(logits, head.n, m, head.n, temperature_, entropy_.data_ptr<float>() + r,
+                       *context_.pool);
     }
     ForRows(*context_.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
@@ -55,8 +61,10 @@ Tensors HeadOp::Forward(const Tensors& in) {
 }
 
 Tensors HeadOp::Plain(const Tensors& in) {
-  const torch::Tensor row = torch::tensor(std::vector<std::int64_t>(targets_.row.begin(), targets_.row.end()));
-  const torch::Tensor target = torch::tensor(std::vector<std::int64_t>(targets_.target.begin(), targets_.target.end()));
+  const torch::Tensor row =
+      torch::tensor(std::vector<std::int64_t>(targets_.row.begin(), targets_.row.end()));
+  const torch::Tensor target =
+      torch::tensor(std::vector<std::int64_t>(targets_.target.begin(), targets_.target.end()));
   const torch::Tensor logits = torch::mm(in[0].index_select(0, row), in[1].t());
   const torch::Tensor logp = torch::log_softmax(logits / temperature_, 1);
   correct_ = logits.argmax(1).eq(target).sum().item<std::int64_t>();
@@ -66,41 +74,38 @@ Tensors HeadOp::Plain(const Tensors& in) {
 Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
   const std::int64_t rows = targets_.count(), h = in[0].size(1), vocab = in[1].size(0);
   const std::int64_t step = ChunkRows(vocab);
+  kernels::ThreadPool& pool = *context_.pool;
   const torch::Tensor g = grad[0].defined() ? grad[0].contiguous() : torch::zeros({rows});
   const torch::Tensor ge = grad[1].defined() ? grad[1].contiguous() : torch::Tensor();
   torch::Tensor d_rows = torch::empty({rows, h});
-  torch::Tensor d_head = needs[1] ? torch::zeros({vocab, h}) : torch::Tensor();
+  torch::Tensor d_head;
   for (std::int64_t r = 0; r < rows; r += step) {
     const std::int64_t m = std::min(step, rows - r);
     torch::Tensor d;  // becomes d loss / d logits in place
     if (logits_.empty()) {
       d = torch::empty({m, vocab});
-      kernels::Linear(head_->view(), rows_.data_ptr<float>() + r * h, h, int(m), d.data_ptr<float>(), vocab, *context_.pool);
+      kernels::Linear(head_->view(), rows_.data_ptr<float>() + r * h, h, int(m),
+                      d.data_ptr<float>(), vocab, pool);
     } else {
       d = logits_[r / step].narrow(0, 0, m);
     }
-    const torch::Tensor lse = lse_.narrow(0, r, m).unsqueeze(1), gr = g.narrow(0, r, m).unsqueeze(1);
-    if (temperature_ != 1.0f) d.div_(temperature_);
-    d.sub_(lse);
-    if (ge.defined()) {  // dH/dx = -p (log p + H)
-      const torch::Tensor gh = ge.narrow(0, r, m).unsqueeze(1), entropy = entropy_.narrow(0, r, m).unsqueeze(1);
-      d = -d.exp() * (gr + gh * (d + entropy));
-    } else {
-      d.exp_().mul_(-gr);
-    }
-    float* out = d.data_ptr<float>();
-    for (std::int64_t i = 0; i < m; ++i) out[i * vocab + targets_.target[r + i]] += g.data_ptr<float>()[r + i];
-    if (temperature_ != 1.0f) d.div_(temperature_);
-    torch::Tensor part = d_rows.narrow(0, r, m);
-    torch::mm_out(part, d, in[1]);
-    if (needs[1]) d_head.addmm_(d.t(), rows_.narrow(0, r, m));
+    LogProbGradient(d.data_ptr<float>(), m, int(vocab), temperature_, targets_.target.data() + r,
+                    lse_.data_ptr<float>() + r, g.data_ptr<float>() + r,
+                    ge.defined() ? ge.data_ptr<float>() + r : nullptr,
+                    entropy_.data_ptr<float>() + r, pool);
+    if (needs[0])
+      Multiply(Form::kRows, ProductOf(Form::kRows, d, in[1], d_rows.narrow(0, r, m)), pool);
+    if (!needs[1]) continue;
+    const torch::Tensor part = WeightGradient(d, rows_.narrow(0, r, m), true, pool);
+    d_head = d_head.defined() ? d_head.add_(part) : part;
   }
   logits_.clear();  // they were overwritten: one backward a forward
   torch::Tensor d_hidden;
   if (needs[0]) {
     d_hidden = torch::zeros_like(in[0]);
     for (std::int64_t r = 0; r < rows; ++r) {
-      std::memcpy(d_hidden.data_ptr<float>() + targets_.row[r] * h, d_rows.data_ptr<float>() + r * h, h * sizeof(float));
+      std::memcpy(d_hidden.data_ptr<float>() + targets_.row[r] * h,
+                  d_rows.data_ptr<float>() + r * h, h * sizeof(float));
     }
   }
   return {d_hidden, d_head};

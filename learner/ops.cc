@@ -4,15 +4,19 @@
 
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
+#include "learner/products.h"
 
 namespace temper::learner {
 
 namespace {
 
-torch::Tensor Empty(std::int64_t rows, std::int64_t columns) { return torch::empty({rows, columns}, torch::kFloat32); }
+torch::Tensor Empty(std::int64_t rows, std::int64_t columns) {
+  return torch::empty({rows, columns}, torch::kFloat32);
+}
 
 torch::Tensor Index(const std::vector<std::int32_t>& ids) {
-  return torch::from_blob(const_cast<std::int32_t*>(ids.data()), {std::int64_t(ids.size())}, torch::kInt32)
+  return torch::from_blob(const_cast<std::int32_t*>(ids.data()), {std::int64_t(ids.size())},
+                          torch::kInt32)
       .to(torch::kInt64);
 }
 
@@ -43,7 +47,8 @@ Tensors EmbedOp::Backward(const Tensors& in, const Tensors& grad, const std::vec
 Tensors RmsNormOp::Forward(const Tensors& in) {
   const std::int64_t m = in[0].size(0), d = in[0].size(1);
   torch::Tensor y = Empty(m, d);
-  kernels::RmsNorm(in[0].data_ptr<float>(), d, weight_->data(), eps_, int(m), int(d), y.data_ptr<float>(), d, *context_.pool);
+  kernels::RmsNorm(in[0].data_ptr<float>(), d, weight_->data(), eps_, int(m), int(d),
+                   y.data_ptr<float>(), d, *context_.pool);
   return {y};
 }
 
@@ -51,12 +56,14 @@ Tensors RmsNormOp::Plain(const Tensors& in) {
   return {in[0] * torch::rsqrt(in[0].square().mean(-1, true) + eps_) * in[1]};
 }
 
-Tensors RmsNormOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+Tensors RmsNormOp::Backward(const Tensors& in, const Tensors& grad,
+                            const std::vector<bool>& needs) {
   const std::int64_t m = in[0].size(0), d = in[0].size(1);
   const torch::Tensor g = grad[0].contiguous();
   torch::Tensor dx = Empty(m, d), dw = needs[1] ? torch::empty({d}) : torch::Tensor();
-  RmsNormGradient(in[0].data_ptr<float>(), d, in[1].data_ptr<float>(), eps_, g.data_ptr<float>(), d, m, int(d),
-                  dx.data_ptr<float>(), d, needs[1] ? dw.data_ptr<float>() : nullptr, *context_.pool);
+  RmsNormGradient(in[0].data_ptr<float>(), d, in[1].data_ptr<float>(), eps_, g.data_ptr<float>(), d,
+                  m, int(d), dx.data_ptr<float>(), d, needs[1] ? dw.data_ptr<float>() : nullptr,
+                  *context_.pool);
   return {dx, dw};
 }
 
@@ -64,9 +71,11 @@ Tensors LinearOp::Forward(const Tensors& in) {
   const std::int64_t m = in[0].size(0);
   const kernels::LinearWeight w = w_->view();
   torch::Tensor y = Empty(m, w.n);
-  kernels::Linear(w, in[0].data_ptr<float>(), w.k, int(m), y.data_ptr<float>(), w.n, *context_.pool);
+  kernels::Linear(w, in[0].data_ptr<float>(), w.k, int(m), y.data_ptr<float>(), w.n,
+                  *context_.pool);
   if (in[2].defined()) {
-    kernels::Add(in[2].data_ptr<float>(), y.data_ptr<float>(), m * w.n, y.data_ptr<float>(), *context_.pool);
+    kernels::Add(in[2].data_ptr<float>(), y.data_ptr<float>(), m * w.n, y.data_ptr<float>(),
+                 *context_.pool);
   }
   return {y};
 }
@@ -77,8 +86,9 @@ Tensors LinearOp::Plain(const Tensors& in) {
 }
 
 Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
-  const torch::Tensor& g = grad[0];
-  return {needs[0] ? torch::mm(g, in[1]) : torch::Tensor(), needs[1] ? torch::mm(g.t(), in[0]) : torch::Tensor(),
+  const torch::Tensor g = grad[0].contiguous();
+  return {needs[0] ? InputGradient(g, in[1], *context_.pool) : torch::Tensor(),
+          WeightGradient(g, in[0], needs[1], *context_.pool),
           in[2].defined() ? g : torch::Tensor()};
 }
 
@@ -88,9 +98,12 @@ Tensors MlpOp::Forward(const Tensors& in) {
   gate_up_ = Empty(m, 2 * width);
   gated_ = Empty(m, width);
   torch::Tensor y = Empty(m, h);
-  kernels::Linear(w_->gate_up.view(), in[0].data_ptr<float>(), h, int(m), gate_up_.data_ptr<float>(), 2 * width, pool);
-  kernels::SwiGlu(gate_up_.data_ptr<float>(), 2 * width, int(m), int(width), gated_.data_ptr<float>(), width, pool);
-  kernels::Linear(w_->down.view(), gated_.data_ptr<float>(), width, int(m), y.data_ptr<float>(), h, pool);
+  kernels::Linear(w_->gate_up.view(), in[0].data_ptr<float>(), h, int(m),
+                  gate_up_.data_ptr<float>(), 2 * width, pool);
+  kernels::SwiGlu(gate_up_.data_ptr<float>(), 2 * width, int(m), int(width),
+                  gated_.data_ptr<float>(), width, pool);
+  kernels::Linear(w_->down.view(), gated_.data_ptr<float>(), width, int(m), y.data_ptr<float>(), h,
+                  pool);
   kernels::Add(in[3].data_ptr<float>(), y.data_ptr<float>(), m * h, y.data_ptr<float>(), pool);
   return {y};
 }
@@ -102,14 +115,14 @@ Tensors MlpOp::Plain(const Tensors& in) {
 
 Tensors MlpOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
   const std::int64_t m = in[0].size(0), width = in[2].size(1);
-  const torch::Tensor& g = grad[0];
-  const torch::Tensor d_gated = torch::mm(g, in[2]);
-  const torch::Tensor sigmoid = gate_up_.narrow(1, 0, width).sigmoid().contiguous();
+  kernels::ThreadPool& pool = *context_.pool;
+  const torch::Tensor g = grad[0].contiguous();
+  const torch::Tensor d_gated = InputGradient(g, in[2], pool);
   torch::Tensor d_gate_up = Empty(m, 2 * width);
-  SwiGluGradient(gate_up_.data_ptr<float>(), sigmoid.data_ptr<float>(), d_gated.data_ptr<float>(), m, int(width),
-                 d_gate_up.data_ptr<float>(), *context_.pool);
-  return {torch::mm(d_gate_up, in[1]), needs[1] ? torch::mm(d_gate_up.t(), in[0]) : torch::Tensor(),
-          needs[2] ? torch::mm(g.t(), gated_) : torch::Tensor(), g};
+  SwiGluGradient(gate_up_.data_ptr<float>(), d_gated.data_ptr<float>(), m, int(width),
+                 d_gate_up.data_ptr<float>(), pool);
+  return {InputGradient(d_gate_up, in[1], pool), WeightGradient(d_gate_up, in[0], needs[1], pool),
+          WeightGradient(g, gated_, needs[2], pool), g};
 }
 
 }  // namespace temper::learner

@@ -1,5 +1,6 @@
 #pragma once
-// The policy's operations: what each takes and gives. Weights are masters [N, K]; the kernels read engine::Weights.
+// The policy's operations: what each takes and gives. Weights are masters [N, K]; the kernels read
+// engine::Weights.
 #include <vector>
 
 #include "engine/weights.h"
@@ -25,7 +26,8 @@ class EmbedOp : public Op {
 /// in {x [m, d], weight [d]} -> [m, d].
 class RmsNormOp : public Op {
  public:
-  RmsNormOp(OpContext context, const std::vector<float>* weight, float eps) : context_(context), weight_(weight), eps_(eps) {}
+  RmsNormOp(OpContext context, const std::vector<float>* weight, float eps)
+      : context_(context), weight_(weight), eps_(eps) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
@@ -49,7 +51,8 @@ class LinearOp : public Op {
   const engine::PackedLinear* w_;
 };
 
-/// The gated MLP: in {h [m, H], gate_up [2I, H], down [H, I], residual [m, H]} -> residual + down(silu(gate) up).
+/// The gated MLP: in {h [m, H], gate_up [2I, H], down [H, I], residual [m, H]} -> residual +
+/// down(silu(gate) up).
 class MlpOp : public Op {
  public:
   MlpOp(OpContext context, const engine::MlpWeights* w) : context_(context), w_(w) {}
@@ -63,8 +66,9 @@ class MlpOp : public Op {
   torch::Tensor gate_up_, gated_;  // of Forward
 };
 
-/// Latent attention between its projections, absorbed in Forward, naive in Plain and Backward. The context's pack says who sees whom.
-/// in {q [T, heads (P + R)] not rotated, kv [T, L + R] not normed or rotated, kv_a_norm [L], kv_b [heads (P + V), L]}
+/// Latent attention between its projections, absorbed in Forward, naive in Plain and Backward. The
+/// context's pack says who sees whom. in {q [T, heads (P + R)] not rotated, kv [T, L + R] not
+/// normed or rotated, kv_a_norm [L], kv_b [heads (P + V), L]}
 /// -> [T, heads V].
 class AttentionOp : public Op {
  public:
@@ -76,7 +80,8 @@ class AttentionOp : public Op {
  private:
   OpContext context_;
   const engine::LayerWeights* w_;
-  torch::Tensor rotated_q_, latent_;  // of Forward: [T, heads, P + R], [T, L + R] normed and rotated
+  torch::Tensor rotated_q_,
+      latent_;  // of Forward: [T, heads, P + R], [T, L + R] normed and rotated
 };
 
 /// What a MoE layer chose, kept for metrics, probes and the loss-free bias.
@@ -85,9 +90,10 @@ struct Routing {
   std::vector<std::int64_t> loads;  // [E] token count
 };
 
-/// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down [H, I]), shared gate_up
-/// [2S, H], shared down [H, S] (both undefined without a shared expert)} -> residual + (routed + shared). The chosen ids are constants; the gradient flows
-/// through the sigmoid gates, their normalisation and scale.
+/// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down
+/// [H, I]), shared gate_up [2S, H], shared down [H, S] (both undefined without a shared expert)} ->
+/// residual + (routed + shared). The chosen ids are constants; the gradient flows through the
+/// sigmoid gates, their normalisation and scale.
 class MoeOp : public Op {
  public:
   MoeOp(OpContext context, const engine::LayerWeights* w) : context_(context), w_(w) {}
@@ -103,19 +109,24 @@ class MoeOp : public Op {
   OpContext context_;
   const engine::LayerWeights* w_;
   Routing routing_;
-  std::vector<float> weight_;             // [T, k]
-  std::vector<std::int32_t> slot_;        // [T, k] row among the sorted pairs
-  std::vector<std::int32_t> source_;      // [T k] token of a sorted pair
-  std::vector<std::int64_t> begin_;       // [E + 1] first pair of each expert
+  std::vector<float> weight_;         // [T, k]
+  std::vector<std::int32_t> slot_;    // [T, k] row among the sorted pairs
+  std::vector<std::int32_t> source_;  // [T k] token of a sorted pair
+  std::vector<std::int64_t> begin_;   // [E + 1] first pair of each expert
   torch::Tensor logits_, gathered_, gate_up_, gated_, expert_out_, shared_gate_up_, shared_gated_;
 };
 
-/// Log-probs of targets: in {hidden [T, H] after the final norm, head [V, H]} -> {logp [R], entropy [R]} of
-/// log-softmax(head hidden[row] / temperature).
+/// Log-probs of targets: in {hidden [T, H] after the final norm, head [V, H]} -> {logp [R], entropy
+/// [R]} of log-softmax(head hidden[row] / temperature).
 class HeadOp : public Op {
  public:
-  HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature, bool entropy)
-      : context_(context), head_(head), targets_(std::move(targets)), temperature_(temperature), want_entropy_(entropy) {}
+  HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature,
+         bool entropy)
+      : context_(context),
+        head_(head),
+        targets_(std::move(targets)),
+        temperature_(temperature),
+        want_entropy_(entropy) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;

@@ -24,9 +24,10 @@ Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : conf
 }
 
 void Parameters::Load(const std::string& model_dir) {
-  engine::ReadCheckpoint(model_dir, config_, [&](const engine::TensorSpec& spec, std::span<const float> values) {
-    std::copy(values.begin(), values.end(), values_.data() + Find(spec.name).offset);
-  });
+  engine::ReadCheckpoint(
+      model_dir, config_, [&](const engine::TensorSpec& spec, std::span<const float> values) {
+        std::copy(values.begin(), values.end(), values_.data() + Find(spec.name).offset);
+      });
 }
 
 void Parameters::Store(engine::Weights& weights) const {
@@ -43,7 +44,8 @@ void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); 
 
 bool Parameters::IsMtp(const std::string& name) const {
   for (int j = 0; j < config_.mtp_layers; ++j) {
-    if (name.rfind("model.layers." + std::to_string(config_.num_layers + j) + ".", 0) == 0) return true;
+    if (name.rfind("model.layers." + std::to_string(config_.num_layers + j) + ".", 0) == 0)
+      return true;
   }
   return false;
 }

@@ -1,5 +1,6 @@
 #pragma once
-// FP32 master weights in one flat buffer, with gradients and moments beside them in the same layout.
+// FP32 master weights in one flat buffer, with gradients and moments beside them in the same
+// layout.
 #include <cstdint>
 #include <map>
 #include <span>
@@ -15,7 +16,8 @@ class Parameters {
  public:
   struct Entry {
     engine::TensorSpec spec;
-    std::int64_t offset = 0;  // floats; entries follow each other without gaps, in RequiredTensors order
+    std::int64_t offset =
+        0;  // floats; entries follow each other without gaps, in RequiredTensors order
   };
 
   /// Zeros. `gradients` false leaves out gradients and moments (a reference policy).
@@ -41,7 +43,9 @@ class Parameters {
   std::span<const float> Value(const Entry& entry) const {
     return {values_.data() + entry.offset, std::size_t(entry.spec.count())};
   }
-  std::span<float> MutableValue(const Entry& entry) { return {values_.data() + entry.offset, std::size_t(entry.spec.count())}; }
+  std::span<float> MutableValue(const Entry& entry) {
+    return {values_.data() + entry.offset, std::size_t(entry.spec.count())};
+  }
   void ZeroGradients();
 
   /// How AdamW treats each entry; MTP layers are trained only where `train_mtp`.

@@ -44,7 +44,10 @@ MtpRows MakeMtpRows(const Pack& pack, const Targets& targets) {
 }  // namespace
 
 Policy::Policy(const engine::ModelConfig& config, const Options& options)
-    : options_(options), parameters_(config, options.gradients), weights_(config), pool_(options.threads) {
+    : options_(options),
+      parameters_(config, options.gradients),
+      weights_(config),
+      pool_(options.threads) {
   MakeLeaves();
 }
 
@@ -58,11 +61,13 @@ void Policy::Refresh() {
 torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
   const Parameters::Entry& entry = parameters_.Find(name);
   if (shape.empty()) shape = entry.spec.shape;
-  torch::Tensor leaf = torch::from_blob(parameters_.values() + entry.offset, shape, torch::kFloat32);
+  torch::Tensor leaf =
+      torch::from_blob(parameters_.values() + entry.offset, shape, torch::kFloat32);
   if (options_.gradients) {
     leaf.set_requires_grad(true);
     // Defined from the start: autograd then adds in place, into the flat buffer.
-    leaf.mutable_grad() = torch::from_blob(parameters_.gradients() + entry.offset, shape, torch::kFloat32);
+    leaf.mutable_grad() =
+        torch::from_blob(parameters_.gradients() + entry.offset, shape, torch::kFloat32);
   }
   return leaf;
 }
@@ -108,14 +113,18 @@ void Policy::MakeLeaves() {
 void Policy::MakeMoeLeaves(LayerLeaves& l, const std::string& prefix) {
   const engine::ModelConfig& c = parameters_.config();
   const std::int64_t h = c.hidden_size, width = c.moe_intermediate_size, expert = 3 * width * h;
-  const auto offset = [&](const std::string& name) { return parameters_.Find(prefix + name).offset; };
+  const auto offset = [&](const std::string& name) {
+    return parameters_.Find(prefix + name).offset;
+  };
   // The stacked leaf below stands on this order of RequiredTensors.
   for (int e = 0; e < c.experts; ++e) {
     const std::string p = "experts." + std::to_string(e) + ".";
     const std::int64_t gate = offset("experts.0.gate_proj.weight") + e * expert;
-    if (offset(p + "gate_proj.weight") != gate || offset(p + "up_proj.weight") != gate + width * h ||
+    if (offset(p + "gate_proj.weight") != gate ||
+        offset(p + "up_proj.weight") != gate + width * h ||
         offset(p + "down_proj.weight") != gate + 2 * width * h) {
-      throw std::logic_error("policy: experts of " + prefix + " are not laid out gate, up, down one after another");
+      throw std::logic_error("policy: experts of " + prefix +
+                             " are not laid out gate, up, down one after another");
     }
   }
   l.router = Leaf(prefix + "gate.weight");
@@ -133,20 +142,25 @@ void Policy::GrowRopeTable(const Pack& pack) {
   const engine::ModelConfig& c = config();
   rope_positions_ = std::max(256, 2 * longest);
   rope_table_.resize(std::size_t(rope_positions_) * c.qk_rope_dim);
-  kernels::RopeTable(c.rope_frequencies().data(), c.qk_rope_dim, rope_positions_, c.rope_amplitude(), rope_table_.data());
+  kernels::RopeTable(c.rope_frequencies().data(), c.qk_rope_dim, rope_positions_,
+                     c.rope_amplitude(), rope_table_.data());
 }
 
-torch::Tensor Policy::RmsNorm(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
-                              const std::vector<float>& weight, float eps) {
+torch::Tensor Policy::RmsNorm(const OpContext& context, const torch::Tensor& x,
+                              const torch::Tensor& leaf, const std::vector<float>& weight,
+                              float eps) {
   return Apply(c10::make_intrusive<RmsNormOp>(context, &weight, eps), {x, leaf}, options_.plain)[0];
 }
 
-torch::Tensor Policy::Linear(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
-                             const engine::PackedLinear& weight, const torch::Tensor& residual) {
-  return Apply(c10::make_intrusive<LinearOp>(context, &weight), {x, leaf, residual}, options_.plain)[0];
+torch::Tensor Policy::Linear(const OpContext& context, const torch::Tensor& x,
+                             const torch::Tensor& leaf, const engine::PackedLinear& weight,
+                             const torch::Tensor& residual) {
+  return Apply(c10::make_intrusive<LinearOp>(context, &weight), {x, leaf, residual},
+               options_.plain)[0];
 }
 
-torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpContext& context, std::vector<Routing>* routing) {
+torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpContext& context,
+                            std::vector<Routing>* routing) {
   const engine::ModelConfig& c = config();
   const engine::LayerWeights& w = weights_.layer(index);
   const LayerLeaves& l = leaves_[index];
@@ -155,35 +169,39 @@ torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpConte
   if (c.q_lora_rank == 0) {
     q = Linear(context, normed, l.q, w.q);
   } else {
-    const torch::Tensor low = RmsNorm(context, Linear(context, normed, l.q_a, w.q_a), l.q_a_norm, w.q_a_norm, kLowRankEps);
+    const torch::Tensor low = RmsNorm(context, Linear(context, normed, l.q_a, w.q_a), l.q_a_norm,
+                                      w.q_a_norm, kLowRankEps);
     q = Linear(context, low, l.q_b, w.q_b);
   }
   const torch::Tensor kv = Linear(context, normed, l.kv_a, w.kv_a);
-  const torch::Tensor o =
-      Apply(c10::make_intrusive<AttentionOp>(context, &w), {q, kv, l.kv_a_norm, l.kv_b}, options_.plain)[0];
+  const torch::Tensor o = Apply(c10::make_intrusive<AttentionOp>(context, &w),
+                                {q, kv, l.kv_a_norm, l.kv_b}, options_.plain)[0];
   const torch::Tensor x = Linear(context, o, l.o, w.o, input);
   const torch::Tensor h = RmsNorm(context, x, l.post_norm, w.post_norm, c.rms_norm_eps);
   if (!w.moe) {
-    return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x}, options_.plain)[0];
+    return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x},
+                 options_.plain)[0];
   }
   const auto op = c10::make_intrusive<MoeOp>(context, &w);
-  const torch::Tensor y = Apply(
-      op, {h, x, l.router, l.experts, l.shared_gate_up, l.shared_down}, options_.plain)[0];
+  const torch::Tensor y =
+      Apply(op, {h, x, l.router, l.experts, l.shared_gate_up, l.shared_down}, options_.plain)[0];
   routing->push_back(op->routing());
   return y;
 }
 
-Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request) {
+Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets,
+                               const Request& request) {
   torch::AutoGradMode mode(request.gradients && options_.gradients);
   GrowRopeTable(*pack);
   const engine::ModelConfig& c = config();
   const OpContext context{&c, &pool_, rope_table_.data(), pack};
   Result result;
-  torch::Tensor x =
-      Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids), {embedding_}, options_.plain)[0];
+  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids),
+                          {embedding_}, options_.plain)[0];
   for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
   const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets, request.temperature, request.entropy);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets,
+                                                request.temperature, request.entropy);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
   result.logp = out[0];
   result.entropy = out[1];
@@ -192,8 +210,8 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
   return result;
 }
 
-void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden, const Request& request,
-                 Result* result) {
+void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden,
+                 const Request& request, Result* result) {
   const engine::ModelConfig& c = config();
   MtpRows rows = MakeMtpRows(*main.pack, targets);
   if (rows.targets.count() == 0) return;
@@ -201,15 +219,18 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Ten
   context.pack = std::make_shared<const Pack>(std::move(rows.pack));
   const engine::LayerWeights& w = weights_.layer(c.num_layers);
   const LayerLeaves& l = leaves_[c.num_layers];
-  const torch::Tensor e = Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), context.pack->ids),
-                                {embedding_.detach()}, options_.plain)[0];
+  const torch::Tensor e =
+      Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), context.pack->ids),
+            {embedding_.detach()}, options_.plain)[0];
   const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
   const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
-                                         RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)}, 1);
+                                         RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)},
+                                        1);
   torch::Tensor z = Linear(context, pair, l.eh, w.eh);
   z = Layer(c.num_layers, z, context, &result->mtp_routing);
   z = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets, request.temperature, /*entropy=*/false);
+  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets,
+                                                request.temperature, /*entropy=*/false);
   result->mtp_logp = Apply(head, {z, head_.detach()}, options_.plain)[0];
 }
 

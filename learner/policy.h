@@ -1,5 +1,6 @@
 #pragma once
-// The differentiable policy: the engine's forward, composed of the same kernels on the same packed weights, with gradients.
+// The differentiable policy: the engine's forward, composed of the same kernels on the same packed
+// weights, with gradients.
 #include <torch/torch.h>
 
 #include <memory>
@@ -29,14 +30,16 @@ class Policy {
     bool mtp = false;     // also the MTP layer's log-probs of the same targets
   };
   struct Result {
-    torch::Tensor logp, entropy;        // [R]
-    std::int64_t correct = 0;           // targets that are the row's largest logit
-    torch::Tensor mtp_logp;             // [R'] of the targets at position >= 2 of their sequence; undefined where there is none
-    std::vector<Routing> routing;       // a MoE layer of the main model
+    torch::Tensor logp, entropy;  // [R]
+    std::int64_t correct = 0;     // targets that are the row's largest logit
+    torch::Tensor mtp_logp;  // [R'] of the targets at position >= 2 of their sequence; undefined
+                             // where there is none
+    std::vector<Routing> routing;  // a MoE layer of the main model
     std::vector<Routing> mtp_routing;
   };
-  /// Log-probs of `targets` (row t of the pack gives token t + 1 of its sequence). Bitwise the engine's.
-  /// MTP layer: h_t after the final norm, token t + 1's embedding -> token t + 2; trunk, embedding and head are constants there.
+  /// Log-probs of `targets` (row t of the pack gives token t + 1 of its sequence). Bitwise the
+  /// engine's. MTP layer: h_t after the final norm, token t + 1's embedding -> token t + 2; trunk,
+  /// embedding and head are constants there.
   Result Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request);
 
   /// Packs the masters again after they changed.
@@ -50,23 +53,26 @@ class Policy {
  private:
   struct LayerLeaves {
     torch::Tensor input_norm, q, q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o, post_norm;
-    torch::Tensor gate_up, down;                                      // dense
+    torch::Tensor gate_up, down;  // dense
     torch::Tensor router, experts, shared_gate_up, shared_down;
-    torch::Tensor enorm, hnorm, head_norm, eh;                        // MTP
+    torch::Tensor enorm, hnorm, head_norm, eh;  // MTP
   };
 
-  /// A master tensor; `shape` may reach over the tensors that follow it in the flat buffer (up behind gate, all experts).
+  /// A master tensor; `shape` may reach over the tensors that follow it in the flat buffer (up
+  /// behind gate, all experts).
   torch::Tensor Leaf(const std::string& name, std::vector<std::int64_t> shape = {});
   void MakeLeaves();
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
   void GrowRopeTable(const Pack& pack);
 
-  torch::Tensor Layer(int index, const torch::Tensor& x, const OpContext& context, std::vector<Routing>* routing);
+  torch::Tensor Layer(int index, const torch::Tensor& x, const OpContext& context,
+                      std::vector<Routing>* routing);
   torch::Tensor RmsNorm(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
                         const std::vector<float>& weight, float eps);
   torch::Tensor Linear(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
                        const engine::PackedLinear& weight, const torch::Tensor& residual = {});
-  void Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden, const Request& request, Result* result);
+  void Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden,
+           const Request& request, Result* result);
 
   Options options_;
   Parameters parameters_;

@@ -30,12 +30,13 @@ std::unique_ptr<Policy> Load(const ProbeOptions& o, bool gradients) {
     const std::string where = "ids: sequence " + std::to_string(i);
     if (o.ids[i].empty()) throw UserError(where + " is empty; every sequence needs a token");
     if (int(o.ids[i].size()) > c.max_positions) {
-      throw UserError(where + " has " + std::to_string(o.ids[i].size()) + " tokens; the model has " +
-                      std::to_string(c.max_positions) + " positions");
+      throw UserError(where + " has " + std::to_string(o.ids[i].size()) +
+                      " tokens; the model has " + std::to_string(c.max_positions) + " positions");
     }
     for (std::int32_t id : o.ids[i]) {
       if (id < 0 || id >= c.vocab_size) {
-        throw UserError(where + ": id " + std::to_string(id) + " must be in [0, " + std::to_string(c.vocab_size) + ")");
+        throw UserError(where + ": id " + std::to_string(id) + " must be in [0, " +
+                        std::to_string(c.vocab_size) + ")");
       }
     }
   }
@@ -82,8 +83,8 @@ void ProbeLogprobs(const ProbeOptions& options) {
 
 void ProbeGrad(const ProbeOptions& options, const std::vector<std::vector<std::int32_t>>& mask) {
   if (mask.size() != options.ids.size()) {
-    throw UserError("mask: " + std::to_string(mask.size()) + " masks for " + std::to_string(options.ids.size()) +
-                    " sequences; give one each");
+    throw UserError("mask: " + std::to_string(mask.size()) + " masks for " +
+                    std::to_string(options.ids.size()) + " sequences; give one each");
   }
   Targets targets;
   std::int32_t first = 0;
@@ -115,7 +116,9 @@ void ProbeGrad(const ProbeOptions& options, const std::vector<std::vector<std::i
   std::vector<engine::SafetensorsWriter::Entry> entries{{"loss", engine::Dtype::kF32, {1}}};
   std::vector<const Parameters::Entry*> written;
   for (const Parameters::Entry& entry : parameters.entries()) {
-    if (entry.spec.kind == engine::TensorSpec::Kind::kRouterBias || parameters.IsMtp(entry.spec.name)) continue;
+    if (entry.spec.kind == engine::TensorSpec::Kind::kRouterBias ||
+        parameters.IsMtp(entry.spec.name))
+      continue;
     entries.push_back({entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
     written.push_back(&entry);
   }

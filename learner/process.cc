@@ -17,9 +17,10 @@ namespace temper::learner {
 
 namespace {
 
-// One code path of MKL whatever the processor, the same for every alignment; its threads sleep between regions, because the
-// kernels' pool works there.
-constexpr const char* kSettings[][2] = {{"MKL_CBWR", "AVX2,STRICT"}, {"OMP_WAIT_POLICY", "PASSIVE"}, {"OMP_DYNAMIC", "FALSE"}};
+// One code path of MKL whatever the processor, the same for every alignment; its threads sleep
+// between regions, because the kernels' pool works there.
+constexpr const char* kSettings[][2] = {
+    {"MKL_CBWR", "AVX2,STRICT"}, {"OMP_WAIT_POLICY", "PASSIVE"}, {"OMP_DYNAMIC", "FALSE"}};
 
 }  // namespace
 
@@ -33,7 +34,9 @@ void PinNumerics(char** argv) {
   }
   if (!missing) return;
   execv("/proc/self/exe", argv);
-  throw MachineError(std::string("temper-learner: could not start itself again with pinned numerics: ") + std::strerror(errno));
+  throw MachineError(
+      std::string("temper-learner: could not start itself again with pinned numerics: ") +
+      std::strerror(errno));
 }
 
 int UseThreads(int threads) {
@@ -41,8 +44,9 @@ int UseThreads(int threads) {
   torch::set_num_threads(threads);
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
-  // Activations come and go every step: keep their pages instead of asking the kernel for zeroed ones again.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  // Activations come and go every step: keep their pages instead of asking the kernel for zeroed
+  // ones again.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // glibc's ceiling
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
   return threads;
 }

@@ -1,16 +1,19 @@
 #pragma once
-// What a process that trains must fix before LibTorch starts: one code path, one thread count, deterministic algorithms.
+// What a process that trains must fix before LibTorch starts: one code path, one thread count,
+// deterministic algorithms.
 #include <string>
 
 #include "configs/config.h"
 
 namespace temper::learner {
 
-/// First line of temper-learner's main. MKL_CBWR and OMP_WAIT_POLICY are read when libraries load, so where they are not
-/// set yet this sets them and executes the program again (same pid, same argv). Returns when they are set.
+/// First line of temper-learner's main. MKL_CBWR and OMP_WAIT_POLICY are read when libraries load,
+/// so where they are not set yet this sets them and executes the program again (same pid, same
+/// argv). Returns when they are set.
 void PinNumerics(char** argv);
 
-/// ATen's thread count and deterministic algorithms. `threads` 0 = all cores. Returns the count used.
+/// ATen's thread count and deterministic algorithms. `threads` 0 = all cores. Returns the count
+/// used.
 int UseThreads(int threads);
 
 /// "canon-1/fp32/cache-fp32"; the plain forward of LibTorch is another id.

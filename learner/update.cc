@@ -13,7 +13,8 @@ void BalanceRouters(Parameters& parameters, const ExpertLoads& loads, double spe
   for (std::size_t i = 0; i < loads.layers().size(); ++i) {
     const std::vector<std::int64_t>& load = loads.layers()[i];
     const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
-    const std::string name = "model.layers." + std::to_string(c.first_dense + int(i)) + ".mlp.gate.e_score_correction_bias";
+    const std::string name = "model.layers." + std::to_string(c.first_dense + int(i)) +
+                             ".mlp.gate.e_score_correction_bias";
     const std::span<float> bias = parameters.MutableValue(parameters.Find(name));
     for (std::size_t e = 0; e < load.size(); ++e) {
       // Compared in integers: load_e * E against the sum.
@@ -42,12 +43,15 @@ double ExpertLoads::MaxViolation() const {
   for (const auto& load : layers_) {
     const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
     if (total == 0) continue;
-    worst = std::max(worst, double(*std::max_element(load.begin(), load.end())) * double(load.size()) / double(total) - 1);
+    worst = std::max(worst, double(*std::max_element(load.begin(), load.end())) *
+                                    double(load.size()) / double(total) -
+                                1);
   }
   return worst;
 }
 
-UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step, const ExpertLoads& loads) {
+UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,
+                    const ExpertLoads& loads) {
   Parameters& parameters = policy.parameters();
   const std::vector<AdamwSegment> segments = parameters.Segments(config.mtp_loss_scale > 0);
   UpdateReport report;
@@ -63,8 +67,10 @@ UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64
     adamw.beta2 = config.adam_beta2;
     adamw.epsilon = config.adam_epsilon;
     adamw.weight_decay = config.weight_decay;
-    Adamw(segments, adamw, parameters.gradients(), parameters.values(), parameters.moment1(), parameters.moment2());
-    if (config.router_bias_update_speed > 0) BalanceRouters(parameters, loads, config.router_bias_update_speed);
+    Adamw(segments, adamw, parameters.gradients(), parameters.values(), parameters.moment1(),
+          parameters.moment2());
+    if (config.router_bias_update_speed > 0)
+      BalanceRouters(parameters, loads, config.router_bias_update_speed);
   }
   parameters.ZeroGradients();
   if (report.applied) policy.Refresh();

@@ -1,5 +1,6 @@
 #pragma once
-// One optimizer step of a policy: clipping, AdamW, the loss-free router bias, packing the new weights.
+// One optimizer step of a policy: clipping, AdamW, the loss-free router bias, packing the new
+// weights.
 #include <cstdint>
 #include <vector>
 
@@ -8,7 +9,8 @@
 
 namespace temper::learner {
 
-/// Tokens an expert, a MoE layer (main layers first, then MTP layers), summed over the micro-batches of a step.
+/// Tokens an expert, a MoE layer (main layers first, then MTP layers), summed over the
+/// micro-batches of a step.
 class ExpertLoads {
  public:
   void Add(const Policy::Result& result);
@@ -23,11 +25,13 @@ class ExpertLoads {
 struct UpdateReport {
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  bool applied = true;       // false: the norm is not finite, so nothing moved
+  bool applied = true;  // false: the norm is not finite, so nothing moved
 };
 
-/// Clips, takes AdamW's step `step` (from 1), then adds speed * sign(mean load - load_e) to the routers' bias (DeepSeek-V3, arXiv
-/// 2412.19437, 2.1.2; layers without tokens keep theirs), packs the weights and zeroes the gradients.
-UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step, const ExpertLoads& loads);
+/// Clips, takes AdamW's step `step` (from 1), then adds speed * sign(mean load - load_e) to the
+/// routers' bias (DeepSeek-V3, arXiv 2412.19437, 2.1.2; layers without tokens keep theirs), packs
+/// the weights and zeroes the gradients.
+UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,
+                    const ExpertLoads& loads);
 
 }  // namespace temper::learner

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "reward/lua_env.h"
+#include "reward/lua_guard.h"
 #include "reward/lua_values.h"
 #include "reward/rules.h"
 

@@ -7,13 +7,16 @@
 
 namespace temper::sft {
 
-std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config, const engine::Tokenizer& tokenizer,
+std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config,
+                                  const engine::Tokenizer& tokenizer,
                                   const engine::ModelConfig& model) {
   const std::int32_t eos = tokenizer.eos_id();
-  if (eos < 0) throw UserError(config.model + ": the tokenizer has no eos_token; every row must end with one");
+  if (eos < 0)
+    throw UserError(config.model + ": the tokenizer has no eos_token; every row must end with one");
   std::vector<Example> examples;
-  for (const engine::Row& row : engine::ReadRows(path, engine::RowUse::kCompletion, config.data.prompt_column,
-                                                 config.data.answer_column)) {
+  for (const engine::Row& row :
+       engine::ReadRows(path, engine::RowUse::kCompletion, config.data.prompt_column,
+                        config.data.answer_column)) {
     const std::string where = path + ":" + std::to_string(row.line);
     Example example;
     try {
@@ -26,16 +29,19 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
     }
     example.ids.push_back(eos);
     if (int(example.ids.size()) > model.max_positions) {
-      throw UserError(where + ": " + std::to_string(example.ids.size()) + " tokens; the model has " +
-                      std::to_string(model.max_positions) + " positions: shorten the row");
+      throw UserError(where + ": " + std::to_string(example.ids.size()) +
+                      " tokens; the model has " + std::to_string(model.max_positions) +
+                      " positions: shorten the row");
     }
     if (int(example.ids.size()) > config.sft.max_length) {
-      throw UserError(where + ": " + std::to_string(example.ids.size()) + " tokens; sft.max_length is " +
-                      std::to_string(config.sft.max_length) + ": raise it or shorten the row");
+      throw UserError(where + ": " + std::to_string(example.ids.size()) +
+                      " tokens; sft.max_length is " + std::to_string(config.sft.max_length) +
+                      ": raise it or shorten the row");
     }
     for (std::int32_t id : example.ids) {
       if (id < 0 || id >= model.vocab_size) {
-        throw UserError(where + ": token " + std::to_string(id) + " is past the model's vocabulary of " + std::to_string(model.vocab_size));
+        throw UserError(where + ": token " + std::to_string(id) +
+                        " is past the model's vocabulary of " + std::to_string(model.vocab_size));
       }
     }
     examples.push_back(std::move(example));
@@ -47,7 +53,8 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
   return examples;
 }
 
-Cursor::Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch, std::uint64_t position)
+Cursor::Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch,
+               std::uint64_t position)
     : rows_(rows), shuffle_(shuffle), seed_(seed), epoch_(epoch), position_(position) {
   Order();
 }

@@ -15,15 +15,18 @@ struct Example {
   int prompt = 0;                 // tokens before the completion
 };
 
-/// Rows of `path` (prompt + completion, or text). Throws UserError naming the line of a row over max_length tokens or the
-/// model's positions, of an id past its vocabulary, and where the tokenizer has no EOS.
-std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config, const engine::Tokenizer& tokenizer,
+/// Rows of `path` (prompt + completion, or text). Throws UserError naming the line of a row over
+/// max_length tokens or the model's positions, of an id past its vocabulary, and where the
+/// tokenizer has no EOS.
+std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config,
+                                  const engine::Tokenizer& tokenizer,
                                   const engine::ModelConfig& model);
 
 /// Walks the rows epoch by epoch in the order that (seed, epoch) gives.
 class Cursor {
  public:
-  Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch, std::uint64_t position);
+  Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch,
+         std::uint64_t position);
   /// Row numbers of the next step: at least one, then more until the next would exceed `tokens`.
   std::vector<std::int64_t> Take(const std::vector<Example>& rows, std::int64_t tokens);
   std::uint64_t epoch() const { return epoch_; }

@@ -48,9 +48,9 @@ struct MicroBatch {
 
 /// Sums over a step or an evaluation, and the denominators of the whole step.
 struct Totals {
-  std::int64_t tokens = 0;       // all, padding-free
-  std::int64_t trained = 0;      // targets
-  std::int64_t mtp_trained = 0;  // targets that the MTP layer sees: position >= 2
+  std::int64_t tokens = 0;        // all, padding-free
+  std::int64_t trained = 0;       // targets
+  std::int64_t mtp_trained = 0;   // targets that the MTP layer sees: position >= 2
   double loss = 0, mtp_loss = 0;  // sums of -log p
   std::int64_t correct = 0;
   double forward = 0, backward = 0;  // seconds
@@ -64,7 +64,8 @@ class Trainer {
  private:
   void Resume();
   void Save();
-  std::vector<MicroBatch> Batch(const std::vector<Example>& rows, const std::vector<std::int64_t>& taken, int parts) const;
+  std::vector<MicroBatch> Batch(const std::vector<Example>& rows,
+                                const std::vector<std::int64_t>& taken, int parts) const;
   void AddRow(const Example& row, MicroBatch* batch) const;
   static void Count(const std::vector<MicroBatch>& batches, Totals* totals);
   void Micro(const MicroBatch& batch, bool train, Totals* totals, learner::ExpertLoads* loads);
@@ -82,8 +83,12 @@ class Trainer {
 };
 
 Trainer::Trainer(const configs::Config& config)
-    : config_(config), sft_(config.sft), model_(engine::ReadModelConfig(config.model)), tokenizer_(config.model) {
-  if (config.dtype != "fp32") throw UserError("dtype: \"" + config.dtype + "\"; sft trains in fp32 in this build");
+    : config_(config),
+      sft_(config.sft),
+      model_(engine::ReadModelConfig(config.model)),
+      tokenizer_(config.model) {
+  if (config.dtype != "fp32")
+    throw UserError("dtype: \"" + config.dtype + "\"; sft trains in fp32 in this build");
   rows_ = LoadExamples(config.data.train, config, tokenizer_, model_);
   if (!config.data.eval.empty() && sft_.eval_steps > 0) {
     eval_rows_ = LoadExamples(config.data.eval, config, tokenizer_, model_);
@@ -100,7 +105,8 @@ Trainer::Trainer(const configs::Config& config)
   }
   state_.config = configs::ToJson(config);
   state_.numerics = learner::NumericsId(config);
-  cursor_.emplace(std::int64_t(rows_.size()), config.data.shuffle, config.seed, state_.epoch, state_.position);
+  cursor_.emplace(std::int64_t(rows_.size()), config.data.shuffle, config.seed, state_.epoch,
+                  state_.position);
   policy_->Refresh();
   if (!config.resume) Save();  // a run killed in its first steps resumes from here
 }
@@ -116,7 +122,8 @@ void Trainer::Resume() {
 void Trainer::Save() {
   state_.epoch = cursor_->epoch();
   state_.position = cursor_->position();
-  learner::SaveCheckpoint(config_.output_dir, state_, policy_->parameters(), config_.model, sft_.save_total_limit);
+  learner::SaveCheckpoint(config_.output_dir, state_, policy_->parameters(), config_.model,
+                          sft_.save_total_limit);
 }
 
 void Trainer::AddRow(const Example& row, MicroBatch* batch) const {
@@ -129,7 +136,8 @@ void Trainer::AddRow(const Example& row, MicroBatch* batch) const {
   }
 }
 
-std::vector<MicroBatch> Trainer::Batch(const std::vector<Example>& rows, const std::vector<std::int64_t>& taken, int parts) const {
+std::vector<MicroBatch> Trainer::Batch(const std::vector<Example>& rows,
+                                       const std::vector<std::int64_t>& taken, int parts) const {
   // Without packing every row is a forward of its own; the gradient is the same.
   if (!sft_.packing) parts = int(taken.size());
   std::vector<MicroBatch> batches;
@@ -146,11 +154,13 @@ void Trainer::Count(const std::vector<MicroBatch>& batches, Totals* totals) {
   for (const MicroBatch& batch : batches) {
     totals->tokens += batch.pack->tokens();
     totals->trained += batch.targets.count();
-    for (std::int32_t row : batch.targets.row) totals->mtp_trained += batch.pack->position[row] >= 1;
+    for (std::int32_t row : batch.targets.row)
+      totals->mtp_trained += batch.pack->position[row] >= 1;
   }
 }
 
-void Trainer::Micro(const MicroBatch& batch, bool train, Totals* totals, learner::ExpertLoads* loads) {
+void Trainer::Micro(const MicroBatch& batch, bool train, Totals* totals,
+                    learner::ExpertLoads* loads) {
   Stopwatch watch;
   Policy::Request request;
   request.gradients = train;
@@ -169,10 +179,12 @@ void Trainer::Micro(const MicroBatch& batch, bool train, Totals* totals, learner
   totals->forward += watch.Lap();
   if (!train) return;
   // d loss / d logp is one number: the step's denominators are known before its first micro-batch.
-  learner::Tensors from{result.logp}, gradient{torch::full_like(result.logp, -1.0 / double(totals->trained))};
+  learner::Tensors from{result.logp},
+      gradient{torch::full_like(result.logp, -1.0 / double(totals->trained))};
   if (result.mtp_logp.defined()) {
     from.push_back(result.mtp_logp);
-    gradient.push_back(torch::full_like(result.mtp_logp, -sft_.mtp_loss_scale / double(totals->mtp_trained)));
+    gradient.push_back(
+        torch::full_like(result.mtp_logp, -sft_.mtp_loss_scale / double(totals->mtp_trained)));
   }
   torch::autograd::backward(from, gradient);
   totals->backward += watch.Lap();
@@ -185,12 +197,15 @@ Json Trainer::Step() {
   Totals totals;
   Count(batches, &totals);
   learner::ExpertLoads loads;
-  if (totals.trained == 0) throw UserError(config_.data.train + ": a step has no trained token; rows need completions");
+  if (totals.trained == 0)
+    throw UserError(config_.data.train + ": a step has no trained token; rows need completions");
   for (const MicroBatch& batch : batches) Micro(batch, /*train=*/true, &totals, &loads);
   watch.Lap();
   const learner::UpdateReport update = learner::Update(*policy_, sft_, ++state_.step, loads);
   const double optimizer = watch.Lap(), seconds = step.Lap();
-  if (!update.applied) std::fprintf(stderr, "sft: step %lld skipped: its gradient is not finite\n", static_cast<long long>(state_.step));
+  if (!update.applied)
+    std::fprintf(stderr, "sft: step %lld skipped: its gradient is not finite\n",
+                 static_cast<long long>(state_.step));
   Json line = {{"step", state_.step},
                {"version", state_.version},
                {"loss", totals.loss / double(totals.trained)},
@@ -200,7 +215,8 @@ Json Trainer::Step() {
                {"num_tokens", totals.tokens},
                {"trained_tokens", totals.trained},
                {"epoch", cursor_->epoch()}};
-  if (totals.mtp_trained > 0 && totals.mtp_loss != 0) line["mtp_loss"] = totals.mtp_loss / double(totals.mtp_trained);
+  if (totals.mtp_trained > 0 && totals.mtp_loss != 0)
+    line["mtp_loss"] = totals.mtp_loss / double(totals.mtp_trained);
   if (!loads.layers().empty()) line["moe/max_vio"] = loads.MaxViolation();
   line["step_time"] = seconds;
   line["perf/throughput"] = double(totals.tokens) / seconds;
@@ -216,9 +232,11 @@ Json Trainer::Evaluate() {
   Totals totals;
   std::int64_t tokens = 0;
   for (const Example& row : eval_rows_) tokens += std::int64_t(row.ids.size());
-  const std::vector<MicroBatch> batches = Batch(eval_rows_, all, int(tokens / sft_.tokens_per_step + 1));
+  const std::vector<MicroBatch> batches =
+      Batch(eval_rows_, all, int(tokens / sft_.tokens_per_step + 1));
   Count(batches, &totals);
-  if (totals.trained == 0) throw UserError(config_.data.eval + ": no trained token; rows need completions");
+  if (totals.trained == 0)
+    throw UserError(config_.data.eval + ": no trained token; rows need completions");
   for (const MicroBatch& batch : batches) Micro(batch, /*train=*/false, &totals, nullptr);
   return {{"eval_loss", totals.loss / double(totals.trained)},
           {"eval_mean_token_accuracy", double(totals.correct) / double(totals.trained)}};

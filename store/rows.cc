@@ -1,8 +1,8 @@
 #include "store/rows.h"
 
-#include <span>
 #include <bit>
 #include <cstring>
+#include <span>
 
 #include "configs/crc32c.h"
 #include "configs/error.h"
@@ -40,7 +40,9 @@ template std::vector<std::uint8_t> FromBlob(std::string_view, const std::string&
 
 std::uint32_t RowCrc(const RolloutRow& row) {
   std::uint32_t crc = 0;
-  const auto scalar = [&](auto value) { crc = configs::Crc32c(std::as_bytes(std::span(&value, 1)), crc); };
+  const auto scalar = [&](auto value) {
+    crc = configs::Crc32c(std::as_bytes(std::span(&value, 1)), crc);
+  };
   const auto bytes = [&](const void* data, std::size_t size) {
     scalar(static_cast<std::uint64_t>(size));
     crc = configs::Crc32c(std::span(static_cast<const std::byte*>(data), size), crc);

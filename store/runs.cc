@@ -27,7 +27,20 @@ std::string RunName(const std::string& run_dir) {
 
 bool IsRun(const fs::path& path) {
   std::error_code ignored;
-  return fs::exists(path / "trajectories.db", ignored) || fs::exists(path / "config.json", ignored);
+  // A config.json alone may be a model's.
+  return fs::exists(path / "trajectories.db", ignored) ||
+         fs::exists(path / "metrics.jsonl", ignored);
+}
+
+/// The folders in `dir`, by name.
+std::vector<fs::path> Folders(const fs::path& dir, std::error_code* error) {
+  std::vector<fs::path> folders;
+  for (fs::directory_iterator it(dir, *error), end; !*error && it != end; it.increment(*error)) {
+    std::error_code unreadable;
+    if (it->is_directory(unreadable)) folders.push_back(it->path());
+  }
+  std::sort(folders.begin(), folders.end());
+  return folders;
 }
 
 Json First(Reader& reader, const std::string& sql) {
@@ -49,13 +62,13 @@ Json Counts(Reader& reader, const std::string& sql) {
   return counts;
 }
 
-/// The configured number of steps, -1 if the stored config does not say.
-std::int64_t MaxSteps(const std::string& config_json) {
+/// The section's configured number of steps, -1 if the stored config does not say.
+std::int64_t MaxSteps(const std::string& config_json, const char* section) {
   const Json config = Json::parse(config_json, nullptr, false);
-  if (!config.is_object() || !config.contains("grpo")) return -1;
-  const Json& grpo = config["grpo"];
-  if (!grpo.is_object() || !grpo.contains("max_steps")) return -1;
-  return grpo["max_steps"].is_number_integer() ? grpo["max_steps"].get<std::int64_t>() : -1;
+  if (!config.is_object() || !config.contains(section)) return -1;
+  const Json& job = config[section];
+  if (!job.is_object() || !job.contains("max_steps")) return -1;
+  return job["max_steps"].is_number_integer() ? job["max_steps"].get<std::int64_t>() : -1;
 }
 
 /// The last whole line of a JSONL file, read from its end.
@@ -93,7 +106,7 @@ Json DatabaseRow(const std::string& run_dir, bool running, Reader& reader) {
   row["rollouts"] = counts["n"];
   row["dropped"] = counts["d"];
   if (run.contains("created_ms")) row["created_ms"] = run["created_ms"];
-  const std::int64_t goal = MaxSteps(run.value("config_json", std::string()));
+  const std::int64_t goal = MaxSteps(run.value("config_json", std::string()), "grpo");
   if (running) {
     row["state"] = "running";
   } else if (goal >= 0 && row["steps"].get<std::int64_t>() >= goal) {
@@ -107,7 +120,13 @@ Json ListOne(const std::string& run_dir) {
   if (!fs::exists(path)) {
     Json row = Row(run_dir);
     const Json last = LastLine(fs::path(run_dir) / "metrics.jsonl");
-    if (last.is_object() && last.contains("step")) row["steps"] = last["step"];
+    if (!last.is_object() || !last.contains("step")) return row;
+    row["steps"] = last["step"];
+    std::ifstream config(fs::path(run_dir) / "config.json");
+    const std::string text{std::istreambuf_iterator<char>(config),
+                           std::istreambuf_iterator<char>()};
+    const std::int64_t goal = MaxSteps(text, "sft");
+    if (goal >= 0 && row["steps"] == goal) row["state"] = "finished";
     return row;
   }
   try {
@@ -144,19 +163,31 @@ Json ParsedOrText(const Json& text) {
 }  // namespace
 
 std::vector<Json> ListRuns(const std::string& dir) {
-  std::vector<std::string> folders;
+  std::vector<fs::path> folders;
   if (IsRun(dir)) {
     folders.push_back(dir);
   } else {
     std::error_code error;
-    for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
-      if (it->is_directory(error) && IsRun(it->path())) folders.push_back(it->path().string());
-    }
+    const std::vector<fs::path> children = Folders(dir, &error);
     if (error) throw UserError(dir + ": " + error.message() + "; give the folder that holds runs");
+    for (const fs::path& child : children) {
+      if (IsRun(child)) {
+        folders.push_back(child);
+        continue;
+      }
+      // Runs that belong together share a folder: the quickstart's sft and grpo.
+      std::error_code ignored;
+      for (const fs::path& grandchild : Folders(child, &ignored)) {
+        if (IsRun(grandchild)) folders.push_back(grandchild);
+      }
+    }
   }
-  std::sort(folders.begin(), folders.end());
   std::vector<Json> rows;
-  for (const std::string& folder : folders) rows.push_back(ListOne(folder));
+  for (const fs::path& folder : folders) {
+    rows.push_back(ListOne(folder.string()));
+    const fs::path name = folder.lexically_relative(dir);
+    if (name != ".") rows.back()["name"] = name.string();
+  }
   return rows;
 }
 

@@ -7,7 +7,7 @@
 
 namespace temper::store {
 
-/// One object a run folder in DIR (or DIR itself if it is one), by name:
+/// One object a run folder in DIR (or DIR itself if it is one), or one folder deeper, by name:
 /// `name, path, state, steps, reward, rollouts, dropped, created_ms`; state is running | finished |
 /// stopped | broken (then `error`). A run without a trajectory database (sft) takes `steps` from
 /// metrics.jsonl; what is unknown is null. Throws UserError when DIR cannot be read.

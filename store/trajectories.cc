@@ -9,52 +9,12 @@
 #include <stdexcept>
 
 #include "configs/error.h"
-#include "store/open.h"
 #include "store/rows.h"
 #include "store/schema.h"
-#include "store/sqlite.h"
+#include "store/writer.h"
 
 namespace temper::store {
 namespace {
-
-// In pages of 8 KiB: large enough that checkpoints are rare, small enough that the log stays below
-// 64 MiB.
-constexpr int kCheckpointPages = 1024;
-
-const char* const kRolloutColumns =
-    "grp, sample, attempt, version, version_last, seed, state, reason, actor, text, ids, logp, "
-    "versions, loss_mask, finish_reason, score, status, advantage, trained_step, lag, "
-    "received_ms, crc32c";
-
-RolloutRow ReadRollout(const Statement& row, const std::string& path) {
-  RolloutRow r;
-  r.grp = static_cast<std::uint64_t>(row.GetInt(0));
-  r.sample = static_cast<std::uint32_t>(row.GetInt(1));
-  r.attempt = static_cast<int>(row.GetInt(2));
-  r.version = static_cast<std::uint32_t>(row.GetInt(3));
-  r.version_last = static_cast<std::uint32_t>(row.GetInt(4));
-  r.seed = static_cast<std::uint64_t>(row.GetInt(5));
-  r.state = row.GetText(6);
-  r.reason = row.GetText(7);
-  r.actor = row.GetText(8);
-  r.text = row.GetText(9);
-  const std::string where = path + ": " + r.Name();
-  r.ids = FromBlob<std::int32_t>(row.GetBlob(10), where);
-  r.logp = FromBlob<float>(row.GetBlob(11), where);
-  r.versions = FromBlob<std::uint32_t>(row.GetBlob(12), where);
-  r.loss_mask = FromBlob<std::uint8_t>(row.GetBlob(13), where);
-  r.finish_reason = row.GetText(14);
-  r.score = row.GetOptionalReal(15);
-  r.status = row.GetText(16);
-  r.advantage = row.GetOptionalReal(17);
-  r.trained_step = row.GetOptionalInt(18);
-  r.lag = row.GetOptionalInt(19);
-  r.received_ms = row.GetInt(20);
-  if (static_cast<std::uint32_t>(row.GetInt(21)) != RowCrc(r)) {
-    throw MachineError(where + ": the stored checksum differs; the database is damaged");
-  }
-  return r;
-}
 
 void CheckArrays(const RolloutRow& row) {
   const std::size_t n = row.ids.size();
@@ -81,65 +41,6 @@ std::string RolloutRow::Name() const {
   if (attempt > 0) name += ".a" + std::to_string(attempt);
   return name + "@v" + std::to_string(version);
 }
-
-struct Trajectories::State {
-  explicit State(const std::string& path) : lock(path), db(path, SQLITE_OPEN_READWRITE) {
-    CheckIdentity(db);
-    SetWriterPragmas(db);
-    sqlite3_wal_hook(
-        db.handle(),
-        [](void* self, sqlite3*, const char*, int pages) {
-          static_cast<State*>(self)->wal_pages = pages;
-          return SQLITE_OK;
-        },
-        this);
-  }
-  ~State() {
-    // Tidiness only: whatever stays in the log is durable there.
-    sqlite3_wal_checkpoint_v2(db.handle(), nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
-  }
-
-  void Begin() { db.Execute("BEGIN IMMEDIATE"); }
-  void Commit() {
-    db.Execute("COMMIT");
-    if (wal_pages < kCheckpointPages) return;
-    // A reader in the way is no error: the next commit tries again.
-    const int code = sqlite3_wal_checkpoint_v2(db.handle(), nullptr, SQLITE_CHECKPOINT_PASSIVE,
-                                               nullptr, nullptr);
-    if (code != SQLITE_OK && (code & 0xFF) != SQLITE_BUSY) {
-      ThrowSqlite(db.handle(), code, db.path());
-    }
-    wal_pages = 0;
-  }
-  void Rollback() {
-    // A full disk may already have rolled back.
-    if (db.in_transaction()) db.Execute("ROLLBACK");
-  }
-
-  /// Runs `work` in the open transaction, or in one of its own.
-  template <typename Work>
-  void Atomically(const Work& work) {
-    if (db.in_transaction()) return work();
-    Begin();
-    try {
-      work();
-      Commit();
-    } catch (...) {
-      try {
-        Rollback();
-      } catch (const MachineError&) {  // the first error is the one to report
-      }
-      throw;
-    }
-  }
-
-  void Insert(const RolloutRow& row, const std::string& state, const std::string& reason);
-  void Train(const StepRow& step, const TrainedSample& sample);
-
-  WriterLock lock;
-  Connection db;
-  int wal_pages = 0;
-};
 
 Trajectories::Trajectories(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Trajectories::Trajectories(Trajectories&&) noexcept = default;
@@ -346,69 +247,6 @@ void Trajectories::SetCheckpoint(std::int64_t step, const std::string& folder) {
                              ", which is not there");
     }
   });
-}
-
-std::int64_t Trajectories::Resume(std::int64_t step, std::optional<std::uint32_t> keep_version) {
-  state_->Atomically([&] {
-    Connection& db = state_->db;
-    db.Prepare("UPDATE run SET incarnation = incarnation + 1").Run();
-    db.Prepare(
-          "UPDATE rollout SET state = 'scored', advantage = NULL, trained_step = NULL, lag = NULL "
-          "WHERE trained_step > ?")
-        .Int(step)
-        .Run();
-    db.Prepare("DELETE FROM step WHERE step > ?").Int(step).Run();
-    db.Prepare("DELETE FROM metric WHERE step > ?").Int(step).Run();
-    if (!keep_version) return;
-    // A rollout is lost when any of its tokens came from weights that this history never publishes.
-    db.Prepare(
-          "UPDATE rollout SET state = 'dropped', reason = 'version_lost' "
-          "WHERE state IN ('received', 'scored') AND max(version, version_last) > ?")
-        .Int(*keep_version)
-        .Run();
-  });
-  return incarnation();
-}
-
-std::vector<RolloutRow> Trajectories::LiveRollouts(std::uint64_t grp) {
-  static const std::string sql = std::string("SELECT ") + kRolloutColumns +
-                                 " FROM rollout WHERE grp = ? AND state <> 'dropped' "
-                                 "ORDER BY sample";
-  Statement s = state_->db.Prepare(sql);
-  s.Unsigned(grp);
-  std::vector<RolloutRow> rows;
-  while (s.Step()) rows.push_back(ReadRollout(s, state_->db.path()));
-  return rows;
-}
-
-std::optional<GroupRow> Trajectories::Group(std::uint64_t grp) {
-  Statement s = state_->db.Prepare(
-      "SELECT prompt_json, row_json, prompt_ids, granted_version, granted_step, attempt "
-      "FROM prompt_group WHERE grp = ?");
-  s.Unsigned(grp);
-  if (!s.Step()) return std::nullopt;
-  GroupRow group;
-  group.grp = grp;
-  group.prompt_json = s.GetText(0);
-  group.row_json = s.GetText(1);
-  group.prompt_ids = FromBlob<std::int32_t>(s.GetBlob(2), state_->db.path() + ": prompt_group");
-  group.granted_version = static_cast<std::uint32_t>(s.GetInt(3));
-  group.granted_step = s.GetInt(4);
-  group.attempt = static_cast<int>(s.GetInt(5));
-  return group;
-}
-
-std::optional<std::uint64_t> Trajectories::LastGroup() {
-  Statement s = state_->db.Prepare("SELECT max(grp) FROM prompt_group");
-  s.Step();
-  if (s.IsNull(0)) return std::nullopt;
-  return static_cast<std::uint64_t>(s.GetInt(0));
-}
-
-std::int64_t Trajectories::incarnation() {
-  Statement s = state_->db.Prepare("SELECT incarnation FROM run");
-  if (!s.Step()) throw MachineError(state_->db.path() + ": the run row is missing");
-  return s.GetInt(0);
 }
 
 }  // namespace temper::store

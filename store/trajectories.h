@@ -98,7 +98,8 @@ class Trajectories {
   std::int64_t Resume(std::int64_t step, std::optional<std::uint32_t> keep_version);
 
   // Reads on the writer's connection (resume).
-  std::vector<RolloutRow> LiveRollouts(std::uint64_t grp);     // not dropped, by sample
+  std::vector<RolloutRow> LiveRollouts(std::uint64_t grp);     // by sample: not dropped, or dropped for its reward
+  std::vector<RewardPart> Parts(const RolloutRow& row);        // by name
   std::optional<GroupRow> Group(std::uint64_t grp);
   std::optional<std::uint64_t> LastGroup();
   std::int64_t incarnation();

@@ -210,7 +210,8 @@ void Server::Linger(int ms) { SetOption(ZMQ_LINGER, ms); }
 
 Client::Client(const std::string& endpoint, const std::string& keys)
     : Socket(ZMQ_DEALER, endpoint.find('[') != std::string::npos) {
-  SetOption(ZMQ_IMMEDIATE, 1);
+  // Not ZMQ_IMMEDIATE: with it a lost connection takes along what was received but not read yet, a
+  // goodbye for instance.
   SetOption(ZMQ_RECONNECT_IVL, 20);
   SetOption(ZMQ_RECONNECT_IVL_MAX, 1000);
   if (zmq_connect(handle_, CheckConnect(endpoint, keys).c_str()) != 0) {

@@ -4,10 +4,13 @@
 #include <array>
 #include <cmath>
 
+#pragma GCC optimize("O3")
+#pragma GCC target("avx2,fma")
+
 namespace temper::learner {
 
-void Adamw(std::span<const AdamwSegment> segments, const AdamwStep& step, const float* grad, float* value, float* moment1,
-           float* moment2) {
+void Adamw(std::span<const AdamwSegment> segments, const AdamwStep& step, const float* grad,
+           float* value, float* moment1, float* moment2) {
   const double correction1 = 1 - std::pow(step.beta1, double(step.number));
   const double correction2 = 1 - std::pow(step.beta2, double(step.number));
   const float scale = float(step.gradient_scale);
@@ -57,7 +60,8 @@ double ClipScale(double norm, double max_norm) {
 }
 
 double LearningRate(const configs::Optimizer& config, std::int64_t step) {
-  if (step <= config.warmup_steps) return config.learning_rate * double(step) / (config.warmup_steps + 1);
+  if (step <= config.warmup_steps)
+    return config.learning_rate * double(step) / (config.warmup_steps + 1);
   if (config.lr_scheduler_type != "cosine") return config.learning_rate;
   const double whole = std::max<double>(1, config.max_steps - config.warmup_steps - 1);
   const double done = std::min(1.0, double(step - config.warmup_steps - 1) / whole);

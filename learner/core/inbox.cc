@@ -251,6 +251,12 @@ std::vector<ScoredGroup> Inbox::Take(std::int64_t step) {
   return batch;
 }
 
+std::vector<std::string> Inbox::peers() const {
+  std::vector<std::string> ids;
+  for (const auto& [id, peer] : peers_) ids.push_back(id);
+  return ids;
+}
+
 void Inbox::SayGoodbye(const std::string& reason, bool failed, Effects* out) {
   for (const auto& [id, peer] : peers_)
     out->send.emplace_back(id, wire::Goodbye{reason, failed}.Encode());

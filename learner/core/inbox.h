@@ -79,10 +79,15 @@ class Inbox {
 
   // From training.
   void Publish(std::shared_ptr<const WeightSet> weights, Effects* out);
-  /// A group of the window with what the database already has of it (resume). In ascending order,
-  /// without gaps.
+  /// What the database already has of a group (resume).
+  struct Stored {
+    store::GroupRow row;
+    std::vector<store::RolloutRow> live;                // by sample
+    std::vector<std::vector<store::RewardPart>> parts;  // of each
+  };
+  /// A group of the window. In ascending order, without gaps.
   void AddGroup(store::GroupRow row, std::optional<std::string> answer,
-                const std::optional<store::GroupRow>& stored, std::vector<store::RolloutRow> live);
+                std::optional<Stored> stored);
   /// Training waits for `step` from now on; the window's groups are there.
   void Open(std::int64_t step, Micros now, Effects* out);
   std::uint64_t window_end(
@@ -90,6 +95,7 @@ class Inbox {
   std::uint64_t next_group() const { return next_group_; }
   bool Complete(std::int64_t step) const;
   std::vector<ScoredGroup> Take(std::int64_t step);
+  std::vector<std::string> peers() const;
   void SayGoodbye(const std::string& reason, bool failed, Effects* out);
 
   /// Counters since the last call; wait_seconds is not known here.

@@ -17,8 +17,7 @@ std::string NameOf(const wire::RolloutId& id) {
 }  // namespace
 
 void Inbox::AddGroup(store::GroupRow row, std::optional<std::string> answer,
-                     const std::optional<store::GroupRow>& stored,
-                     std::vector<store::RolloutRow> live) {
+                     std::optional<Stored> stored) {
   const std::uint64_t grp = row.grp;
   Group& group = groups_[grp];
   group.row = std::move(row);
@@ -27,20 +26,23 @@ void Inbox::AddGroup(store::GroupRow row, std::optional<std::string> answer,
   group.parts.resize(group_size_);
   if (stored) {
     group.granted_before = true;
-    group.row.attempt = stored->attempt;
-    group.row.granted_version = stored->granted_version;
-    group.row.granted_step = stored->granted_step;
-  }
-  for (store::RolloutRow& sample : live) {
-    if (sample.sample < group_size_) group.samples[sample.sample] = std::move(sample);
+    group.row.attempt = stored->row.attempt;
+    group.row.granted_version = stored->row.granted_version;
+    group.row.granted_step = stored->row.granted_step;
+    for (std::size_t i = 0; i < stored->live.size(); ++i) {
+      const std::uint32_t sample = stored->live[i].sample;
+      if (sample >= group_size_) continue;
+      group.samples[sample] = std::move(stored->live[i]);
+      if (i < stored->parts.size()) group.parts[sample] = std::move(stored->parts[i]);
+    }
   }
   group.missing = static_cast<int>(std::count_if(group.samples.begin(), group.samples.end(),
                                                  [](const auto& s) { return s.state.empty(); }));
   if (group.missing > 0) {
     waiting_.insert(grp);
   } else {
-    group.done = std::all_of(group.samples.begin(), group.samples.end(),
-                             [](const auto& s) { return s.state == "scored"; });
+    group.done = std::none_of(group.samples.begin(), group.samples.end(),
+                              [](const auto& s) { return s.state == "received"; });
     if (!group.done) to_score_.push_back(grp);
   }
   next_group_ = grp + 1;
@@ -217,7 +219,10 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
   }
   const store::RolloutRow& have = group->samples[row.sample];
   if (!have.state.empty()) {
-    if (have.attempt != row.attempt) out->writes.emplace_back(RolloutWrite{std::move(row), ""});
+    // Also where the first one was dropped for its reward: one attempt of a sample counts.
+    if (have.attempt != row.attempt) {
+      out->writes.emplace_back(RolloutWrite{std::move(row), "duplicate"});
+    }
     return;
   }
   const bool one_version = row.versions.empty() && row.version == group->row.granted_version;

@@ -61,7 +61,7 @@ std::string Progress::Line(std::int64_t done, const std::string& note) const {
   std::string line =
       what_ + ": " + unit_ + " " + std::to_string(done) + "/" + std::to_string(total_);
   const double seconds = std::chrono::duration<double>(Clock::now() - began_).count();
-  if (done > start_ && seconds > 0) {
+  if (done > start_ + 1 && seconds > 0) {  // one alone says nothing of a rate
     const double rate = static_cast<double>(done - start_) / seconds;
     line += ", " + Rounded(rate) + " " + unit_ + "s/s, ";
     line += done < total_ ? Duration(static_cast<double>(total_ - done) / rate) + " left"

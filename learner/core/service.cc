@@ -105,17 +105,21 @@ struct Service::State {
   void AddGroup(Serving::Context& at, store::GroupRow row,
                 std::optional<std::string> answer) const {
     const std::uint64_t grp = row.grp;
-    std::optional<store::GroupRow> stored;
-    std::vector<store::RolloutRow> live;
-    if (last_stored && grp <= *last_stored && (stored = at.store.Group(grp))) {
-      live = at.store.LiveRollouts(grp);
-      if (stored->prompt_ids != row.prompt_ids) {
+    std::optional<Inbox::Stored> stored;
+    std::optional<store::GroupRow> before;
+    if (last_stored && grp <= *last_stored) before = at.store.Group(grp);
+    if (before) {
+      if (before->prompt_ids != row.prompt_ids) {
         throw UserError(
             RunFile(options, "trajectories.db") + ": g" + std::to_string(grp) +
             " has another prompt than the dataset gives now; resume with the data of the run");
       }
+      stored = Inbox::Stored{std::move(*before), at.store.LiveRollouts(grp), {}};
+      for (const store::RolloutRow& sample : stored->live) {
+        stored->parts.push_back(at.store.Parts(sample));
+      }
     }
-    at.inbox.AddGroup(std::move(row), std::move(answer), stored, std::move(live));
+    at.inbox.AddGroup(std::move(row), std::move(answer), std::move(stored));
   }
 
   Service::Options options;

@@ -268,9 +268,19 @@ void Serving::LeavePeers(const std::string& reason, bool failed) {
     Effects goodbye;
     inbox_.SayGoodbye(reason, failed, &goodbye);
     for (const auto& [peer, message] : goodbye.send) server_->Send(peer, message);
-    for (int ms = 0; ms < 500 && server_->queued(); ++ms) {
-      server_->Flush();
-      usleep(1000);
+    // A socket that closes may take the goodbye along: wait until each peer answered or left.
+    const Micros deadline = Now() + kGoodbyeMicros;
+    wire::Incoming incoming;
+    while (!inbox_.peers().empty() && Now() < deadline) {
+      Effects ignored;
+      server_->Wait(2000);
+      while (server_->Receive(&incoming)) {
+        if (incoming.error.empty()) inbox_.Handle(incoming.peer, incoming.message, Now(), &ignored);
+      }
+      for (const std::string& id : server_->Flush()) inbox_.PeerGone(id, &ignored);
+      for (const std::string& id : inbox_.peers()) {
+        if (!server_->Send(id, wire::Heartbeat().Encode())) inbox_.PeerGone(id, &ignored);
+      }
     }
     server_->Linger(500);
     server_.reset();

@@ -65,6 +65,7 @@ class Serving {
 
   static constexpr int kCommitRows = 64;
   static constexpr Micros kCommitMicros = 5000;
+  static constexpr Micros kGoodbyeMicros = 1'000'000;
 
   std::unique_ptr<wire::Server> server_;
   store::Trajectories store_;

@@ -9,53 +9,10 @@
 
 #include "configs/error.h"
 #include "reward/function.h"
-#include "tests/reward/zygote_entry.h"
+#include "tests/reward/fixtures.h"
 
 namespace temper::reward {
 namespace {
-
-FunctionSpec Script(const std::string& text, const std::string& name = "f", double weight = 1.0) {
-  FunctionSpec spec;
-  spec.name = name;
-  spec.path = name + ".lua";
-  spec.script = text;
-  spec.weight = weight;
-  spec.sha256 = Sha256Hex(text);
-  return spec;
-}
-
-HostOptions With(std::vector<FunctionSpec> functions, double timeout_s = 10) {
-  HostOptions options;
-  options.functions = std::move(functions);
-  options.limits.timeout_s = timeout_s;
-  return options;
-}
-
-SampleInput Sample(const std::string& completion, const std::string& answer = "42") {
-  SampleInput sample;
-  sample.prompt_json = "\"17 + 25 =\"";
-  sample.completion = completion;
-  sample.completion_ids = {1, 2, 3};
-  sample.answer = answer;
-  sample.row_json = R"({"answer":42,"level":{"n":[1,2.5,null,"x"]},"big":18446744073709551615})";
-  sample.finish_reason = "stop";
-  sample.version = 17;
-  sample.step = 3;
-  return sample;
-}
-
-ScoreResult ScoreOne(const std::string& script, const std::string& completion = "42") {
-  RewardHost host(With({Script(script)}));
-  const std::vector<SampleInput> samples = {Sample(completion)};
-  return host.ScoreGroup(samples).at(0);
-}
-
-std::string StatusOf(const std::string& script) {
-  const ScoreResult result = ScoreOne(script);
-  EXPECT_EQ(result.score.has_value(), result.status == "ok") << script;
-  EXPECT_EQ(result.parts.at(0).status, result.status) << script;
-  return result.status;
-}
 
 /// The one child of a process, from the kernel's list.
 pid_t OnlyChild(pid_t pid) {
@@ -108,94 +65,6 @@ TEST(RewardHost, LogsTheNumbersOfATableAsParts) {
   EXPECT_EQ(result.parts[1].value, 2.0);
   EXPECT_EQ(result.parts[1].weight, 0.0);
   EXPECT_EQ(result.parts[2].name, "f/format");
-}
-
-TEST(RewardHost, NamesEveryWayAScriptCanEnd) {
-  EXPECT_EQ(StatusOf("function score() return 0 end"), "ok");
-  EXPECT_EQ(StatusOf("function score() return nil end"), "not_applicable");
-  EXPECT_EQ(StatusOf("function score() error('no') end"), "script_error");
-  EXPECT_EQ(StatusOf("function score() error({}) end"), "script_error");
-  EXPECT_EQ(StatusOf("function score("), "script_error");
-  EXPECT_EQ(StatusOf("x = 1"), "script_error");
-  EXPECT_EQ(StatusOf("function score() while true do end end"), "budget");
-  EXPECT_EQ(StatusOf("while true do end"), "budget");
-  EXPECT_EQ(StatusOf("function score() local s = 'x' while true do s = s .. s end end"), "memory");
-  EXPECT_EQ(StatusOf("function score() return 0/0 end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() return 1/0 end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() return '1' end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() return true end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() return {} end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() return {score = '1'} end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() return {score = 1, part = 0/0} end"), "invalid_return");
-  EXPECT_EQ(StatusOf("function score() end"), "invalid_return");
-}
-
-TEST(RewardHost, SaysTheLineOfAnError) {
-  ScoreResult result = ScoreOne("function score(s)\n  local x = nil\n  return x.y\nend");
-  EXPECT_EQ(result.parts[0].line, 3);
-  EXPECT_EQ(result.parts[0].message, "attempt to index a nil value (local 'x')");
-  result = ScoreOne("function score(s)\n  while true do\n  end\nend");
-  EXPECT_EQ(result.parts[0].message, "more than 1000000 instructions");
-  EXPECT_TRUE(result.parts[0].line == 2 || result.parts[0].line == 3) << result.parts[0].line;
-  result = ScoreOne("function score(s)\n\n  return = 1\nend");
-  EXPECT_EQ(result.parts[0].line, 3);
-  result = ScoreOne("function score(s) error('\\xff\\xfe bad', 0) end");
-  EXPECT_EQ(result.parts[0].message, "\xEF\xBF\xBD\xEF\xBF\xBD bad");
-}
-
-TEST(RewardHost, LetsNoScriptSwallowItsLimits) {
-  EXPECT_EQ(StatusOf("function score()\n"
-                     "  while true do pcall(function() while true do end end) end\n"
-                     "end"),
-            "budget");
-  EXPECT_EQ(StatusOf("function score()\n"
-                     "  local function h() while true do end end\n"
-                     "  while true do xpcall(function() while true do end end, h) end\n"
-                     "end"),
-            "budget");
-  EXPECT_EQ(StatusOf("function score()\n"
-                     "  pcall(function() while true do end end)\n"
-                     "  return 1\n"
-                     "end"),
-            "budget");
-  EXPECT_EQ(StatusOf("function score()\n"
-                     "  pcall(function() local t = {} for i = 1, 1e9 do t[i] = 'x' .. i end end)\n"
-                     "  return 1\n"
-                     "end"),
-            "budget");
-  EXPECT_EQ(StatusOf("function score()\n"
-                     "  pcall(function() local s = ('x'):rep(1000000)\n"
-                     "    local t = {} while true do t[#t + 1] = s .. #t end end)\n"
-                     "  return 1\n"
-                     "end"),
-            "memory");
-  EXPECT_EQ(StatusOf("function score() return #('x'):rep(1 << 40) end"), "script_error");
-  EXPECT_EQ(StatusOf("function score() return #(''):rep(1 << 62) end"), "script_error");
-  EXPECT_EQ(StatusOf("function score() setmetatable({}, {__gc = function() end}) end"),
-            "script_error");
-}
-
-TEST(RewardHost, HasNothingOfTheOutsideInAScript) {
-  for (const char* name :
-       {"io", "os", "debug", "package", "require", "load", "loadstring", "loadfile", "dofile",
-        "collectgarbage", "print", "coroutine", "string.dump", "_G.io", "_ENV.os", "arg"}) {
-    EXPECT_EQ(
-        ScoreOne(std::string("function score() return ") + name + " == nil and 1 or 0 end").score,
-        1.0)
-        << name;
-  }
-  EXPECT_EQ(StatusOf("function score() getmetatable('').__index.rep = nil return 1 end"),
-            "script_error");
-  EXPECT_EQ(ScoreOne("function score(s) return tostring(s) == 'table' and "
-                     "('%s'):format(print or s) == 'table' and 1 or 0 end")
-                .score,
-            1.0);
-  EXPECT_EQ(StatusOf("function score(s) return ('%5p'):format(s) end"), "script_error");
-}
-
-TEST(RewardHost, TakesOnlyTextAsAScript) {
-  EXPECT_EQ(StatusOf("\x1bLua"), "script_error");
-  EXPECT_EQ(StatusOf(std::string(70000, ' ')), "script_error");
 }
 
 TEST(RewardHost, CarriesNothingFromOneSampleToTheNext) {

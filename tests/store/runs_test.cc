@@ -54,6 +54,22 @@ TEST(Runs, AreListedByNameWithTheirState) {
   EXPECT_NE(ListText(runs).find("b-done"), std::string::npos);
 }
 
+TEST(Runs, ThatShareAFolderAreListedAndAModelIsNone) {
+  const Folder folder;
+  for (const char* name : {"quickstart", "quickstart/model", "quickstart/sft"}) {
+    std::filesystem::create_directory(folder / name);
+  }
+  { MakeRun(folder, "quickstart/grpo", 1); }
+  std::ofstream(folder / "quickstart/model/config.json") << "{}";
+  std::ofstream(folder / "quickstart/sft/config.json") << "{\"sft\":{\"max_steps\":2}}";
+  std::ofstream(folder / "quickstart/sft/metrics.jsonl") << "{\"step\":1}\n{\"step\":2}\n";
+  const std::vector<Json> runs = ListRuns(folder.path());
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[0]["name"], "quickstart/grpo");
+  EXPECT_EQ(runs[1]["name"], "quickstart/sft");
+  EXPECT_EQ(runs[1]["state"], "finished");
+}
+
 TEST(Runs, SayWhichProcessStillWrites) {
   // Asked from this process while a child holds the run, as a reader would.
   const Folder folder;

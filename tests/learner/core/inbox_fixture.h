@@ -141,7 +141,7 @@ class InboxTest : public ::testing::Test {
         std::max(next_group_, static_cast<std::uint64_t>(step - 1) *
                                   static_cast<std::uint64_t>(config_.grpo.groups_per_step));
     for (next_group_ = first; next_group_ < WindowEnd(config_, step); ++next_group_) {
-      inbox_->AddGroup(RowOf(next_group_), std::nullopt, std::nullopt, {});
+      inbox_->AddGroup(RowOf(next_group_), std::nullopt, std::nullopt);
     }
     effects_ = {};
     inbox_->Open(step, now_, &effects_);

@@ -485,7 +485,7 @@ TEST_F(InboxTest, ResumeGeneratesOnlyWhatIsMissingAndScoresWhatIsNot) {
       r.logp = {0, 0};
       live.push_back(r);
     }
-    inbox_->AddGroup(RowOf(grp), std::nullopt, row, live);
+    inbox_->AddGroup(RowOf(grp), std::nullopt, Inbox::Stored{row, live, {}});
   };
   stored(2, {{0, "scored"}, {1, "received"}, {2, "received"}});
   stored(3, {{1, "received"}});
@@ -507,7 +507,7 @@ TEST_F(InboxTest, AResumedStepThatIsWholeNeedsNobody) {
       live[s].sample = s;
       live[s].state = "scored";
     }
-    inbox_->AddGroup(RowOf(grp), std::nullopt, RowOf(grp), live);
+    inbox_->AddGroup(RowOf(grp), std::nullopt, Inbox::Stored{RowOf(grp), live, {}});
   }
   effects_ = {};
   inbox_->Open(1, now_, &effects_);

@@ -335,6 +335,8 @@ TEST_F(ServiceTest, ResumesFromWhatTheDatabaseHolds) {
       EXPECT_EQ(again[g].samples[s].logp, before[g].samples[s].logp);
       EXPECT_EQ(again[g].samples[s].score, before[g].samples[s].score);
       EXPECT_EQ(again[g].samples[s].text, before[g].samples[s].text);
+      ASSERT_EQ(again[g].parts[s].size(), 1u);
+      EXPECT_EQ(again[g].parts[s][0].value, before[g].parts[s][0].value);
     }
   }
   service.CommitStep({2, 1, 0, 0, 0, ""}, TrainedOf(again), Json());
@@ -343,6 +345,40 @@ TEST_F(ServiceTest, ResumesFromWhatTheDatabaseHolds) {
   service.Publish(Weights(2));
   EXPECT_EQ(service.NextBatch(3).size(), 4u);
   EXPECT_EQ(Count("state = 'dropped'"), 0);
+}
+
+TEST_F(ServiceTest, AResumeKeepsWhatItsRewardDropped) {
+  std::atomic<int> acked{0};
+  std::vector<ScoredGroup> before;
+  {
+    Service service(Options());
+    FakePeer actor(service.endpoint(), HelloOf("a1", wire::Role::kActor), ActorReply(&acked));
+    FakePeer worker(service.endpoint(), HelloOf("w1", wire::Role::kRewardWorker),
+                    [](wire::Client& client, const wire::Message& m) {
+                      if (m.kind != static_cast<std::uint16_t>(Kind::kScoreRequest)) return;
+                      const auto request = wire::ScoreRequest::Decode(m);
+                      wire::ScoreResult result{request.id, request.grp, {}};
+                      for (const auto& s : request.samples) {
+                        const bool bad = s.sample == 2;
+                        result.samples.push_back({s.sample, 1.0, bad ? "timeout" : "ok", {}});
+                      }
+                      client.Send(result.Encode());
+                    });
+    service.Publish(Weights(0));
+    before = service.NextBatch(1);
+  }
+  Service::Options options = Options();
+  options.resume_step = 0;
+  Service service(options);
+  service.Publish(Weights(0));
+  const auto again = service.NextBatch(1);
+  for (std::size_t g = 0; g < 4; ++g) {
+    EXPECT_EQ(before[g].samples[2].state, "dropped");
+    EXPECT_EQ(again[g].samples[2].state, "dropped");
+    EXPECT_EQ(again[g].samples[2].reason, "timeout");
+    EXPECT_EQ(again[g].samples[2].ids, before[g].samples[2].ids);
+    EXPECT_EQ(again[g].samples[1].state, "scored");
+  }
 }
 
 TEST_F(ServiceTest, ARunThatIsResumedWithOtherDataIsRefused) {

@@ -1,0 +1,377 @@
+#include "learner/grpo.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <optional>
+
+#include "configs/error.h"
+#include "configs/files.h"
+#include "configs/sha256.h"
+#include "engine/tokenizer.h"
+#include "learner/checkpoint.h"
+#include "learner/core/metrics.h"
+#include "learner/core/progress.h"
+#include "learner/core/run_folder.h"
+#include "learner/policy.h"
+#include "learner/process.h"
+#include "learner/prompts.h"
+#include "learner/rollout_batch.h"
+#include "learner/update.h"
+
+namespace temper::learner {
+
+namespace {
+
+// Tokens of one forward and backward: activations of a micro-batch stay near the last cache level.
+// Part of what makes a run repeatable to the bit, so no setting.
+constexpr int kMicroTokens = 8192;
+
+class Stopwatch {
+ public:
+  /// Seconds since the last call.
+  double Lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+struct Seconds {
+  double forward = 0, backward = 0, optimizer = 0, publish = 0;
+};
+
+class Trainer {
+ public:
+  Trainer(const configs::Config& config, const std::string& bind);
+  int Run();
+
+ private:
+  void Begin();
+  void Save(bool record);
+  void Publish();
+  void Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch,
+               Policy::Result* result);
+  void Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result,
+                const LossTotals& totals, std::int64_t mtp_tokens);
+  /// Forward of every row, backward of those that have a gradient.
+  LossOutput Train(RolloutBatch* batch);
+  Json Step();
+
+  const configs::Config& config_;
+  const configs::Grpo& grpo_;
+  const engine::ModelConfig model_;
+  const engine::Tokenizer tokenizer_;
+  std::shared_ptr<const DatasetPrompts> prompts_;
+  TrainState state_;
+  std::unique_ptr<Policy> policy_, reference_;
+  std::optional<std::int64_t> resume_step_;
+  std::unique_ptr<Service> service_;
+  ExpertLoads loads_;
+  Seconds seconds_;
+  double mtp_loss_ = 0;
+};
+
+Trainer::Trainer(const configs::Config& config, const std::string& bind)
+    : config_(config),
+      grpo_(config.grpo),
+      model_(engine::ReadModelConfig(config.model)),
+      tokenizer_(config.model) {
+  if (config.dtype != "fp32" || config.cache_dtype != "fp32") {
+    throw UserError("dtype: \"" + config.dtype + "\", cache_dtype: \"" + config.cache_dtype +
+                    "\"; grpo trains in fp32 with an fp32 cache in this build");
+  }
+  prompts_ = std::make_shared<DatasetPrompts>(config, tokenizer_, model_);
+  Service::Options service;
+  service.stop_ids = model_.eos_ids;
+  if (const std::int32_t eos = tokenizer_.eos_id();
+      eos >= 0 && std::count(model_.eos_ids.begin(), model_.eos_ids.end(), eos) == 0) {
+    service.stop_ids.push_back(eos);
+  }
+  if (service.stop_ids.empty())
+    throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
+  Begin();
+  service.config = config;
+  service.run_dir = config.output_dir;
+  service.bind = bind;
+  service.numerics = NumericsId(config);
+  service.model_dir = config.model;
+  service.valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
+  service.prompts = prompts_;
+  service.resume_step = resume_step_;
+  service.detokenize = [this](std::span<const std::int32_t> ids) {
+    return tokenizer_.Decode({ids.begin(), ids.end()}, /*skip_special=*/true);
+  };
+  service_ = std::make_unique<Service>(std::move(service));
+}
+
+void Trainer::Begin() {
+  Policy::Options options;
+  options.threads = UseThreads(config_.threads);
+  options.plain = config_.learner.forward == "libtorch";
+  policy_ = std::make_unique<Policy>(model_, options);
+  if (config_.resume) {
+    const FoundCheckpoint found = FindCheckpoint(config_.output_dir);
+    ContinueRun(config_, found.state.config);
+    LoadOptimizer(found.dir, policy_->parameters());
+    state_ = found.state;
+    ++state_.incarnation;
+    // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
+    if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db"))
+      resume_step_ = state_.step;
+  } else {
+    policy_->parameters().Load(config_.model);
+    BeginRun(config_);
+  }
+  policy_->Refresh();
+  state_.config = configs::ToJson(config_);
+  state_.numerics = NumericsId(config_);
+  if (grpo_.beta > 0) {
+    options.gradients = false;
+    reference_ = std::make_unique<Policy>(model_, options);
+    reference_->parameters().Load(config_.model);
+    reference_->Refresh();
+  }
+  if (!config_.resume) Save(/*record=*/false);
+}
+
+void Trainer::Save(bool record) {
+  const std::uint64_t next = std::uint64_t(state_.step) * std::uint64_t(grpo_.groups_per_step);
+  state_.epoch = next / prompts_->rows();
+  state_.position = next % prompts_->rows();
+  const std::string name = SaveCheckpoint(config_.output_dir, state_, policy_->parameters(),
+                                          config_.model, grpo_.save_total_limit);
+  if (record) service_->SetCheckpoint(state_.step, name);
+}
+
+void Trainer::Publish() {
+  auto set = std::make_shared<WeightSet>();
+  set->version = state_.version;
+  const Parameters& parameters = policy_->parameters();
+  set->bytes.resize(std::size_t(parameters.size()) * sizeof(float));
+  std::memcpy(set->bytes.data(), parameters.values(), set->bytes.size());
+  for (const Parameters::Entry& entry : parameters.entries()) {
+    const std::uint64_t begin = std::uint64_t(entry.offset) * sizeof(float);
+    const std::uint64_t size = std::uint64_t(entry.spec.count()) * sizeof(float);
+    set->tensors.push_back(
+        {entry.spec.name, "F32", entry.spec.shape, begin, begin + size,
+         configs::Sha256Hex(std::span<const std::byte>(set->bytes.data() + begin, size))});
+  }
+  service_->Publish(std::move(set));
+  if (config_.keep_versions != "checkpoints") {
+    SaveVersion(config_.output_dir, state_.version, parameters);
+    PruneVersions(config_.output_dir, config_.keep_versions, state_.version);
+  }
+}
+
+void Trainer::Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch,
+                      Policy::Result* result) {
+  Stopwatch watch;
+  const bool reference = &policy == reference_.get();
+  Policy::Request request;
+  request.temperature = float(grpo_.temperature);
+  request.gradients = gradients;
+  request.entropy = !reference;
+  request.mtp = gradients && grpo_.mtp_loss_scale > 0;
+  *result = policy.Forward(pack.pack, pack.targets, request);
+  const float* logp = result->logp.data_ptr<float>();
+  const float* entropy = result->entropy.data_ptr<float>();
+  for (int i : pack.rows) {
+    const std::size_t at = std::size_t(i) * batch->t;
+    for (int j = 0; j < batch->length(i); ++j) {
+      (reference ? batch->ref_logp : batch->logp)[at + j] = *logp++;
+      if (!reference) batch->entropy[at + j] = *entropy++;
+    }
+  }
+  seconds_.forward += watch.Lap();
+}
+
+void Trainer::Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result,
+                       const LossTotals& totals, std::int64_t mtp_tokens) {
+  Stopwatch watch;
+  RolloutBatch part;  // the pack's rows alone; the totals are the step's
+  part.n = int(pack.rows.size());
+  part.t = batch.t;
+  const auto take = [&](const std::vector<float>& from, std::vector<float>* to) {
+    if (from.empty()) return;
+    for (int i : pack.rows)
+      to->insert(to->end(), from.begin() + std::int64_t(i) * batch.t,
+                 from.begin() + std::int64_t(i + 1) * batch.t);
+  };
+  take(batch.mask, &part.mask);
+  take(batch.logp, &part.logp);
+  take(batch.rollout_logp, &part.rollout_logp);
+  take(batch.ref_logp, &part.ref_logp);
+  for (int i : pack.rows) part.advantages.push_back(batch.advantages[i]);
+  const LossOutput loss = PolicyLoss(grpo_, part.Input(), part.advantages, totals);
+
+  torch::Tensor gradient = torch::empty_like(result.logp);
+  float* to = gradient.data_ptr<float>();
+  for (std::size_t k = 0; k < pack.rows.size(); ++k) {
+    to = std::copy_n(loss.grad.data() + k * std::size_t(batch.t), batch.length(pack.rows[k]), to);
+  }
+  Tensors from{result.logp}, with{gradient};
+  if (result.mtp_logp.defined()) {
+    from.push_back(result.mtp_logp);
+    with.push_back(torch::full_like(result.mtp_logp, -grpo_.mtp_loss_scale / double(mtp_tokens)));
+    for (std::int64_t i = 0; i < result.mtp_logp.numel(); ++i) {
+      mtp_loss_ -= double(result.mtp_logp.data_ptr<float>()[i]) / double(mtp_tokens);
+    }
+  }
+  torch::autograd::backward(from, with);
+  seconds_.backward += watch.Lap();
+}
+
+LossOutput Trainer::Train(RolloutBatch* batch) {
+  // A row without advantage has gradient 0 unless a KL term pulls; it is forwarded for its mismatch
+  // all the same.
+  std::vector<int> live, still, all;
+  for (int i = 0; i < batch->n; ++i) {
+    if (!batch->Live(i)) continue;
+    all.push_back(i);
+    (batch->advantages[i] != 0 || (reference_ && grpo_.beta > 0) ? live : still).push_back(i);
+  }
+  Policy::Result result;
+  if (reference_) {
+    batch->ref_logp.assign(batch->logp.size(), 0.0f);
+    for (const RowPack& pack : PackRows(*batch, all, kMicroTokens))
+      Forward(pack, *reference_, false, batch, &result);
+  }
+  const LossTotals totals = CountTotals(batch->Input());
+  const std::vector<RowPack> packs = PackRows(*batch, live, kMicroTokens);
+  std::int64_t mtp_tokens = 0;
+  for (const RowPack& pack : packs) {
+    for (std::int32_t row : pack.targets.row) mtp_tokens += pack.pack->position[row] >= 1;
+  }
+  for (const RowPack& pack : packs) {
+    Forward(pack, *policy_, true, batch, &result);
+    loads_.Add(result);
+    Backward(*batch, pack, result, totals, mtp_tokens);
+    result = {};
+  }
+  for (const RowPack& pack : PackRows(*batch, still, kMicroTokens)) {
+    Forward(pack, *policy_, false, batch, &result);
+    loads_.Add(result);
+  }
+  return PolicyLoss(grpo_, batch->Input(), batch->advantages, totals);
+}
+
+/// NaN where no sample of the step has a score.
+double RewardOf(const Json& line) {
+  const Json reward = line.value("reward", Json());
+  return reward.is_number() ? reward.get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
+Json Trainer::Step() {
+  Stopwatch whole, watch;
+  const std::int64_t step = state_.step + 1;
+  const std::uint32_t version = state_.version;
+  seconds_ = {};
+  loads_ = {};
+  mtp_loss_ = 0;
+  const std::vector<ScoredGroup> groups = service_->NextBatch(step);
+  const ServiceStats stats = service_->TakeStats();
+  RolloutBatch batch = MakeBatch(grpo_, groups);
+  batch.advantages = Advantages(grpo_, batch.rewards, batch.mask, batch.t);
+  const LossOutput loss = Train(&batch);
+
+  watch.Lap();
+  if (!std::isfinite(loss.loss)) {
+    // Clipped to nothing below: a gradient that overflowed must not reach the weights.
+    policy_->parameters().gradients()[0] = std::numeric_limits<float>::quiet_NaN();
+  }
+  const UpdateReport update = Update(*policy_, grpo_, step, loads_);
+  if (!update.applied)
+    std::fprintf(stderr, "grpo: step %lld skipped: its loss or gradient is not finite\n",
+                 static_cast<long long>(step));
+  seconds_.optimizer = watch.Lap();
+  state_.step = step;
+  ++state_.version;
+  Publish();
+  seconds_.publish = watch.Lap();
+
+  Json line = {{"step", step}, {"version", version}, {"loss", loss.loss}};
+  line.update(loss.metrics);
+  line.update(BatchMetrics(grpo_, groups, batch, version));
+  line["grad_norm"] = update.gradient_norm;
+  line["learning_rate"] = update.learning_rate;
+  if (mtp_loss_ != 0) line["mtp_loss"] = mtp_loss_;
+  if (!loads_.layers().empty()) line["moe/max_vio"] = loads_.MaxViolation();
+  for (const auto& [status, count] : stats.reward_failures)
+    line["reward_failures/" + status] = count;
+
+  std::int64_t tokens = 0;
+  std::vector<store::TrainedSample> trained;
+  for (int i = 0; i < batch.n; ++i) {
+    if (!batch.Live(i)) continue;
+    tokens += std::int64_t(batch.group[i]->prompt_ids.size()) + batch.length(i);
+    const store::RolloutRow& row = *batch.row[i];
+    trained.push_back(
+        {row.grp, row.sample, row.attempt, batch.advantages[i], Lag(batch, i, version)});
+  }
+  const double seconds = whole.Lap();
+  line["num_tokens"] = tokens;
+  line["perf/throughput"] = double(tokens) / seconds;
+  line["idle_ratio/trainer"] = stats.wait_seconds / seconds;
+  line["timing_s/gen"] = stats.wait_seconds;
+  line["timing_s/reward"] = stats.reward_seconds;
+  line["timing_s/forward"] = seconds_.forward;
+  line["timing_s/backward"] = seconds_.backward;
+  line["timing_s/optimizer"] = seconds_.optimizer;
+  line["timing_s/publish"] = seconds_.publish;
+  line["timing_s/step"] = seconds;
+  store::StepRow row;
+  row.step = step;
+  row.version = version;
+  row.loss = loss.loss;
+  row.reward_mean = RewardOf(line);
+  row.seconds = seconds;
+  service_->CommitStep(row, trained, line);
+  return line;
+}
+
+int Trainer::Run() {
+  MetricsLog metrics(config_.output_dir, state_.step);
+  Progress progress("grpo", "step", grpo_.max_steps, state_.step);
+  Publish();
+  while (state_.step < grpo_.max_steps) {
+    const Json line = Step();
+    const bool last = state_.step == grpo_.max_steps;
+    if (last || state_.step % grpo_.logging_steps == 0) metrics.Write(line);
+    char note[96];
+    std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line),
+                  line["loss"].get<double>());
+    progress.At(state_.step, note);
+    if (last || (grpo_.save_steps > 0 && state_.step % grpo_.save_steps == 0))
+      Save(/*record=*/true);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int RunGrpo(const configs::Config& config, const std::string& bind) {
+  const bool fresh = !configs::Exists(config.output_dir);
+  std::optional<Trainer> trainer;
+  try {
+    trainer.emplace(config, bind);
+  } catch (...) {
+    // A run that never began (a port in use, a bad row) leaves nothing half-written behind.
+    std::error_code ignored;
+    if (fresh) std::filesystem::remove_all(config.output_dir, ignored);
+    throw;
+  }
+  return trainer->Run();
+}
+
+}  // namespace temper::learner

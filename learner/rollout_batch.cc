@@ -1,0 +1,170 @@
+#include "learner/rollout_batch.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <stdexcept>
+
+namespace temper::learner {
+
+LossInput RolloutBatch::Input() const {
+  LossInput in;
+  in.n = n;
+  in.t = t;
+  in.logp = logp;
+  // One optimizer step a batch: the policy at its start is the policy of this forward.
+  in.old_logp = logp;
+  in.rollout_logp = rollout_logp;
+  in.ref_logp = ref_logp;
+  in.mask = mask;
+  return in;
+}
+
+RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups) {
+  RolloutBatch batch;
+  for (const ScoredGroup& group : groups) {
+    if (int(group.samples.size()) != config.num_generations) {
+      throw std::logic_error("batch: g" + std::to_string(group.grp) + " has " +
+                             std::to_string(group.samples.size()) + " samples");
+    }
+    for (const store::RolloutRow& row : group.samples) {
+      batch.group.push_back(&group);
+      batch.row.push_back(&row);
+      batch.t = std::max(batch.t, int(row.ids.size()));
+    }
+  }
+  batch.n = int(batch.row.size());
+  const std::size_t cells = std::size_t(batch.n) * batch.t;
+  batch.mask.assign(cells, 0.0f);
+  batch.rollout_logp.assign(cells, 0.0f);
+  batch.logp.assign(cells, 0.0f);
+  batch.entropy.assign(cells, 0.0f);
+  for (int i = 0; i < batch.n; ++i) {
+    const store::RolloutRow& row = *batch.row[i];
+    const bool live = batch.Live(i);
+    batch.rewards.push_back(live && row.score ? *row.score
+                                              : std::numeric_limits<double>::quiet_NaN());
+    if (!live) continue;
+    const std::size_t at = std::size_t(i) * batch.t;
+    if (row.logp.size() != row.ids.size() ||
+        (!row.loss_mask.empty() && row.loss_mask.size() != row.ids.size())) {
+      throw std::logic_error("batch: " + row.Name() + " has arrays of different lengths");
+    }
+    for (std::size_t j = 0; j < row.ids.size(); ++j) {
+      batch.mask[at + j] = row.loss_mask.empty() || row.loss_mask[j] ? 1.0f : 0.0f;
+      batch.rollout_logp[at + j] = row.logp[j];
+    }
+  }
+  return batch;
+}
+
+std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens) {
+  std::vector<RowPack> packs;
+  std::vector<std::int32_t> ids;
+  for (int i : rows) {
+    const std::vector<std::int32_t>& prompt = batch.group[i]->prompt_ids;
+    ids = prompt;
+    ids.insert(ids.end(), batch.row[i]->ids.begin(), batch.row[i]->ids.end());
+    if (packs.empty() || packs.back().pack->tokens() + int(ids.size()) > tokens)
+      packs.emplace_back();
+    RowPack& pack = packs.back();
+    const std::int32_t first = pack.pack->tokens() + std::int32_t(prompt.size()) - 1;
+    for (int j = 0; j < batch.length(i); ++j) {
+      pack.targets.row.push_back(first + j);
+      pack.targets.target.push_back(batch.row[i]->ids[j]);
+    }
+    pack.pack->Add(ids);
+    pack.rows.push_back(i);
+  }
+  return packs;
+}
+
+std::int64_t Lag(const RolloutBatch& batch, int i, std::uint32_t version) {
+  const std::vector<std::uint32_t>& versions = batch.row[i]->versions;
+  const std::uint32_t oldest = versions.empty()
+                                   ? batch.row[i]->version
+                                   : *std::min_element(versions.begin(), versions.end());
+  return std::int64_t(version) - std::int64_t(oldest);
+}
+
+namespace {
+
+struct Mean {
+  double sum = 0, count = 0;
+  void Add(double x) {
+    sum += x;
+    ++count;
+  }
+  double Value() const { return count == 0 ? 0 : sum / count; }
+};
+
+void AddMismatch(const RolloutBatch& batch, std::uint32_t version, Json* out) {
+  Mean k1, k3, difference, error, entropy;
+  double worst = 0;
+  for (int i = 0; i < batch.n; ++i) {
+    if (!batch.Live(i)) continue;
+    for (int j = 0; j < batch.length(i); ++j) {
+      const std::size_t at = std::size_t(i) * batch.t + j;
+      if (batch.mask[at] != 0) entropy.Add(batch.entropy[at]);
+      if (batch.Version(i, j) != version || std::isnan(batch.rollout_logp[at])) continue;
+      const double d = double(batch.logp[at]) - double(batch.rollout_logp[at]);
+      k1.Add(-d);
+      k3.Add(std::exp(d) - 1 - d);
+      difference.Add(std::abs(d));
+      error.Add(std::exp(std::abs(d)));
+      worst = std::max(worst, std::abs(d));
+    }
+  }
+  (*out)["entropy"] = entropy.Value();
+  if (difference.count == 0) return;  // every rollout is of an older version: nothing to compare
+  (*out)["mismatch/k1"] = k1.Value();
+  (*out)["mismatch/k3"] = k3.Value();
+  (*out)["mismatch/logp_abs_diff_mean"] = difference.Value();
+  (*out)["mismatch/logp_abs_diff_max"] = worst;
+  (*out)["mismatch/token_mult_prob_error"] = error.Value();
+}
+
+}  // namespace
+
+Json BatchMetrics(const configs::Grpo& config, const std::vector<ScoredGroup>& groups,
+                  const RolloutBatch& batch, std::uint32_t version) {
+  Json out = RewardMetrics(config, batch.rewards);
+  std::map<std::string, Mean> parts;
+  for (const ScoredGroup& group : groups) {
+    for (const auto& sample : group.parts) {
+      for (const store::RewardPart& part : sample) {
+        if (part.value) parts[part.name].Add(*part.value);
+      }
+    }
+  }
+  for (const auto& [name, mean] : parts) out["rewards/" + name + "/mean"] = mean.Value();
+
+  Mean length, clipped, lag;
+  int shortest = 0, longest = 0, dropped = 0;
+  std::int64_t oldest = 0;
+  for (int i = 0; i < batch.n; ++i) {
+    if (!batch.Live(i)) {
+      ++dropped;
+      continue;
+    }
+    const int n = batch.length(i);
+    shortest = length.count == 0 ? n : std::min(shortest, n);
+    longest = std::max(longest, n);
+    length.Add(n);
+    clipped.Add(batch.row[i]->finish_reason == "length");
+    lag.Add(double(Lag(batch, i, version)));
+    oldest = std::max(oldest, Lag(batch, i, version));
+  }
+  out["completions/mean_length"] = length.Value();
+  out["completions/min_length"] = shortest;
+  out["completions/max_length"] = longest;
+  out["completions/clipped_ratio"] = clipped.Value();
+  if (dropped > 0) out["completions/dropped"] = dropped;
+  out["lag/mean"] = lag.Value();
+  out["lag/max"] = oldest;
+  AddMismatch(batch, version, &out);
+  return out;
+}
+
+}  // namespace temper::learner

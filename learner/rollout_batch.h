@@ -1,0 +1,57 @@
+#pragma once
+// Scored groups as the arrays that the loss takes, and packs of whole samples for the policy.
+#include <memory>
+#include <vector>
+
+#include "configs/config.h"
+#include "learner/core/loss.h"
+#include "learner/core/pack.h"
+#include "learner/core/service.h"
+
+namespace temper::learner {
+
+/// N = groups * num_generations rows in (group, sample) order, T = the longest completion. Rows
+/// that were dropped keep their place with an empty mask and a NaN reward.
+struct RolloutBatch {
+  int n = 0, t = 0;
+  std::vector<const ScoredGroup*> group;      // [N]
+  std::vector<const store::RolloutRow*> row;  // [N]
+  std::vector<double> rewards;                // [N] NaN: not applicable
+  std::vector<float> mask, rollout_logp;      // [N, T]
+  std::vector<float> logp, ref_logp,
+      entropy;  // [N, T], filled by the forward; ref_logp empty without a reference
+  std::vector<double> advantages;  // [N]
+
+  bool Live(int i) const { return row[i]->state != "dropped" && !row[i]->ids.empty(); }
+  int length(int i) const { return int(row[i]->ids.size()); }
+  /// The version of token j of row i.
+  std::uint32_t Version(int i, int j) const {
+    return row[i]->versions.empty() ? row[i]->version : row[i]->versions[j];
+  }
+  LossInput Input() const;
+};
+
+/// `groups` must outlive the batch. Throws std::logic_error where a group has not num_generations
+/// samples.
+RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups);
+
+/// Some rows of a batch laid back to back, prompt and completion; one target a completion token, in
+/// row order.
+struct RowPack {
+  std::shared_ptr<Pack> pack = std::make_shared<Pack>();
+  Targets targets;
+  std::vector<int> rows;
+};
+
+/// Packs `rows` in order; a new pack begins where one would exceed `tokens`.
+std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens);
+
+/// reward, completions/*, rewards/NAME/mean, lag/*, mismatch/* (tokens whose version is the
+/// learner's), entropy.
+Json BatchMetrics(const configs::Grpo& config, const std::vector<ScoredGroup>& groups,
+                  const RolloutBatch& batch, std::uint32_t version);
+
+/// `version` minus the version of the row's oldest token.
+std::int64_t Lag(const RolloutBatch& batch, int i, std::uint32_t version);
+
+}  // namespace temper::learner

@@ -1,0 +1,234 @@
+// The supervisor with real processes: trained, killed, replaced, stopped, resumed.
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
+
+#include "tests/cli/programs.h"
+
+namespace temper::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+/// Processes by parent: pid and command line.
+std::vector<std::pair<pid_t, std::string>> ChildrenOf(pid_t parent) {
+  std::vector<std::pair<pid_t, std::string>> children;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::ifstream stat(entry.path() / "stat"), command(entry.path() / "cmdline");
+    std::string line, words;
+    std::getline(stat, line);
+    const std::size_t after = line.rfind(')');
+    if (after == std::string::npos) continue;
+    char state = 0;
+    pid_t its_parent = 0;
+    std::istringstream(line.substr(after + 1)) >> state >> its_parent;
+    if (its_parent != parent || state == 'Z') continue;
+    std::getline(command, words);
+    for (char& c : words) {
+      if (c == '\0') c = ' ';
+    }
+    children.emplace_back(std::stoi(name), words);
+  }
+  return children;
+}
+
+template <class Done>
+bool Eventually(Done done, double seconds = 30) {
+  const auto until = Clock::now() + std::chrono::duration<double>(seconds);
+  while (!done()) {
+    if (Clock::now() > until) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return true;
+}
+
+class TrainingTest : public ProgramTest {
+ protected:
+  TrainingTest() {
+    Model();
+    std::string sft, grpo;
+    for (int i = 0; i < 40; ++i) {
+      const std::string a = std::to_string(i), b = std::to_string(2 * i);
+      sft += "{\"prompt\": \"" + a + ";\", \"completion\": \"<" + b + ">\"}\n";
+      grpo += "{\"prompt\": \"" + a + ";\", \"answer\": \"" + b + "\"}\n";
+    }
+    Write("sft.jsonl", sft);
+    Write("grpo.jsonl", grpo);
+    Write("reward.lua", "function score(s) return #s.completion_ids % 2 end");
+    config_ = Write("grpo.json", R"({"output_dir": "run", "model": "model", "threads": 2,
+        "data": {"train": "grpo.jsonl"}, "rewards": [{"script": "reward.lua"}],
+        "grpo": {"max_steps": 3, "groups_per_step": 2, "num_generations": 2,
+                 "max_completion_length": 8, "learning_rate": 1e-4}})");
+  }
+  ~TrainingTest() override {
+    if (supervisor_ > 0) kill(supervisor_, SIGKILL);
+  }
+
+  /// `temper ARGS` in the background, its stderr in the file err.
+  void Start(const std::vector<std::string>& args) {
+    supervisor_ = fork();
+    if (supervisor_ == 0) {
+      std::vector<char*> list = {const_cast<char*>(TEMPER_PROGRAM)};
+      for (const std::string& arg : args) list.push_back(const_cast<char*>(arg.c_str()));
+      list.push_back(nullptr);
+      dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);
+      dup2(open(Path("err").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644), STDERR_FILENO);
+      execv(TEMPER_PROGRAM, list.data());
+      _exit(127);
+    }
+  }
+
+  int Wait() {
+    int status = 0;
+    waitpid(supervisor_, &status, 0);
+    supervisor_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+  pid_t Child(const std::string& role) const {
+    for (const auto& [pid, command] : ChildrenOf(supervisor_)) {
+      if (command.find(" " + role + " ") != std::string::npos) return pid;
+    }
+    return -1;
+  }
+
+  std::int64_t Steps() const {
+    const std::string text = Read(Path("run/metrics.jsonl"));
+    return std::count(text.begin(), text.end(), '\n');
+  }
+
+  std::string config_;
+  pid_t supervisor_ = -1;
+};
+
+TEST_F(TrainingTest, SftThenGrpoRunFromTheCommandLine) {
+  const std::string sft =
+      Write("sft.json", R"({"output_dir": "tuned", "model": "model", "threads": 2,
+      "data": {"train": "sft.jsonl"}, "sft": {"max_steps": 3, "tokens_per_step": 128}})");
+  const Ran tuned = Temper({"sft", sft, "--set", "sft.learning_rate=0.001"});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  ASSERT_EQ(tuned.Lines().size(), 3u);
+  EXPECT_LT(tuned.Lines()[2]["loss"].get<double>(), tuned.Lines()[0]["loss"].get<double>());
+  EXPECT_EQ(Read(Path("tuned/metrics.jsonl")), tuned.out);
+
+  const Ran ran = Temper({"grpo", config_, "--set", "model=tuned/checkpoints/latest"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const std::vector<Json> lines = ran.Lines();
+  ASSERT_EQ(lines.size(), 3u);
+  for (const Json& line : lines) EXPECT_EQ(line["mismatch/logp_abs_diff_max"], 0.0) << line;
+  EXPECT_EQ(Read(Path("run/metrics.jsonl")), ran.out);
+  for (const char* file : {"config.json", "endpoint", "logs/actor-1.log",
+                           "logs/reward-worker-1.log", "checkpoints/latest/config.json"}) {
+    EXPECT_TRUE(fs::exists(Path("run") + "/" + file)) << file;
+  }
+  const Ran counted = Temper(
+      {"runs", "query", Path("run"), "SELECT state, count(*) AS n FROM rollout GROUP BY state"});
+  EXPECT_EQ(counted.out, "{\"state\":\"trained\",\"n\":12}\n");
+  EXPECT_NE(Temper({"runs", "list", dir_}).out.find("finished"), std::string::npos);
+  EXPECT_EQ(Temper({"generate", "--model", Path("run/checkpoints/latest"), "--prompt", "3;",
+                    "--max-new-tokens", "4"})
+                .code,
+            0);
+  const Ran again = Temper({"grpo", config_});
+  EXPECT_EQ(again.code, 2);
+  EXPECT_NE(again.err.find("output_dir exists"), std::string::npos) << again.err;
+}
+
+TEST_F(TrainingTest, KilledActorsAndRewardWorkersAreReplaced) {
+  Start({"grpo", config_, "--set", "grpo.max_steps=120"});
+  for (const char* role : {"actor", "reward-worker"}) {
+    const std::int64_t before = Steps();
+    ASSERT_TRUE(Eventually([&] { return Steps() > before && Child(role) > 0; }))
+        << Read(Path("err"));
+    kill(Child(role), SIGKILL);
+  }
+  EXPECT_EQ(Wait(), 0) << Read(Path("err"));
+  EXPECT_EQ(Steps(), 120);
+  const std::string said = Read(Path("err"));
+  EXPECT_NE(said.find("a1 ended (killed by signal 9); started again"), std::string::npos) << said;
+  EXPECT_NE(said.find("w1 ended (killed by signal 9); started again"), std::string::npos) << said;
+}
+
+TEST_F(TrainingTest, ASignalStopsTheRunWithAllItsProcessesAndResumeFinishesIt) {
+  Start({"grpo", config_, "--set", "grpo.max_steps=60", "--set", "grpo.save_steps=5"});
+  ASSERT_TRUE(Eventually([&] { return Steps() > 6; })) << Read(Path("err"));
+  const auto children = ChildrenOf(supervisor_);
+  EXPECT_EQ(children.size(), 3u);
+  kill(supervisor_, SIGTERM);
+  const auto asked = Clock::now();
+  EXPECT_EQ(Wait(), 3);
+  EXPECT_LT(std::chrono::duration<double>(Clock::now() - asked).count(), 10);
+  for (const auto& [pid, command] : children) {
+    EXPECT_TRUE(Eventually([&] { return kill(pid, 0) != 0; }, 5)) << command;
+  }
+  EXPECT_NE(Read(Path("err")).find("continue with --resume"), std::string::npos);
+  const Ran ran = Temper(
+      {"grpo", config_, "--set", "grpo.max_steps=60", "--set", "grpo.save_steps=5", "--resume"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(Steps(), 60);
+}
+
+TEST_F(TrainingTest, NoProcessOutlivesAKilledSupervisor) {
+  Start({"grpo", config_, "--set", "grpo.max_steps=100000"});
+  ASSERT_TRUE(Eventually([&] { return Steps() > 1; })) << Read(Path("err"));
+  const auto children = ChildrenOf(supervisor_);
+  ASSERT_EQ(children.size(), 3u);
+  kill(supervisor_, SIGKILL);
+  EXPECT_EQ(Wait(), 128 + SIGKILL);
+  for (const auto& [pid, command] : children) {
+    EXPECT_TRUE(Eventually([&] { return kill(pid, 0) != 0; }, 10)) << command;
+  }
+}
+
+TEST_F(TrainingTest, ARewardThatCannotCompileIsToldBeforeAnythingIsWritten) {
+  Write("reward.lua", "function score(s) return 1\n");
+  const Ran ran = Temper({"grpo", config_});
+  EXPECT_EQ(ran.code, 2);
+  EXPECT_NE(ran.err.find("reward.lua:"), std::string::npos) << ran.err;
+  EXPECT_FALSE(fs::exists(Path("run")));
+}
+
+TEST_F(TrainingTest, TheQuickstartRefusesWrongSettingsBeforeItMakesItsFolder) {
+  for (const char* set : {"model=m", "sft.max_step=3", "grpo.epsilon=7", "seed=4"}) {
+    const Ran ran = Temper({"quickstart", "--out", Path("quick"), "--set", set});
+    EXPECT_EQ(ran.code, 2) << set;
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+    EXPECT_FALSE(fs::exists(Path("quick"))) << set;
+  }
+}
+
+TEST_F(TrainingTest, TheQuickstartTellsTheWholeStory) {
+  const Ran ran = Temper({"quickstart", "--out", Path("quick"), "--seed", "3", "--set",
+                          "sft.max_steps=2", "--set", "grpo.max_steps=2", "--set", "threads=2"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json last = ran.Lines().back();
+  for (const char* key : {"accuracy_init", "accuracy_sft", "accuracy_grpo"}) {
+    EXPECT_TRUE(last[key].is_number()) << key;
+  }
+  EXPECT_EQ(last["problems"], 500);
+  for (const char* key : {"sft", "grpo", "eval"}) EXPECT_GT(last["seconds"][key], 0.0) << key;
+  EXPECT_EQ(last["run"], Path("quick/grpo"));
+  EXPECT_TRUE(fs::exists(Path("quick/grpo/trajectories.db")));
+  const Ran query = Temper({"runs", "query", Path("quick"), "SELECT count(*) AS steps FROM step"});
+  EXPECT_EQ(query.out, "{\"steps\":2}\n");
+}
+
+TEST_F(TrainingTest, AStepWhoseRewardsAllFailTrainsNothingAndGoesOn) {
+  Write("reward.lua", "function score(s) return s.nothing.here end\n");
+  const Ran ran = Temper({"grpo", config_});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.Lines().back()["step"], 3);
+  EXPECT_EQ(ran.Lines().back()["grad_norm"], 0.0);
+  const Ran dropped = Temper({"runs", "query", Path("run"),
+                              "SELECT state, status, count(*) AS n FROM rollout GROUP BY 1, 2"});
+  EXPECT_EQ(dropped.out, "{\"state\":\"dropped\",\"status\":\"script_error\",\"n\":12}\n");
+}
+
+}  // namespace
+}  // namespace temper::cli

@@ -1,0 +1,128 @@
+#include "learner/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "configs/error.h"
+#include "engine/checkpoint.h"
+#include "tests/engine/temp_dir.h"
+#include "tests/engine/tiny_model.h"
+
+namespace temper::learner {
+namespace {
+
+namespace fs = std::filesystem;
+
+class CheckpointTest : public testing::Test {
+ protected:
+  CheckpointTest() : config_(engine::TinyConfig()), parameters_(config_) {
+    for (std::int64_t i = 0; i < parameters_.size(); ++i) {
+      parameters_.values()[i] = float(i % 1000) * 1e-3f;
+      parameters_.moment1()[i] = float(i % 77);
+      parameters_.moment2()[i] = float(i % 13);
+    }
+    fs::create_directories(Checkpoints());
+  }
+
+  std::string Run() const { return dir_.path(); }
+  fs::path Checkpoints() const { return fs::path(dir_.path()) / "checkpoints"; }
+  std::string Save(std::int64_t step, int keep = 0) {
+    TrainState state;
+    state.step = step;
+    state.version = std::uint32_t(step);
+    state.epoch = 3;
+    state.position = 14;
+    state.numerics = "canon-1/fp32/cache-fp32";
+    state.config = {{"seed", 7}};
+    parameters_.values()[0] = float(step);
+    return SaveCheckpoint(Run(), state, parameters_, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes",
+                          keep);
+  }
+  static void Damage(const fs::path& file) {
+    std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
+    f.seekp(-5, std::ios::end);
+    f.put('\x55');
+  }
+
+  TempDir dir_;
+  engine::ModelConfig config_;
+  Parameters parameters_;
+};
+
+TEST_F(CheckpointTest, GivesBackMastersMomentsAndState) {
+  EXPECT_EQ(Save(100), "step-000100");
+  const FoundCheckpoint found = FindCheckpoint(Run());
+  EXPECT_EQ(fs::path(found.dir).filename(), "step-000100");
+  EXPECT_EQ(found.state.step, 100);
+  EXPECT_EQ(found.state.version, 100u);
+  EXPECT_EQ(found.state.epoch, 3u);
+  EXPECT_EQ(found.state.position, 14u);
+  EXPECT_EQ(found.state.config["seed"], 7);
+  Parameters other(config_);
+  LoadOptimizer(found.dir, other);
+  const std::size_t n = std::size_t(parameters_.size());
+  EXPECT_TRUE(std::equal(parameters_.values(), parameters_.values() + n, other.values()));
+  EXPECT_TRUE(std::equal(parameters_.moment1(), parameters_.moment1() + n, other.moment1()));
+  EXPECT_TRUE(std::equal(parameters_.moment2(), parameters_.moment2() + n, other.moment2()));
+}
+
+TEST_F(CheckpointTest, IsAModelFolderThatTheEngineReads) {
+  Save(1);
+  const std::string dir = (Checkpoints() / "latest").string();
+  const engine::ModelConfig config = engine::ReadModelConfig(dir);
+  Parameters other(config, /*gradients=*/false);
+  other.Load(dir);
+  EXPECT_EQ(other.values()[0], 1.0f);
+  EXPECT_TRUE(fs::exists(dir + "/tokenizer.json"));
+}
+
+TEST_F(CheckpointTest, SkipsTornOnesForTheNewestWhole) {
+  for (std::int64_t step : {1, 2, 3, 4, 5}) Save(step);
+  Damage(Checkpoints() / "step-000005" / "optimizer.safetensors");
+  fs::resize_file(Checkpoints() / "step-000004" / "model.safetensors", 100);
+  fs::remove(Checkpoints() / "step-000003" / "manifest.json");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(FindCheckpoint(Run()).state.step, 2);
+  const std::string said = testing::internal::GetCapturedStderr();
+  for (const char* name : {"step-000005", "step-000004", "step-000003"})
+    EXPECT_NE(said.find(name), std::string::npos) << said;
+}
+
+TEST_F(CheckpointTest, RefusesToResumeWithoutAValidOne) {
+  EXPECT_THROW(FindCheckpoint(Run()), UserError);
+  Save(7);
+  fs::rename(Checkpoints() / "step-000007",
+             Checkpoints() / "step-000007.tmp");  // as a crash leaves it
+  EXPECT_THROW(FindCheckpoint(Run()), UserError);
+}
+
+TEST_F(CheckpointTest, LatestFollowsTheNewestAndOldOnesGo) {
+  for (std::int64_t step : {10, 20, 30}) Save(step, /*keep=*/2);
+  EXPECT_EQ(fs::read_symlink(Checkpoints() / "latest"), "step-000030");
+  EXPECT_FALSE(fs::exists(Checkpoints() / "step-000010"));
+  EXPECT_TRUE(fs::exists(Checkpoints() / "step-000020"));
+}
+
+TEST_F(CheckpointTest, TakesNoOptimizerOfAnotherModel) {
+  Save(1);
+  Parameters other(engine::TinyConfig(/*q_lora=*/false));
+  EXPECT_THROW(LoadOptimizer((Checkpoints() / "step-000001").string(), other), UserError);
+}
+
+TEST_F(CheckpointTest, KeepsTheVersionsThatTheSettingNames) {
+  for (std::uint32_t version = 0; version < 5; ++version) {
+    SaveVersion(Run(), version, parameters_);
+    PruneVersions(Run(), "2", version);
+  }
+  const fs::path versions = fs::path(Run()) / "versions";
+  EXPECT_FALSE(fs::exists(versions / "v000002.safetensors"));
+  EXPECT_TRUE(fs::exists(versions / "v000003.safetensors"));
+  EXPECT_TRUE(fs::exists(versions / "v000004.safetensors"));
+  PruneVersions(Run(), "all", 4);
+  EXPECT_TRUE(fs::exists(versions / "v000003.safetensors"));
+}
+
+}  // namespace
+}  // namespace temper::learner

@@ -1,0 +1,146 @@
+#include "learner/ops.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/ops.h"
+#include "tests/learner/tiny_policy.h"
+
+namespace temper::learner {
+namespace {
+
+/// Forward against Plain, and the explicit gradient against LibTorch's through Plain.
+class OpsTest : public testing::Test {
+ protected:
+  OpsTest() : config_(engine::TinyConfig()), policy_(TinyPolicy(config_, 5)) {
+    torch::manual_seed(3);
+    pack_ = RandomBatch(config_, {7, 1, 33, 8, 9, 2}, 11).pack;
+    table_.resize(std::size_t(64) * config_.qk_rope_dim);
+    kernels::RopeTable(config_.rope_frequencies().data(), config_.qk_rope_dim, 64,
+                       config_.rope_amplitude(), table_.data());
+    context_ = {&config_, &policy_->pool(), table_.data(), pack_};
+  }
+
+  torch::Tensor Master(const std::string& name, std::vector<std::int64_t> shape = {}) {
+    const Parameters::Entry& entry = policy_->parameters().Find(name);
+    if (shape.empty()) shape = entry.spec.shape;
+    return torch::from_blob(policy_->parameters().values() + entry.offset, shape, torch::kFloat32)
+        .clone();
+  }
+
+  static double Distance(const torch::Tensor& a, const torch::Tensor& b) {
+    return ((a - b).norm() / (b.norm() + 1e-12)).item<double>();
+  }
+
+  void Check(c10::intrusive_ptr<Op> op, Tensors in) {
+    for (torch::Tensor& t : in) {
+      if (t.defined()) t.set_requires_grad(true);
+    }
+    Tensors kernel, plain;
+    {
+      torch::NoGradGuard guard;
+      kernel = op->Forward(in);
+      plain = op->Plain(in);
+    }
+    ASSERT_EQ(kernel.size(), plain.size());
+    Tensors grad;
+    for (std::size_t i = 0; i < kernel.size(); ++i) {
+      EXPECT_LT(Distance(kernel[i], plain[i]), 2e-6) << "output " << i;
+      grad.push_back(torch::randn_like(kernel[i]));
+    }
+    std::vector<bool> needs;
+    for (const torch::Tensor& t : in) needs.push_back(t.defined());
+    torch::NoGradGuard guard;  // as autograd calls it
+    const Tensors wanted = op->Op::Backward(in, grad, needs);
+    const Tensors found = op->Backward(in, grad, needs);
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      if (!in[i].defined()) continue;
+      ASSERT_TRUE(found[i].defined()) << "gradient of input " << i;
+      EXPECT_LT(Distance(found[i], wanted[i]), 5e-6) << "gradient of input " << i;
+    }
+  }
+
+  const int kTokens = 60;
+  engine::ModelConfig config_;
+  std::unique_ptr<Policy> policy_;
+  std::shared_ptr<const Pack> pack_;
+  std::vector<float> table_;
+  OpContext context_;
+};
+
+TEST_F(OpsTest, EmbeddingAddsUpTheGradientsOfRepeatedIds) {
+  Check(c10::make_intrusive<EmbedOp>(context_, &policy_->weights().embedding(),
+                                     std::vector<std::int32_t>{3, 100, 3, 0, 3}),
+        {Master("model.embed_tokens.weight")});
+}
+
+TEST_F(OpsTest, RmsNormHasTheGradientOfItsPlainForm) {
+  Check(c10::make_intrusive<RmsNormOp>(context_, &policy_->weights().norm(), 1e-6f),
+        {torch::randn({kTokens, config_.hidden_size}) * 3, Master("model.norm.weight")});
+}
+
+TEST_F(OpsTest, LinearHasTheGradientOfItsPlainFormWithAndWithoutResidual) {
+  const torch::Tensor x = torch::randn({kTokens, config_.heads * config_.v_dim});
+  const torch::Tensor w = Master("model.layers.1.self_attn.o_proj.weight");
+  Check(c10::make_intrusive<LinearOp>(context_, &policy_->weights().layer(1).o),
+        {x, w, torch::Tensor()});
+  Check(c10::make_intrusive<LinearOp>(context_, &policy_->weights().layer(1).o),
+        {x, w, torch::randn({kTokens, config_.hidden_size})});
+}
+
+TEST_F(OpsTest, GatedMlpHasTheGradientOfItsPlainForm) {
+  const std::int64_t h = config_.hidden_size;
+  Check(c10::make_intrusive<MlpOp>(context_, &policy_->weights().layer(0).mlp),
+        {torch::randn({kTokens, h}),
+         Master("model.layers.0.mlp.gate_proj.weight", {2 * config_.intermediate_size, h}),
+         Master("model.layers.0.mlp.down_proj.weight"), torch::randn({kTokens, h})});
+}
+
+TEST_F(OpsTest, AbsorbedAttentionHasTheGradientOfTheNaiveForm) {
+  Check(c10::make_intrusive<AttentionOp>(context_, &policy_->weights().layer(2)),
+        {torch::randn({kTokens, config_.heads * config_.qk_dim()}),
+         torch::randn({kTokens, config_.latent_dim()}),
+         Master("model.layers.2.self_attn.kv_a_layernorm.weight"),
+         Master("model.layers.2.self_attn.kv_b_proj.weight")});
+}
+
+TEST_F(OpsTest, ExpertsHaveTheGradientOfTheirPlainFormThroughTheGatesToo) {
+  const std::int64_t h = config_.hidden_size, width = config_.moe_intermediate_size;
+  const std::string p = "model.layers.1.mlp.";
+  for (bool shared : {true, false}) {
+    Check(c10::make_intrusive<MoeOp>(context_, &policy_->weights().layer(1)),
+          {torch::randn({kTokens, h}), torch::randn({kTokens, h}), Master(p + "gate.weight"),
+           Master(p + "experts.0.gate_proj.weight", {config_.experts, 3 * width * h}),
+           shared ? Master(p + "shared_experts.gate_proj.weight", {2 * width, h}) : torch::Tensor(),
+           shared ? Master(p + "shared_experts.down_proj.weight") : torch::Tensor()});
+  }
+}
+
+TEST_F(OpsTest, HeadHasTheGradientOfLogpAndEntropyAtAnyTemperature) {
+  Targets targets;
+  for (int t = 1; t < kTokens; t += 2) {
+    targets.row.push_back(t);
+    targets.target.push_back(t * 7 % config_.vocab_size);
+  }
+  for (float temperature : {1.0f, 0.7f}) {
+    Check(c10::make_intrusive<HeadOp>(context_, &policy_->weights().head(), targets, temperature,
+                                      /*entropy=*/true),
+          {torch::randn({kTokens, config_.hidden_size}), Master("lm_head.weight")});
+  }
+}
+
+TEST_F(OpsTest, HeadCountsTheTargetsThatAreTheLargestLogit) {
+  const torch::Tensor hidden = torch::randn({kTokens, config_.hidden_size});
+  const torch::Tensor best = torch::mm(hidden, Master("lm_head.weight").t()).argmax(1);
+  Targets targets;
+  for (int t = 0; t < 10; ++t) {
+    targets.row.push_back(t);
+    targets.target.push_back(std::int32_t(best[t].item<std::int64_t>() + (t < 4 ? 0 : 1)) %
+                             config_.vocab_size);
+  }
+  HeadOp op(context_, &policy_->weights().head(), targets, 1.0f, false);
+  op.Forward({hidden, torch::Tensor()});
+  EXPECT_EQ(op.correct(), 4);
+}
+
+}  // namespace
+}  // namespace temper::learner

@@ -1,0 +1,241 @@
+#include "learner/policy.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "engine/forward.h"
+#include "kernels/sampling.h"
+#include "tests/learner/tiny_policy.h"
+
+namespace temper::learner {
+namespace {
+
+const std::vector<int> kLengths = {9, 1, 40, 2, 17, 300, 3, 41};
+
+double Distance(std::span<const float> a, std::span<const float> b) {
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+    norm += double(b[i]) * b[i];
+  }
+  return std::sqrt(difference / (norm + 1e-24));
+}
+
+/// The engine's side, a token at a time, from its own cache.
+struct Actor {
+  std::vector<float> logp, mtp_logp;               // of every next token of a sequence
+  std::vector<std::vector<std::int32_t>> experts;  // [moe layer][T k]
+};
+
+Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) {
+  const engine::ModelConfig& c = weights.config();
+  kernels::ThreadPool pool(1);
+  engine::Forward forward(weights, pool);
+  const std::int64_t row = c.latent_dim();
+  const int length = int(ids.size());
+  std::vector<float> cache(length * row * c.num_layers), mtp_cache(length * row);
+  std::vector<const float*> keys(length), mtp_keys(length);
+  std::vector<float> hidden(c.hidden_size), normed(c.hidden_size), logits(c.vocab_size);
+  const auto next = [&](const float* h, std::int32_t target, std::vector<float>* out) {
+    float lse = 0, logp = 0;
+    forward.Logits(h, 1, logits.data());
+    kernels::LogSumExp(logits.data(), c.vocab_size, 1, c.vocab_size, 1.0f, &lse, pool);
+    kernels::TokenLogProbs(logits.data(), c.vocab_size, 1, c.vocab_size, 1.0f, &target, &logp,
+                           pool);
+    out->push_back(logp);
+  };
+  Actor actor;
+  actor.experts.resize(c.num_layers - c.first_dense);
+  for (std::int32_t t = 0; t < length; ++t) {
+    float* latent = cache.data() + t * row * c.num_layers;
+    keys[t] = latent;
+    const kernels::AttentionRow attention{keys.data(), t + 1};
+    engine::ForwardRows rows{1, &ids[t], &t, &latent, &attention};
+    forward.Hidden(rows, hidden.data(), [&](int layer, const std::int32_t* chosen) {
+      actor.experts[layer].insert(actor.experts[layer].end(), chosen, chosen + c.top_k);
+    });
+    if (t + 1 < length) next(hidden.data(), ids[t + 1], &actor.logp);
+    if (t + 2 < length) {
+      float* mtp_latent = mtp_cache.data() + t * row;
+      mtp_keys[t] = mtp_latent;
+      const kernels::AttentionRow mtp_attention{mtp_keys.data(), t + 1};
+      engine::ForwardRows mtp{1, &ids[t + 1], &t, &mtp_latent, &mtp_attention};
+      forward.Mtp(0, mtp, hidden.data(), normed.data());
+      next(normed.data(), ids[t + 2], &actor.mtp_logp);
+    }
+  }
+  return actor;
+}
+
+TEST(PolicyTest, GivesTheLogProbsAndExpertsOfTokenByTokenDecodingBitForBit) {
+  for (bool q_lora : {true, false}) {
+    const engine::ModelConfig config = engine::TinyConfig(q_lora);
+    const auto policy = TinyPolicy(config, 1);
+    TinyBatch batch = RandomBatch(config, kLengths, 2);
+    const Pack& pack = *batch.pack;
+    batch.targets = {};
+    for (int t = 0; t + 1 < pack.tokens(); ++t) {
+      if (pack.position[t + 1] == 0) continue;
+      batch.targets.row.push_back(t);
+      batch.targets.target.push_back(pack.ids[t + 1]);
+    }
+    Policy::Request request;
+    request.mtp = true;
+    const Policy::Result found = policy->Forward(batch.pack, batch.targets, request);
+    const float* logp = found.logp.data_ptr<float>();
+    const float* mtp = found.mtp_logp.data_ptr<float>();
+    for (int s = 0; s < pack.sequences(); ++s) {
+      const int first = pack.start[s], length = pack.length(s);
+      const Actor actor = Decode(policy->weights(), {pack.ids.data() + first, std::size_t(length)});
+      for (float x : actor.logp) ASSERT_EQ(*logp++, x) << "sequence " << s;
+      for (float x : actor.mtp_logp) ASSERT_EQ(*mtp++, x) << "sequence " << s;
+      for (std::size_t l = 0; l < actor.experts.size(); ++l) {
+        const auto from = found.routing[l].ids.begin() + std::int64_t(first) * config.top_k;
+        EXPECT_EQ(std::vector<std::int32_t>(from, from + std::int64_t(length) * config.top_k),
+                  actor.experts[l]);
+      }
+    }
+    EXPECT_EQ(logp - found.logp.data_ptr<float>(), found.logp.numel());
+    EXPECT_EQ(mtp - found.mtp_logp.data_ptr<float>(), found.mtp_logp.numel());
+  }
+}
+
+TEST(PolicyTest, HasTheGradientOfLibTorchsPlainForm) {
+  for (bool q_lora : {true, false}) {
+    const engine::ModelConfig config = engine::TinyConfig(q_lora);
+    const TinyBatch batch = RandomBatch(config, kLengths, 3);
+    const auto kernel = TinyPolicy(config, 4), plain = TinyPolicy(config, 4, 2, /*plain=*/true);
+    const double a = AddGradients(*kernel, batch, 0.3), b = AddGradients(*plain, batch, 0.3);
+    EXPECT_NEAR(a, b, 1e-5 * std::abs(b));
+    for (const auto& entry : kernel->parameters().entries()) {
+      const std::size_t n = std::size_t(entry.spec.count());
+      EXPECT_LT(Distance({kernel->parameters().gradients() + entry.offset, n},
+                         {plain->parameters().gradients() + entry.offset, n}),
+                2e-5)
+          << entry.spec.name;
+    }
+  }
+}
+
+TEST(PolicyTest, HasTheSlopeThatFiniteDifferencesShow) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const TinyBatch batch = RandomBatch(config, {9, 40, 17}, 5);
+  const auto policy = TinyPolicy(config, 6);
+  AddGradients(*policy, batch);
+  const std::vector<float> gradient = Gradients(*policy);
+  for (const auto& entry : policy->parameters().entries()) {
+    const std::span<float> value = policy->parameters().MutableValue(entry);
+    const std::vector<float> before(value.begin(), value.end());
+    double norm = 0;
+    for (std::size_t i = 0; i < value.size(); ++i)
+      norm += double(gradient[entry.offset + i]) * gradient[entry.offset + i];
+    norm = std::sqrt(norm);
+    if (norm < 1e-2)
+      continue;  // MTP, bias, experts that hardly act: below what FP32 losses resolve
+    const double step = 0.05 / norm;  // along the gradient the loss should change by 0.1
+    double loss[2];
+    for (int side = 0; side < 2; ++side) {
+      for (std::size_t i = 0; i < value.size(); ++i) {
+        value[i] = float(before[i] + (side ? step : -step) * gradient[entry.offset + i] / norm);
+      }
+      policy->Refresh();
+      torch::NoGradGuard guard;
+      const torch::Tensor logp = policy->Forward(batch.pack, batch.targets, {}).logp;
+      loss[side] = -logp.to(torch::kFloat64).sum().item<double>();
+    }
+    std::copy(before.begin(), before.end(), value.begin());
+    EXPECT_NEAR(loss[1] - loss[0], 0.1, 0.004) << entry.spec.name;
+  }
+}
+
+TEST(PolicyTest, APackHasTheLossAndGradientOfItsSequencesAlone) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 7);
+  const TinyBatch batch = RandomBatch(config, kLengths, 8);
+  const double packed = AddGradients(*policy, batch);
+  const std::vector<float> together = Gradients(*policy);
+  policy->parameters().ZeroGradients();
+  double sum = 0;
+  for (int s = 0; s < batch.pack->sequences(); ++s) {
+    TinyBatch one;
+    const int first = batch.pack->start[s];
+    one.pack->Add({batch.pack->ids.data() + first, std::size_t(batch.pack->length(s))});
+    for (int i = 0; i < batch.targets.count(); ++i) {
+      if (batch.targets.row[i] < first || batch.targets.row[i] >= batch.pack->start[s + 1])
+        continue;
+      one.targets.row.push_back(batch.targets.row[i] - first);
+      one.targets.target.push_back(batch.targets.target[i]);
+    }
+    if (one.targets.count() > 0) sum += AddGradients(*policy, one);
+  }
+  EXPECT_NEAR(packed, sum, 1e-9 * sum);  // the log-probs are the same bits
+  EXPECT_LT(Distance(together, Gradients(*policy)), 1e-6);
+}
+
+TEST(PolicyTest, GivesTheSameGradientBitsTwice) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const TinyBatch batch = RandomBatch(config, kLengths, 9);
+  std::vector<float> first;
+  for (int i = 0; i < 3; ++i) {
+    const auto policy = TinyPolicy(config, 10);
+    AddGradients(*policy, batch, 0.1);
+    if (i == 0) first = Gradients(*policy);
+    EXPECT_EQ(Gradients(*policy), first);
+  }
+}
+
+TEST(PolicyTest, TheMtpLossLeavesTrunkEmbeddingAndHeadAlone) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 11);
+  const TinyBatch batch = RandomBatch(config, kLengths, 12);
+  Policy::Request request;
+  request.mtp = true;
+  policy->Forward(batch.pack, batch.targets, request).mtp_logp.sum().backward();
+  for (const auto& entry : policy->parameters().entries()) {
+    const float* g = policy->parameters().gradients() + entry.offset;
+    const bool moved = std::any_of(g, g + entry.spec.count(), [](float x) { return x != 0; });
+    const bool expert =
+        entry.spec.name.find(".experts.") != std::string::npos;  // may have had no token
+    if (!policy->parameters().IsMtp(entry.spec.name)) {
+      EXPECT_FALSE(moved) << entry.spec.name;
+    } else if (!expert && entry.spec.kind != engine::TensorSpec::Kind::kRouterBias) {
+      EXPECT_TRUE(moved) << entry.spec.name;
+    }
+  }
+}
+
+TEST(PolicyTest, ExpertsWithoutATokenHaveExactlyNoGradient) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 13);
+  const TinyBatch batch = RandomBatch(config, {3}, 14);
+  Policy::Result result = policy->Forward(batch.pack, batch.targets, {});
+  ASSERT_GT(batch.targets.count(), 0);
+  result.logp.sum().backward();
+  int idle = 0;
+  for (int e = 0; e < config.experts; ++e) {
+    if (result.routing[0].loads[e] > 0) continue;
+    ++idle;
+    const auto& entry = policy->parameters().Find("model.layers.1.mlp.experts." +
+                                                  std::to_string(e) + ".up_proj.weight");
+    const float* g = policy->parameters().gradients() + entry.offset;
+    EXPECT_TRUE(std::all_of(g, g + entry.spec.count(), [](float x) { return x == 0; }));
+  }
+  EXPECT_GT(idle, 0);
+}
+
+TEST(PolicyTest, AForwardWithoutGradientsGivesTheSameLogProbs) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 15);
+  const TinyBatch batch = RandomBatch(config, kLengths, 16);
+  Policy::Request still;
+  still.gradients = false;
+  const Policy::Result a = policy->Forward(batch.pack, batch.targets, {}),
+                       b = policy->Forward(batch.pack, batch.targets, still);
+  EXPECT_TRUE(torch::equal(a.logp, b.logp));
+  EXPECT_FALSE(b.logp.requires_grad());
+}
+
+}  // namespace
+}  // namespace temper::learner

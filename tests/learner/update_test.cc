@@ -1,0 +1,90 @@
+#include "learner/update.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/learner/tiny_policy.h"
+
+namespace temper::learner {
+namespace {
+
+constexpr const char* kBias = "model.layers.1.mlp.gate.e_score_correction_bias";
+
+std::vector<float> Value(Policy& policy, const std::string& name) {
+  const auto value = policy.parameters().Value(policy.parameters().Find(name));
+  return {value.begin(), value.end()};
+}
+
+ExpertLoads Loads(const engine::ModelConfig& config, std::vector<std::int64_t> first_layer) {
+  Policy::Result result;
+  for (int i = config.first_dense; i < config.num_layers; ++i) {
+    result.routing.push_back({{}, std::vector<std::int64_t>(config.experts, 1)});
+  }
+  result.routing[0].loads = std::move(first_layer);
+  ExpertLoads loads;
+  loads.Add(result);
+  return loads;
+}
+
+TEST(UpdateTest, RaisesTheBiasOfIdleExpertsAndLowersThatOfBusyOnes) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 1);
+  const std::vector<float> before = Value(*policy, kBias),
+                           other =
+                               Value(*policy, "model.layers.2.mlp.gate.e_score_correction_bias");
+  configs::Optimizer optimizer;
+  optimizer.router_bias_update_speed = 0.01;
+  const ExpertLoads loads = Loads(config, {0, 10, 20, 10, 10, 10, 10, 10});
+  EXPECT_NEAR(loads.MaxViolation(), 1.0, 1e-12);
+  Update(*policy, optimizer, 1, loads);
+  const std::vector<float> after = Value(*policy, kBias);
+  EXPECT_FLOAT_EQ(after[0], before[0] + 0.01f);
+  EXPECT_FLOAT_EQ(after[2], before[2] - 0.01f);
+  EXPECT_EQ(after[1], before[1]);
+  EXPECT_EQ(Value(*policy, "model.layers.2.mlp.gate.e_score_correction_bias"), other);
+  EXPECT_EQ(policy->weights().layer(1).router_bias, after);
+}
+
+TEST(UpdateTest, MovesNothingWhenTheGradientIsNotFinite) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 2);
+  const std::vector<float> before(policy->parameters().values(),
+                                  policy->parameters().values() + policy->parameters().size());
+  policy->parameters().gradients()[5] = NAN;
+  const UpdateReport report = Update(*policy, {}, 1, Loads(config, {0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_FALSE(report.applied);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), policy->parameters().values()));
+  EXPECT_EQ(policy->parameters().gradients()[5], 0.0f);
+}
+
+TEST(UpdateTest, LeavesAnUntrainedMtpLayerAlone) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 3);
+  const std::vector<float> before = Value(*policy, "model.layers.3.eh_proj.weight");
+  AddGradients(*policy, RandomBatch(config, {9, 12}, 4), 0.1);
+  configs::Optimizer optimizer;
+  optimizer.mtp_loss_scale = 0;
+  Update(*policy, optimizer, 1, {});
+  EXPECT_EQ(Value(*policy, "model.layers.3.eh_proj.weight"), before);
+}
+
+TEST(UpdateTest, PacksTheNewWeightsAndLowersTheLoss) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const auto policy = TinyPolicy(config, 5);
+  const TinyBatch batch = RandomBatch(config, {30, 20}, 6);
+  configs::Optimizer optimizer;
+  optimizer.learning_rate = 1e-3;
+  std::vector<double> losses;
+  for (int step = 1; step <= 5; ++step) {
+    losses.push_back(AddGradients(*policy, batch));
+    const UpdateReport report = Update(*policy, optimizer, step, {});
+    EXPECT_TRUE(report.applied);
+    EXPECT_GT(report.gradient_norm, 0);
+  }
+  EXPECT_LT(losses.back(), losses.front());
+  EXPECT_EQ(policy->weights().norm(), Value(*policy, "model.norm.weight"));
+}
+
+}  // namespace
+}  // namespace temper::learner

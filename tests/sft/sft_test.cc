@@ -1,0 +1,186 @@
+#include "sft/sft.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "configs/error.h"
+#include "engine/checkpoint.h"
+#include "engine/weights.h"
+#include "sft/dataset.h"
+#include "tests/engine/temp_dir.h"
+
+namespace temper::sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+class SftTest : public testing::Test {
+ protected:
+  SftTest() {
+    Json arch = configs::ReadJsonFile(TEMPER_SOURCE_DIR "/configs/arch/quickstart.json");
+    arch["hidden_size"] = 64;
+    arch["intermediate_size"] = 96;
+    arch["moe_intermediate_size"] = 32;
+    Write("arch.json", arch.dump());
+    engine::InitModel(Path("arch.json"), TEMPER_SOURCE_DIR "/configs/tokenizers/bytes", 1,
+                      engine::Dtype::kF32, Path("model"));
+    std::string rows;
+    for (int i = 0; i < 40; ++i) {
+      rows += Json{{"prompt", std::to_string(i) + "+1="},
+                   {"completion", std::to_string(i + 1) + std::string(i % 7, '!')}}
+                  .dump() +
+              "\n";
+    }
+    Write("rows.jsonl", rows);
+  }
+
+  std::string Path(const std::string& name) const {
+    return (fs::path(dir_.path()) / name).string();
+  }
+  void Write(const std::string& name, const std::string& text) const {
+    std::ofstream(Path(name), std::ios::binary) << text;
+  }
+  static std::string Bytes(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  configs::Config Config(const std::string& run, std::vector<std::string> sets = {}) const {
+    const Json json = {{"seed", 3},
+                       {"output_dir", Path(run)},
+                       {"model", Path("model")},
+                       {"threads", 1},
+                       {"data", {{"train", Path("rows.jsonl")}}},
+                       {"sft",
+                        {{"max_steps", 6},
+                         {"learning_rate", 3e-3},
+                         {"max_length", 64},
+                         {"tokens_per_step", 90},
+                         {"save_steps", 3}}}};
+    return configs::ParseConfig(json.dump(), Path("config.json"), sets, configs::Job::kSft);
+  }
+  /// The metric lines of a run.
+  std::vector<Json> Run(const configs::Config& config) const {
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int code = RunSft(config);
+    testing::internal::GetCapturedStderr();
+    const std::string out = testing::internal::GetCapturedStdout();
+    EXPECT_EQ(code, 0);
+    std::vector<Json> lines;
+    std::istringstream in(out);
+    for (std::string line; std::getline(in, line);) lines.push_back(Json::parse(line));
+    return lines;
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(SftTest, LowersTheLossAndLeavesAModelFolder) {
+  const std::vector<Json> lines = Run(Config("run", {"sft.max_steps=30"}));
+  ASSERT_EQ(lines.size(), 30u);
+  EXPECT_LT(lines.back()["loss"].get<double>(), 0.6 * lines.front()["loss"].get<double>());
+  EXPECT_LT(lines.back()["mtp_loss"].get<double>(), lines.front()["mtp_loss"].get<double>());
+  EXPECT_TRUE(fs::exists(Path("run/checkpoints/latest/tokenizer.json")));
+  EXPECT_NO_THROW(engine::Weights::Load(Path("run/checkpoints/latest"),
+                                        engine::ReadModelConfig(Path("run/checkpoints/latest"))));
+}
+
+TEST_F(SftTest, ResumesBitForBitFromACheckpointAndSkipsATornOne) {
+  const std::vector<Json> whole = Run(Config("a", {"threads=2"}));
+  Run(Config("b", {"threads=2"}));
+  // As kill -9 may leave it: the last checkpoint torn.
+  fs::resize_file(Path("b/checkpoints/step-000006/optimizer.safetensors"), 1000);
+  const std::vector<Json> rest = Run(Config("b", {"threads=2", "resume=true"}));
+  ASSERT_EQ(rest.size(), 3u);
+  for (int i = 0; i < 3; ++i) {
+    for (const char* key : {"step", "loss", "grad_norm", "mtp_loss", "num_tokens"})
+      EXPECT_EQ(rest[i][key], whole[i + 3][key]) << key;
+  }
+  for (const char* file : {"optimizer.safetensors", "model.safetensors"}) {
+    EXPECT_EQ(Bytes(Path("a/checkpoints/step-000006/") + file),
+              Bytes(Path("b/checkpoints/step-000006/") + file))
+        << file;
+  }
+}
+
+TEST_F(SftTest, TheNumberOfMicroBatchesChangesNoLoss) {
+  const std::vector<Json> one = Run(Config("one"));
+  const std::vector<Json> four = Run(Config("four", {"sft.gradient_accumulation_steps=4"}));
+  const std::vector<Json> rows = Run(Config("rows", {"sft.packing=false"}));
+  for (int i = 0; i < 6; ++i) {
+    for (const auto& other : {four, rows}) {
+      EXPECT_NEAR(one[i]["loss"].get<double>(), other[i]["loss"].get<double>(), 1e-5);
+      EXPECT_NEAR(one[i]["grad_norm"].get<double>(), other[i]["grad_norm"].get<double>(), 1e-4);
+    }
+  }
+}
+
+TEST_F(SftTest, RefusesAFolderThatIsThere) {
+  fs::create_directories(Path("run"));
+  EXPECT_THROW(RunSft(Config("run")), UserError);
+  EXPECT_TRUE(fs::is_empty(Path("run")));
+}
+
+TEST_F(SftTest, NamesTheLineOfARowThatIsTooLong) {
+  Write("rows.jsonl", R"({"prompt": "1+1=", "completion": "2"})"
+                      "\n"
+                      R"({"prompt": "1+1=", "completion": ")" +
+                          std::string(80, '2') + "\"}\n");
+  try {
+    RunSft(Config("run"));
+    FAIL() << "a row of 80 characters was taken";
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("rows.jsonl:2"), std::string::npos) << error.what();
+  }
+  EXPECT_FALSE(fs::exists(Path("run")));
+}
+
+TEST_F(SftTest, EvaluatesOnHeldOutRows) {
+  const std::vector<Json> lines = Run(Config(
+      "run", {"data.eval=" + Path("rows.jsonl"), "sft.eval_steps=3", "sft.logging_steps=2"}));
+  std::set<std::int64_t> evaluated;
+  for (const Json& line : lines) {
+    if (line.contains("eval_loss")) evaluated.insert(line["step"].get<std::int64_t>());
+  }
+  EXPECT_EQ(evaluated, (std::set<std::int64_t>{3, 6}));
+}
+
+TEST(CursorTest, TakesEveryRowOnceAnEpochAndNoStepOverItsTokens) {
+  std::vector<Example> rows(10);
+  for (int i = 0; i < 10; ++i) rows[i].ids.resize(3 + i % 3);
+  Cursor cursor(10, /*shuffle=*/true, 5, 0, 0);
+  std::vector<std::int64_t> order;
+  while (order.size() < 10) {
+    std::int64_t tokens = 0;
+    const std::vector<std::int64_t> taken = cursor.Take(rows, 9);
+    for (std::int64_t row : taken) tokens += std::int64_t(rows[row].ids.size());
+    EXPECT_LE(tokens, 9);
+    order.insert(order.end(), taken.begin(), taken.end());
+  }
+  EXPECT_EQ(std::set<std::int64_t>(order.begin(), order.begin() + 10).size(), 10u);
+}
+
+TEST(CursorTest, GoesOnFromAnEpochAndAPosition) {
+  std::vector<Example> rows(7);
+  for (Example& row : rows) row.ids.resize(2);
+  Cursor whole(7, true, 1, 0, 0);
+  for (int i = 0; i < 3; ++i) whole.Take(rows, 8);
+  Cursor resumed(7, true, 1, whole.epoch(), whole.position());
+  EXPECT_EQ(whole.Take(rows, 8), resumed.Take(rows, 8));
+}
+
+TEST(CursorTest, TakesARowThatAloneIsOverTheTokens) {
+  std::vector<Example> rows(2);
+  rows[0].ids.resize(100);
+  rows[1].ids.resize(2);
+  Cursor cursor(2, /*shuffle=*/false, 0, 0, 0);
+  EXPECT_EQ(cursor.Take(rows, 10), std::vector<std::int64_t>{0});
+  EXPECT_EQ(cursor.Take(rows, 10), std::vector<std::int64_t>{1});
+}
+
+}  // namespace
+}  // namespace temper::sft
