@@ -48,7 +48,7 @@ class HeaderReader {
     const std::string text = ReadText();
     configs::JsonLimits limits;
     limits.max_depth = 4;
-    limits.max_values = std::size_t{16} << 20;
+    limits.max_values = std::size_t{4} << 20;
     const Json header = configs::ParseJson(text, file_.path() + ": header", limits);
     data_bytes_ = file_.size() - data_begin_;
     for (const auto& [name, value] : header.items()) {

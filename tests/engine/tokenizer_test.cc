@@ -125,106 +125,114 @@ TEST(Tokenizer, ACharacterWithoutATokenIsNamed) {
             "the tokenizer has no token for byte 169 of character \"\xC3\xA9\"");
 }
 
-TEST(Tokenizer, WhatItCannotDoExactlyIsRefusedByName) {
-  const Json split = {{"type", "Split"}, {"behavior", "Isolated"}, {"invert", false}};
-  const Json level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
-  const auto pattern = [&](const std::string& regex) {
-    Json part = split;
-    part["pattern"] = {{"Regex", regex}};
-    return Json{{"type", "Sequence"}, {"pretokenizers", {part, level}}};
-  };
-  const auto with = [](Json json, const char* key, const Json& value) {
-    json[key] = value;
-    return json;
-  };
-  const Json token = SmallJson().at("added_tokens").at(0);
-  const std::vector<std::tuple<const char*, Json, std::string>> cases = {
-      {"/normalizer",
-       {{"type", "NFC"}},
+// Writes JSON text at a place of a good tokenizer.json and says how the file is then refused.
+std::string RefusedWith(const std::string& at, const std::string& value) {
+  Json json = SmallJson();
+  json[Json::json_pointer(at)] = Json::parse(value);
+  const std::string what = Refusal([&] { Load(json); });
+  const std::size_t file = what.find("tokenizer.json: ");
+  return file == what.npos ? what : what.substr(file + 16);
+}
+
+struct Case {
+  const char* at;
+  const char* value;
+  const char* want;
+};
+
+TEST(Tokenizer, PartsItCannotDoExactlyAreRefusedByName) {
+  const Case cases[] = {
+      {"/normalizer", R"({"type": "NFC"})",
        "normalizer: {\"type\":\"NFC\"} is not supported: it must be null or an empty Sequence"},
-      {"/decoder", nullptr, "decoder: only ByteLevel is supported"},
-      {"/decoder", {{"type", "Metaspace"}}, "decoder: only ByteLevel is supported"},
-      {"/pre_tokenizer", nullptr, "pre_tokenizer is missing: ByteLevel is needed"},
-      {"/pre_tokenizer", {{"type", "Metaspace"}}, "pre_tokenizer: \"Metaspace\" is not supported"},
-      {"/pre_tokenizer",
-       {{"type", "Digits"}},
+      {"/decoder", "null", "decoder: only ByteLevel is supported"},
+      {"/decoder", R"({"type": "Metaspace"})", "decoder: only ByteLevel is supported"},
+      {"/pre_tokenizer", "null", "pre_tokenizer is missing: ByteLevel is needed"},
+      {"/pre_tokenizer", R"({"type": "Metaspace"})",
+       "pre_tokenizer: \"Metaspace\" is not supported"},
+      {"/pre_tokenizer", R"({"type": "Digits"})",
        "pre_tokenizer: only byte-level tokenizers are supported"},
-      {"/pre_tokenizer", with(level, "add_prefix_space", true),
+      {"/pre_tokenizer", R"({"type": "ByteLevel"})",
        "pre_tokenizer: add_prefix_space true is not supported"},
-      {"/pre_tokenizer", with(level, "use_regex", "no"),
+      {"/pre_tokenizer", R"({"type": "ByteLevel", "add_prefix_space": false, "use_regex": "no"})",
        "pre_tokenizer: use_regex: \"no\" must be true or false"},
-      {"/pre_tokenizer",
-       {{"type", "Sequence"}, {"pretokenizers", {level, level}}},
-       "pre_tokenizer[1]: ByteLevel after ByteLevel is not supported"},
-      {"/pre_tokenizer",
-       {{"type", "Sequence"}, {"pretokenizers", {with(split, "behavior", "Removed"), level}}},
+      {"/pre_tokenizer/pretokenizers/0", R"({"type": "ByteLevel", "add_prefix_space": false})",
+       "pre_tokenizer[1]: Split after ByteLevel is not supported"},
+      {"/pre_tokenizer/pretokenizers/0/behavior", R"("Removed")",
        "pre_tokenizer[0]: only Split with behavior Isolated, not inverted, is supported"},
-      {"/pre_tokenizer",
-       {{"type", "Sequence"},
-        {"pretokenizers", {with(split, "pattern", {{"String", "x"}}), level}}},
+      {"/pre_tokenizer/pretokenizers/0/invert", "true",
+       "pre_tokenizer[0]: only Split with behavior Isolated, not inverted, is supported"},
+      {"/pre_tokenizer/pretokenizers/0/pattern", R"({"String": "x"})",
        "pre_tokenizer[0]: only Split by {\"Regex\": string} is supported"},
-      {"/pre_tokenizer", pattern("\\w+"),
-       "pre_tokenizer[0]: pattern \"\\\\w+\": \\w is not supported"},
-      {"/pre_tokenizer", pattern("^a"), "pre_tokenizer[0]: pattern \"^a\": ^ is not supported"},
-      {"/pre_tokenizer", pattern("[a[b]]"),
-       "pre_tokenizer[0]: pattern \"[a[b]]\": a class inside a class is not supported"},
-      {"/pre_tokenizer", pattern("[a&&b]"),
-       "pre_tokenizer[0]: pattern \"[a&&b]\": a class inside a class is not supported"},
-      {"/pre_tokenizer", pattern("[a"),
-       "pre_tokenizer[0]: pattern \"[a\": a class without end is not supported"},
-      {"/pre_tokenizer", pattern("\\p{Han}"),
-       "pre_tokenizer[0]: pattern \"\\\\p{Han}\": \\p{Han} is not supported"},
-      {"/pre_tokenizer", pattern("a{2}+"),
-       "pre_tokenizer[0]: pattern \"a{2}+\": {...}+ is not supported"},
-      {"/pre_tokenizer", pattern("(?<n>a)"),
-       "pre_tokenizer[0]: pattern \"(?<n>a)\": this kind of group is not supported"},
-      {"/pre_tokenizer", pattern("a\\"),
-       "pre_tokenizer[0]: pattern \"a\\\\\": \\ is not supported"},
-      {"/pre_tokenizer", pattern("(a"),
-       "pre_tokenizer[0]: pattern \"(a\": missing closing parenthesis"},
-      {"/model/type", "Unigram", "model: type \"Unigram\" is not supported: it must be \"BPE\""},
-      {"/model/dropout", 0.1, "model: dropout is not supported: it must be null"},
-      {"/model/unk_token", "<unk>", "model: unk_token is not supported: it must be null"},
-      {"/model/continuing_subword_prefix", "##",
+      {"/model/type", R"("Unigram")",
+       "model: type \"Unigram\" is not supported: it must be \"BPE\""},
+      {"/model/dropout", "0.1", "model: dropout is not supported: it must be null"},
+      {"/model/unk_token", R"("<unk>")", "model: unk_token is not supported: it must be null"},
+      {"/model/continuing_subword_prefix", R"("##")",
        "model: continuing_subword_prefix is not supported: it must be null"},
-      {"/model/byte_fallback", true, "model: byte_fallback is not supported: it must be false"},
-      {"/model/vocab", Json::object(), "model: vocab: must map tokens to ids"},
-      {"/model/vocab/!", 4, "model: vocab: id 4 stands twice, the second time for \"\\\"\""},
-      {"/model/vocab/!", -1, "model: vocab: -1 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", 1e30, "model: vocab: 1e+30 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", "3", "model: vocab: \"3\" must be an integer in [0, 4194303]"},
-      {"/model/merges", "a b", "model: merges: must be a list"},
-      {"/model/merges/0", "ab", "model: merges[0]: \"ab\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
-      {"/model/merges/0", "a b c",
-       "model: merges[0]: \"a b c\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
-      {"/model/merges/0",
-       {"a", 1},
-       "model: merges[0]: [\"a\",1] must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
-      {"/model/merges/0", "qq b", "model: merges[0]: \"qq\" is not in the vocabulary"},
-      {"/model/merges/0", "q q", "model: merges[0]: \"qq\" is not in the vocabulary"},
-      {"/added_tokens", 3, "added_tokens: must be a list"},
-      {"/added_tokens/0", with(token, "content", ""),
-       "added_tokens[0]: content must be a non-empty string"},
-      {"/added_tokens/0", with(token, "single_word", true),
-       "added_tokens[0]: single_word true is not supported"},
-      {"/added_tokens/0", with(token, "id", 5),
-       "added_tokens[0]: \"<\xEF\xBD\x9C"
-       "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>\" with id "
-       "5: the token or the id already stands for another"},
-      {"/added_tokens/0", with(token, "content", "other"),
-       "added_tokens[0]: \"other\" with id 0: the token or the id already stands for another"},
-      {"/added_tokens/1", token,
-       "added_tokens[1]: \"<\xEF\xBD\x9C"
-       "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>\" with id "
-       "0: the token or the id already stands for another"},
+      {"/model/byte_fallback", "true", "model: byte_fallback is not supported: it must be false"},
   };
-  for (const auto& [at, value, want] : cases) {
-    Json json = SmallJson();
-    json[Json::json_pointer(at)] = value;
-    const std::string what = Refusal([&] { Load(json); });
-    const std::size_t file = what.find("tokenizer.json: ");
-    EXPECT_EQ(file == what.npos ? what : what.substr(file + 16), want) << at << " " << value;
+  for (const Case& c : cases) EXPECT_EQ(RefusedWith(c.at, c.value), c.want) << c.at;
+}
+
+TEST(Tokenizer, PatternsWithoutAnExactTranslationAreRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"\\w+", "\\w is not supported"},
+      {"^a", "^ is not supported"},
+      {"[a[b]]", "a class inside a class is not supported"},
+      {"[a&&b]", "a class inside a class is not supported"},
+      {"[\\S]", "\\S is not supported"},
+      {"[\\P{L}]", "\\P{L} inside a class is not supported"},
+      {"[a", "a class without end is not supported"},
+      {"[]", "an empty class is not supported"},
+      {"\\p{Han}", "\\p{Han} is not supported"},
+      {"\\p{Mn}", "\\p{Mn} is not supported"},
+      {"\\pL", "\\p without {...} is not supported"},
+      {"\\u12", "\\u without four hexadecimal digits is not supported"},
+      {"a{2}+", "{...}+ is not supported"},
+      {"a{,2}", "{,2} is not supported"},
+      {"(?<n>a)", "this kind of group is not supported"},
+      {"(?m)a", "this kind of group is not supported"},
+      {"a\\", "\\ is not supported"},
+      {"(a", "missing closing parenthesis"},
+  };
+  for (const auto& [pattern, want] : cases) {
+    EXPECT_EQ(RefusedWith("/pre_tokenizer/pretokenizers/0/pattern/Regex", Json(pattern).dump()),
+              "pre_tokenizer[0]: pattern " + Json(pattern).dump() + ": " + want);
   }
+}
+
+TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
+  const std::string bos =
+      "<\xEF\xBD\x9C"
+      "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>";
+  const std::string taken = ": the token or the id already stands for another";
+  const std::string twice = "added_tokens[1]: \"" + bos + "\" with id 0" + taken;
+  const std::string moved = "added_tokens[0]: \"" + bos + "\" with id 5" + taken;
+  const std::string again = R"({"id": 0, "content": ")" + bos + "\"}";
+  const Case cases[] = {
+      {"/model/vocab", "{}", "model: vocab: must map tokens to ids"},
+      {"/model/vocab/!", "4", "model: vocab: id 4 stands twice, the second time for \"\\\"\""},
+      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 4194303]"},
+      {"/model/merges", R"("a b")", "model: merges: must be a list"},
+      {"/model/merges/0", R"("ab")",
+       "model: merges[0]: \"ab\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
+      {"/model/merges/0", R"("a b c")",
+       "model: merges[0]: \"a b c\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
+      {"/model/merges/0", R"(["a", 1])",
+       "model: merges[0]: [\"a\",1] must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
+      {"/model/merges/0", R"("qq b")", "model: merges[0]: \"qq\" is not in the vocabulary"},
+      {"/model/merges/0", R"("q q")", "model: merges[0]: \"qq\" is not in the vocabulary"},
+      {"/added_tokens", "3", "added_tokens: must be a list"},
+      {"/added_tokens/0/content", R"("")", "added_tokens[0]: content must be a non-empty string"},
+      {"/added_tokens/0/single_word", "true", "added_tokens[0]: single_word true is not supported"},
+      {"/added_tokens/0/id", "5", moved.c_str()},
+      {"/added_tokens/0/content", R"("other")",
+       "added_tokens[0]: \"other\" with id 0: the token or the id already stands for another"},
+      {"/added_tokens/1", again.c_str(), twice.c_str()},
+  };
+  for (const Case& c : cases) EXPECT_EQ(RefusedWith(c.at, c.value), c.want) << c.at;
 }
 
 TEST(Tokenizer, ATokenThatTheConfigNamesMustExist) {
@@ -244,11 +252,7 @@ TEST(Tokenizer, ATokenThatTheConfigNamesMustExist) {
 
 TEST(Tokenizer, ARegexBombEndsInAnErrorSoon) {
   Json json = SmallJson();
-  Json part = {{"type", "Split"},
-               {"behavior", "Isolated"},
-               {"invert", false},
-               {"pattern", {{"Regex", "(a+)+$"}}}};
-  json["pre_tokenizer"]["pretokenizers"][0] = part;
+  json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(a+)+$";
   const Tokenizer t = Load(json);
   const auto start = std::chrono::steady_clock::now();
   const std::string what = Refusal([&] { t.Encode(std::string(5000, 'a') + "b"); });
