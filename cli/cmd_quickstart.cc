@@ -54,6 +54,37 @@ std::string MakeFolder(const std::string& wish) {
   throw UserError(base + ": no free name; give --out");
 }
 
+/// What the quickstart decides itself; a run never ignores what it was told.
+void CheckSets(const Options& options) {
+  const std::pair<const char*, const char*> own[] = {
+      {"seed", "--seed"}, {"output_dir", "--out"}, {"model", "none"}, {"data.train", "--task"}};
+  for (const std::string& set : options.sets) {
+    for (const auto& [key, instead] : own) {
+      if (set.rfind(std::string(key) + "=", 0) != 0) continue;
+      throw UserError("--set " + set + ": the quickstart chooses " + key + " itself" +
+                      (instead == std::string("none") ? "" : std::string("; use ") + instead));
+    }
+  }
+}
+
+/// The template with the folder's paths and the seed, and --set over it.
+configs::Config JobConfig(const Options& options, const Task& task, const std::string& dir,
+                          const std::string& job, const std::string& model,
+                          const std::string& train) {
+  std::vector<std::string> sets = {"name=" +
+                                   Json(fs::path(dir).filename().string() + "-" + job).dump()};
+  sets.insert(sets.end(), options.sets.begin(), options.sets.end());
+  const auto set = [&](const std::string& key, const Json& value) {
+    sets.push_back(key + "=" + value.dump());
+  };
+  set("seed", options.seed);
+  set("model", model);
+  set("output_dir", dir + "/" + job);
+  set("data.train", train);
+  return configs::ReadConfig(DataFile(task.config), sets,
+                             job == "sft" ? configs::Job::kSft : configs::Job::kGrpo);
+}
+
 struct Scores {
   double greedy = 0, sampled = 0;
 };
@@ -119,21 +150,9 @@ class Story {
     return fs::canonical(dir_ + "/" + job + "/checkpoints/latest").string();
   }
 
-  /// The template with this run's paths and seed, then --set.
   std::string WriteConfig(const std::string& job, const std::string& model,
                           const std::string& train) const {
-    const std::string template_path = DataFile(task_.config);
-    std::vector<std::string> sets = options_.sets;
-    const auto set = [&](const std::string& key, const Json& value) {
-      sets.push_back(key + "=" + value.dump());
-    };
-    set("name", fs::path(dir_).filename().string() + "-" + job);
-    set("seed", options_.seed);
-    set("model", model);
-    set("output_dir", dir_ + "/" + job);
-    set("data.train", train);
-    const configs::Config config = configs::ReadConfig(
-        template_path, sets, job == "sft" ? configs::Job::kSft : configs::Job::kGrpo);
+    const configs::Config config = JobConfig(options_, task_, dir_, job, model, train);
     const std::string path = dir_ + "/" + job + ".json";
     configs::WriteWholeFile(path, configs::ToJson(config).dump(1) + "\n");
     return path;
@@ -240,7 +259,12 @@ int Quickstart(const Arguments& arguments) {
             &options.sets);
   args.Text("--task", "NAME", "sums or reverse-text", &options.task_name);
   if (!args.Parse(arguments)) return 0;
-  LearnerProgram();  // before anything is written
+  // Whatever can be wrong is told before anything is written.
+  LearnerProgram();
+  CheckSets(options);
+  for (const char* job : {"sft", "grpo"}) {
+    JobConfig(options, FindTask(options.task_name), "quickstart", job, "model", "rows.jsonl");
+  }
   const Json result = Story(options).Tell();
   PrintLine(result.dump());
   return 0;

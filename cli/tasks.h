@@ -47,7 +47,7 @@ struct TaskFiles {
       heldout;  // JSONL: prompt and completion; prompt and answer; prompt and answer
 };
 struct TaskSizes {
-  int sft = 60000, grpo = 20000, heldout = 500;
+  int sft = 420000, grpo = 20000, heldout = 500;
 };
 
 /// Writes the three files into `dir`. No held-out prompt stands in the other two.

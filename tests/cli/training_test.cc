@@ -194,6 +194,31 @@ TEST_F(TrainingTest, ARewardThatCannotCompileIsToldBeforeAnythingIsWritten) {
   EXPECT_FALSE(fs::exists(Path("run")));
 }
 
+TEST_F(TrainingTest, TheQuickstartRefusesWrongSettingsBeforeItMakesItsFolder) {
+  for (const char* set : {"model=m", "sft.max_step=3", "grpo.epsilon=7", "seed=4"}) {
+    const Ran ran = Temper({"quickstart", "--out", Path("quick"), "--set", set});
+    EXPECT_EQ(ran.code, 2) << set;
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+    EXPECT_FALSE(fs::exists(Path("quick"))) << set;
+  }
+}
+
+TEST_F(TrainingTest, TheQuickstartTellsTheWholeStory) {
+  const Ran ran = Temper({"quickstart", "--out", Path("quick"), "--seed", "3", "--set",
+                          "sft.max_steps=2", "--set", "grpo.max_steps=2", "--set", "threads=2"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json last = ran.Lines().back();
+  for (const char* key : {"accuracy_init", "accuracy_sft", "accuracy_grpo"}) {
+    EXPECT_TRUE(last[key].is_number()) << key;
+  }
+  EXPECT_EQ(last["problems"], 500);
+  for (const char* key : {"sft", "grpo", "eval"}) EXPECT_GT(last["seconds"][key], 0.0) << key;
+  EXPECT_EQ(last["run"], Path("quick/grpo"));
+  EXPECT_TRUE(fs::exists(Path("quick/grpo/trajectories.db")));
+  const Ran query = Temper({"runs", "query", Path("quick"), "SELECT count(*) AS steps FROM step"});
+  EXPECT_EQ(query.out, "{\"steps\":2}\n");
+}
+
 TEST_F(TrainingTest, AStepWhoseRewardsAllFailTrainsNothingAndGoesOn) {
   Write("reward.lua", "function score(s) return s.nothing.here end\n");
   const Ran ran = Temper({"grpo", config_});
