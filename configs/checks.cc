@@ -20,24 +20,20 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
     }
   };
   only(config.dtype == "fp32", "dtype", "\"fp32\"");
+  only(config.cache_dtype == "fp32", "cache_dtype", "\"fp32\"");
   only(config.device == "cpu", "device", "\"cpu\"");
   only(config.data.task.empty(), "data.task", "null (use data.train)");
   only(config.learner.ranks == 1, "learner.ranks", "1");
-  only(config.learner.forward == "kernels", "learner.forward", "\"kernels\"");
   if (job == Job::kSft) {
     only(!config.sft.assistant_only_loss, "sft.assistant_only_loss", "false");
     return;
   }
   const Grpo& grpo = config.grpo;
-  only(config.cache_dtype == "fp32", "cache_dtype", "\"fp32\"");
   only(config.wire.keys.empty(), "wire.keys", "null (loopback)");
+  only(grpo.eval_steps == 0, "grpo.eval_steps", "0");
   only(grpo.num_iterations == 1, "grpo.num_iterations", "1");
   only(grpo.mini_batches == 1, "grpo.mini_batches", "1");
   only(!grpo.truncated_sampling, "grpo.truncated_sampling", "null");
-  only(!grpo.kl_in_reward, "grpo.kl_in_reward", "false");
-  only(!grpo.off_policy_mask_threshold, "grpo.off_policy_mask_threshold", "null");
-  only(!grpo.mask_truncated_completions, "grpo.mask_truncated_completions", "false");
-  only(grpo.entropy_coef == 0, "grpo.entropy_coef", "0");
   only(!grpo.dynamic_sampling, "grpo.dynamic_sampling", "false");
   only(!grpo.soft_overlong, "grpo.soft_overlong", "null");
   only(grpo.routing_replay == "none", "grpo.routing_replay", "\"none\"");
@@ -99,6 +95,12 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
   require(config.output_dir, "output_dir", "a folder for the run");
   require(config.data.train, "data.train", "a JSONL file of rows");
   if (job == Job::kGrpo) {
+    if (config.learner.forward != "kernels" && config.numerics != "mixed") {
+      Refuse(
+          where,
+          "learner.forward: \"libtorch\" sums in another order than the actors; use \"kernels\", "
+          "or numerics \"mixed\" with a rollout_correction");
+    }
     CheckRewards(config, where);
     CheckGrpo(config.grpo, where);
   }

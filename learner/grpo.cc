@@ -1,9 +1,6 @@
 #include "learner/grpo.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -15,41 +12,18 @@
 #include "configs/files.h"
 #include "configs/sha256.h"
 #include "engine/tokenizer.h"
+#include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
 #include "learner/core/metrics.h"
 #include "learner/core/progress.h"
 #include "learner/core/run_folder.h"
-#include "learner/policy.h"
+#include "learner/core/stopwatch.h"
 #include "learner/process.h"
 #include "learner/prompts.h"
-#include "learner/rollout_batch.h"
-#include "learner/update.h"
 
 namespace temper::learner {
 
 namespace {
-
-// Tokens of one forward and backward: activations of a micro-batch stay near the last cache level.
-// Part of what makes a run repeatable to the bit, so no setting.
-constexpr int kMicroTokens = 8192;
-
-class Stopwatch {
- public:
-  /// Seconds since the last call.
-  double Lap() {
-    const auto now = std::chrono::steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-    return seconds;
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
-struct Seconds {
-  double forward = 0, backward = 0, optimizer = 0, publish = 0;
-};
 
 class Trainer {
  public:
@@ -60,12 +34,6 @@ class Trainer {
   void Begin();
   void Save(bool record);
   void Publish();
-  void Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch,
-               Policy::Result* result);
-  void Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result,
-                const LossTotals& totals, std::int64_t mtp_tokens);
-  /// Forward of every row, backward of those that have a gradient.
-  LossOutput Train(RolloutBatch* batch);
   Json Step();
 
   const configs::Config& config_;
@@ -77,9 +45,6 @@ class Trainer {
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Service> service_;
-  ExpertLoads loads_;
-  Seconds seconds_;
-  double mtp_loss_ = 0;
 };
 
 Trainer::Trainer(const configs::Config& config, const std::string& bind)
@@ -174,98 +139,6 @@ void Trainer::Publish() {
   }
 }
 
-void Trainer::Forward(const RowPack& pack, Policy& policy, bool gradients, RolloutBatch* batch,
-                      Policy::Result* result) {
-  Stopwatch watch;
-  const bool reference = &policy == reference_.get();
-  Policy::Request request;
-  request.temperature = float(grpo_.temperature);
-  request.gradients = gradients;
-  request.entropy = !reference;
-  request.mtp = gradients && grpo_.mtp_loss_scale > 0;
-  *result = policy.Forward(pack.pack, pack.targets, request);
-  const float* logp = result->logp.data_ptr<float>();
-  const float* entropy = result->entropy.data_ptr<float>();
-  for (int i : pack.rows) {
-    const std::size_t at = std::size_t(i) * batch->t;
-    for (int j = 0; j < batch->length(i); ++j) {
-      (reference ? batch->ref_logp : batch->logp)[at + j] = *logp++;
-      if (!reference) batch->entropy[at + j] = *entropy++;
-    }
-  }
-  seconds_.forward += watch.Lap();
-}
-
-void Trainer::Backward(const RolloutBatch& batch, const RowPack& pack, const Policy::Result& result,
-                       const LossTotals& totals, std::int64_t mtp_tokens) {
-  Stopwatch watch;
-  RolloutBatch part;  // the pack's rows alone; the totals are the step's
-  part.n = int(pack.rows.size());
-  part.t = batch.t;
-  const auto take = [&](const std::vector<float>& from, std::vector<float>* to) {
-    if (from.empty()) return;
-    for (int i : pack.rows)
-      to->insert(to->end(), from.begin() + std::int64_t(i) * batch.t,
-                 from.begin() + std::int64_t(i + 1) * batch.t);
-  };
-  take(batch.mask, &part.mask);
-  take(batch.logp, &part.logp);
-  take(batch.rollout_logp, &part.rollout_logp);
-  take(batch.ref_logp, &part.ref_logp);
-  for (int i : pack.rows) part.advantages.push_back(batch.advantages[i]);
-  const LossOutput loss = PolicyLoss(grpo_, part.Input(), part.advantages, totals);
-
-  torch::Tensor gradient = torch::empty_like(result.logp);
-  float* to = gradient.data_ptr<float>();
-  for (std::size_t k = 0; k < pack.rows.size(); ++k) {
-    to = std::copy_n(loss.grad.data() + k * std::size_t(batch.t), batch.length(pack.rows[k]), to);
-  }
-  Tensors from{result.logp}, with{gradient};
-  if (result.mtp_logp.defined()) {
-    from.push_back(result.mtp_logp);
-    with.push_back(torch::full_like(result.mtp_logp, -grpo_.mtp_loss_scale / double(mtp_tokens)));
-    for (std::int64_t i = 0; i < result.mtp_logp.numel(); ++i) {
-      mtp_loss_ -= double(result.mtp_logp.data_ptr<float>()[i]) / double(mtp_tokens);
-    }
-  }
-  torch::autograd::backward(from, with);
-  seconds_.backward += watch.Lap();
-}
-
-LossOutput Trainer::Train(RolloutBatch* batch) {
-  // A row without advantage has gradient 0 unless a KL term pulls; it is forwarded for its mismatch
-  // all the same.
-  std::vector<int> live, still, all;
-  for (int i = 0; i < batch->n; ++i) {
-    if (!batch->Live(i)) continue;
-    all.push_back(i);
-    (batch->advantages[i] != 0 || (reference_ && grpo_.beta > 0) ? live : still).push_back(i);
-  }
-  Policy::Result result;
-  if (reference_) {
-    batch->ref_logp.assign(batch->logp.size(), 0.0f);
-    for (const RowPack& pack : PackRows(*batch, all, kMicroTokens))
-      Forward(pack, *reference_, false, batch, &result);
-  }
-  const LossTotals totals = CountTotals(batch->Input());
-  const std::vector<RowPack> packs = PackRows(*batch, live, kMicroTokens);
-  std::int64_t mtp_tokens = 0;
-  for (const RowPack& pack : packs) {
-    for (std::int32_t row : pack.targets.row) mtp_tokens += pack.pack->position[row] >= 1;
-  }
-  for (const RowPack& pack : packs) {
-    Forward(pack, *policy_, true, batch, &result);
-    loads_.Add(result);
-    Backward(*batch, pack, result, totals, mtp_tokens);
-    result = {};
-  }
-  for (const RowPack& pack : PackRows(*batch, still, kMicroTokens)) {
-    Forward(pack, *policy_, false, batch, &result);
-    loads_.Add(result);
-  }
-  return PolicyLoss(grpo_, batch->Input(), batch->advantages, totals);
-}
-
 /// NaN where no sample of the step has a score.
 double RewardOf(const Json& line) {
   const Json reward = line.value("reward", Json());
@@ -276,37 +149,33 @@ Json Trainer::Step() {
   Stopwatch whole, watch;
   const std::int64_t step = state_.step + 1;
   const std::uint32_t version = state_.version;
-  seconds_ = {};
-  loads_ = {};
-  mtp_loss_ = 0;
   const std::vector<ScoredGroup> groups = service_->NextBatch(step);
   const ServiceStats stats = service_->TakeStats();
   RolloutBatch batch = MakeBatch(grpo_, groups);
-  batch.advantages = Advantages(grpo_, batch.rewards, batch.mask, batch.t);
-  const LossOutput loss = Train(&batch);
+  const BatchGradient gradient = AddBatchGradient(grpo_, *policy_, reference_.get(), &batch);
 
   watch.Lap();
-  if (!std::isfinite(loss.loss)) {
+  if (!std::isfinite(gradient.loss.loss)) {
     // Clipped to nothing below: a gradient that overflowed must not reach the weights.
     policy_->parameters().gradients()[0] = std::numeric_limits<float>::quiet_NaN();
   }
-  const UpdateReport update = Update(*policy_, grpo_, step, loads_);
+  const UpdateReport update = Update(*policy_, grpo_, step, gradient.loads);
   if (!update.applied)
     std::fprintf(stderr, "grpo: step %lld skipped: its loss or gradient is not finite\n",
                  static_cast<long long>(step));
-  seconds_.optimizer = watch.Lap();
+  const double optimizer_seconds = watch.Lap();
   state_.step = step;
   ++state_.version;
   Publish();
-  seconds_.publish = watch.Lap();
+  const double publish_seconds = watch.Lap();
 
-  Json line = {{"step", step}, {"version", version}, {"loss", loss.loss}};
-  line.update(loss.metrics);
+  Json line = {{"step", step}, {"version", version}, {"loss", gradient.loss.loss}};
+  line.update(gradient.loss.metrics);
   line.update(BatchMetrics(grpo_, groups, batch, version));
   line["grad_norm"] = update.gradient_norm;
   line["learning_rate"] = update.learning_rate;
-  if (mtp_loss_ != 0) line["mtp_loss"] = mtp_loss_;
-  if (!loads_.layers().empty()) line["moe/max_vio"] = loads_.MaxViolation();
+  if (gradient.mtp_loss != 0) line["mtp_loss"] = gradient.mtp_loss;
+  if (!gradient.loads.layers().empty()) line["moe/max_vio"] = gradient.loads.MaxViolation();
   for (const auto& [status, count] : stats.reward_failures)
     line["reward_failures/" + status] = count;
 
@@ -325,15 +194,15 @@ Json Trainer::Step() {
   line["idle_ratio/trainer"] = stats.wait_seconds / seconds;
   line["timing_s/gen"] = stats.wait_seconds;
   line["timing_s/reward"] = stats.reward_seconds;
-  line["timing_s/forward"] = seconds_.forward;
-  line["timing_s/backward"] = seconds_.backward;
-  line["timing_s/optimizer"] = seconds_.optimizer;
-  line["timing_s/publish"] = seconds_.publish;
+  line["timing_s/forward"] = gradient.forward_seconds;
+  line["timing_s/backward"] = gradient.backward_seconds;
+  line["timing_s/optimizer"] = optimizer_seconds;
+  line["timing_s/publish"] = publish_seconds;
   line["timing_s/step"] = seconds;
   store::StepRow row;
   row.step = step;
   row.version = version;
-  row.loss = loss.loss;
+  row.loss = gradient.loss.loss;
   row.reward_mean = RewardOf(line);
   row.seconds = seconds;
   service_->CommitStep(row, trained, line);

@@ -51,8 +51,9 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
         (!row.loss_mask.empty() && row.loss_mask.size() != row.ids.size())) {
       throw std::logic_error("batch: " + row.Name() + " has arrays of different lengths");
     }
+    const bool masked = config.mask_truncated_completions && row.finish_reason == "length";
     for (std::size_t j = 0; j < row.ids.size(); ++j) {
-      batch.mask[at + j] = row.loss_mask.empty() || row.loss_mask[j] ? 1.0f : 0.0f;
+      batch.mask[at + j] = !masked && (row.loss_mask.empty() || row.loss_mask[j]) ? 1.0f : 0.0f;
       batch.rollout_logp[at + j] = row.logp[j];
     }
   }

@@ -2,7 +2,6 @@
 
 #include <torch/torch.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -14,6 +13,7 @@
 #include "learner/core/metrics.h"
 #include "learner/core/progress.h"
 #include "learner/core/run_folder.h"
+#include "learner/core/stopwatch.h"
 #include "learner/policy.h"
 #include "learner/process.h"
 #include "learner/update.h"
@@ -25,21 +25,8 @@ namespace {
 
 using learner::Pack;
 using learner::Policy;
+using learner::Stopwatch;
 using learner::Targets;
-
-class Stopwatch {
- public:
-  /// Seconds since the last call.
-  double Lap() {
-    const auto now = std::chrono::steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-    return seconds;
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 struct MicroBatch {
   std::shared_ptr<Pack> pack = std::make_shared<Pack>();
@@ -89,6 +76,9 @@ Trainer::Trainer(const configs::Config& config)
       tokenizer_(config.model) {
   if (config.dtype != "fp32")
     throw UserError("dtype: \"" + config.dtype + "\"; sft trains in fp32 in this build");
+  if (sft_.eval_steps > 0 && config.data.eval.empty())
+    throw UserError("sft.eval_steps: " + std::to_string(sft_.eval_steps) +
+                    "; data.eval names no file to evaluate on: set it, or eval_steps to 0");
   rows_ = LoadExamples(config.data.train, config, tokenizer_, model_);
   if (!config.data.eval.empty() && sft_.eval_steps > 0) {
     eval_rows_ = LoadExamples(config.data.eval, config, tokenizer_, model_);

@@ -134,15 +134,20 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
 TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
   for (const char* set :
        {"grpo.num_iterations=2", "grpo.mini_batches=2", "grpo.truncated_sampling=renormalise",
-        "grpo.kl_in_reward=true", "grpo.off_policy_mask_threshold=1",
-        "grpo.mask_truncated_completions=true", "grpo.entropy_coef=0.1",
-        "grpo.dynamic_sampling=true", "grpo.soft_overlong={\"max_length\":20,\"buffer\":4}",
-        "grpo.routing_replay=rollout", "dtype=bf16", "cache_dtype=fp8", "device=cuda:0",
-        "learner.ranks=2", "learner.forward=libtorch", "wire.keys=k.json", "data.task=t.lua"}) {
+        "grpo.eval_steps=5", "grpo.dynamic_sampling=true",
+        "grpo.soft_overlong={\"max_length\":20,\"buffer\":4}", "grpo.routing_replay=rollout",
+        "dtype=bf16", "cache_dtype=fp8", "device=cuda:0", "learner.ranks=2", "wire.keys=k.json",
+        "data.task=t.lua"}) {
     EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
   }
   EXPECT_NE(ErrorOfSet("sft.assistant_only_loss=true", Job::kSft).find("supports only"),
             std::string::npos);
+}
+
+TEST(ConfigTest, RefusesLibTorchsForwardWhereActorsMustAgreeToTheBit) {
+  EXPECT_NE(ErrorOfSet("learner.forward=libtorch").find("learner.forward"), std::string::npos);
+  EXPECT_EQ(ErrorOfSet("learner.forward=libtorch", Job::kSft), "no error");
+  EXPECT_EQ(ErrorOf(kSmall, {"learner.forward=libtorch", "numerics=mixed"}), "no error");
 }
 
 TEST(ConfigTest, AcceptsTheFlatNamesOfTheRolloutCorrection) {

@@ -119,6 +119,14 @@ TEST_F(SftTest, TheNumberOfMicroBatchesChangesNoLoss) {
   }
 }
 
+TEST_F(SftTest, LibTorchsForwardTrainsTheSameUpToRounding) {
+  const std::vector<Json> kernels = Run(Config("kernels"));
+  const std::vector<Json> plain = Run(Config("plain", {"learner.forward=libtorch"}));
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_NEAR(kernels[i]["loss"].get<double>(), plain[i]["loss"].get<double>(), 1e-3);
+  }
+}
+
 TEST_F(SftTest, RefusesAFolderThatIsThere) {
   fs::create_directories(Path("run"));
   EXPECT_THROW(RunSft(Config("run")), UserError);

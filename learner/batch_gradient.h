@@ -1,0 +1,28 @@
+#pragma once
+// One batch of rollouts through policy, loss and backward: the gradient of a GRPO step.
+#include "learner/policy.h"
+#include "learner/rollout_batch.h"
+#include "learner/update.h"
+
+namespace temper::learner {
+
+// Tokens of one forward and backward: activations of a micro-batch stay near the last cache level.
+// Part of what makes a run repeatable to the bit, so no setting.
+inline constexpr int kMicroTokens = 8192;
+
+struct BatchGradient {
+  LossOutput loss;      // of the whole batch, with its metrics
+  ExpertLoads loads;    // of every forwarded token
+  double mtp_loss = 0;  // mean of -log p; 0 where the MTP layer is not trained
+  double forward_seconds = 0, backward_seconds = 0;
+};
+
+/// Fills the batch's logp, entropy, ref_logp and advantages, and adds d loss / d weight to the
+/// policy's gradients. Every row is forwarded (its mismatch is a metric); those whose gradient is
+/// zero whatever the log-probs are (advantage 0 and no KL or entropy term) are not backwarded. The
+/// denominators are the batch's, so that any `micro_tokens` gives the same gradient up to rounding.
+/// `reference` may be null where beta is 0.
+BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Policy* reference,
+                               RolloutBatch* batch, int micro_tokens = kMicroTokens);
+
+}  // namespace temper::learner

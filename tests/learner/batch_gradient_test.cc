@@ -1,0 +1,187 @@
+#include "learner/batch_gradient.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/learner/tiny_policy.h"
+
+namespace temper::learner {
+namespace {
+
+/// Four groups of four; group 1 has equal rewards, group 2 a dropped sample, group 3 one that is
+/// not applicable. Rollout log-probs are the policy's own.
+class BatchGradientTest : public testing::Test {
+ protected:
+  BatchGradientTest() : config_(engine::TinyConfig()), policy_(TinyPolicy(config_, 21)) {
+    grpo_.num_generations = 4;
+    grpo_.mtp_loss_scale = 0;
+    std::mt19937_64 rng(4);
+    for (std::uint64_t g = 0; g < 4; ++g) {
+      ScoredGroup group;
+      group.grp = g;
+      for (std::uint64_t i = 0; i < 3 + g; ++i) group.prompt_ids.push_back(Id(rng));
+      for (std::uint32_t s = 0; s < 4; ++s) {
+        store::RolloutRow row;
+        row.grp = g;
+        row.sample = s;
+        row.state = "scored";
+        row.version = 3;
+        for (std::uint64_t i = 0; i < 1 + rng() % 9; ++i) row.ids.push_back(Id(rng));
+        row.logp.assign(row.ids.size(), 0.0f);
+        row.score = g == 1 ? 1.0 : double(s % 3);
+        row.finish_reason = "stop";
+        group.samples.push_back(row);
+      }
+      groups_.push_back(group);
+    }
+    groups_[2].samples[1].state = "dropped";
+    groups_[3].samples[0].score.reset();
+    const RolloutBatch batch = Gradient(grpo_).batch;  // fills the log-probs
+    for (int i = 0; i < batch.n; ++i) {
+      std::vector<float>& logp = groups_[i / 4].samples[i % 4].logp;
+      std::copy_n(batch.logp.begin() + std::int64_t(i) * batch.t, logp.size(), logp.begin());
+    }
+  }
+
+  std::int32_t Id(std::mt19937_64& rng) const {
+    return std::int32_t(rng() % std::uint64_t(config_.vocab_size));
+  }
+
+  struct Outcome {
+    RolloutBatch batch;
+    BatchGradient report;
+    std::vector<float> gradient;
+  };
+  Outcome Gradient(const configs::Grpo& grpo, Policy* reference = nullptr,
+                   int micro_tokens = kMicroTokens) {
+    policy_->parameters().ZeroGradients();
+    Outcome out{MakeBatch(grpo, groups_), {}, {}};
+    out.report = AddBatchGradient(grpo, *policy_, reference, &out.batch, micro_tokens);
+    out.gradient = Gradients(*policy_);
+    return out;
+  }
+
+  static double Distance(const std::vector<float>& a, const std::vector<float>& b) {
+    double difference = 0, norm = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      difference += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+      norm += double(b[i]) * b[i];
+    }
+    return std::sqrt(difference / norm);
+  }
+
+  engine::ModelConfig config_;
+  std::unique_ptr<Policy> policy_;
+  configs::Grpo grpo_;
+  std::vector<ScoredGroup> groups_;
+};
+
+TEST_F(BatchGradientTest, IsThatOfAdvantageTimesLogpOverTheTokensOfTheStep) {
+  const Outcome found = Gradient(grpo_);
+  policy_->parameters().ZeroGradients();
+  std::vector<int> rows;
+  double tokens = 0;
+  for (int i = 0; i < found.batch.n; ++i) {
+    if (!found.batch.Live(i)) continue;
+    rows.push_back(i);
+    tokens += found.batch.length(i);
+  }
+  const RowPack pack = PackRows(found.batch, rows, 1 << 20)[0];
+  std::vector<float> weight;
+  for (int i : rows) {
+    weight.insert(weight.end(), found.batch.length(i), float(-found.batch.advantages[i] / tokens));
+  }
+  const torch::Tensor logp = policy_->Forward(pack.pack, pack.targets, {}).logp;
+  (logp * torch::tensor(weight)).sum().backward();
+  EXPECT_LT(Distance(found.gradient, Gradients(*policy_)), 1e-6);
+  EXPECT_EQ(found.batch.advantages[4], 0);   // equal rewards
+  EXPECT_EQ(found.batch.advantages[12], 0);  // not applicable
+  EXPECT_NE(found.batch.advantages[0], 0);
+}
+
+TEST_F(BatchGradientTest, AnySplitIntoMicroBatchesGivesTheSame) {
+  grpo_.mtp_loss_scale = 0.2;
+  grpo_.entropy_coef = 0.01;
+  const Outcome whole = Gradient(grpo_);
+  for (int micro_tokens : {1, 17, 60}) {
+    const Outcome split = Gradient(grpo_, nullptr, micro_tokens);
+    EXPECT_LT(Distance(split.gradient, whole.gradient), 1e-6) << micro_tokens;
+    EXPECT_EQ(split.batch.logp, whole.batch.logp);
+    EXPECT_NEAR(split.report.loss.loss, whole.report.loss.loss, 1e-12);
+    EXPECT_NEAR(split.report.mtp_loss, whole.report.mtp_loss, 1e-9);
+  }
+}
+
+TEST_F(BatchGradientTest, TheSamePolicyHasNoMismatchAndARatioOfOne) {
+  const Outcome found = Gradient(grpo_);
+  const Json metrics = BatchMetrics(grpo_, groups_, found.batch, 3);
+  EXPECT_EQ(metrics["mismatch/logp_abs_diff_max"], 0.0);
+  EXPECT_EQ(metrics["mismatch/token_mult_prob_error"], 1.0);
+  EXPECT_EQ(found.report.loss.metrics["actor/ppo_kl"], 0.0);
+  EXPECT_GT(metrics["entropy"].get<double>(), 0.0);
+}
+
+TEST_F(BatchGradientTest, ConstantGroupsAreForwardedButPullNothing) {
+  for (ScoredGroup& group : groups_) {
+    for (store::RolloutRow& row : group.samples) row.score = 0.5;
+  }
+  const Outcome found = Gradient(grpo_);
+  EXPECT_TRUE(
+      std::all_of(found.gradient.begin(), found.gradient.end(), [](float x) { return x == 0; }));
+  EXPECT_EQ(found.batch.logp, found.batch.rollout_logp);
+}
+
+TEST_F(BatchGradientTest, AReferenceThatIsThePolicyPullsNothingAndAnotherDoes) {
+  grpo_.beta = 0.1;
+  for (ScoredGroup& group : groups_) {
+    for (store::RolloutRow& row : group.samples) row.score = 0.5;
+  }
+  const Outcome same = Gradient(grpo_, policy_.get());
+  EXPECT_EQ(same.report.loss.metrics["kl"], 0.0);
+  EXPECT_TRUE(
+      std::all_of(same.gradient.begin(), same.gradient.end(), [](float x) { return x == 0; }));
+  const auto other = TinyPolicy(config_, 22);
+  const Outcome pulled = Gradient(grpo_, other.get());
+  EXPECT_GT(pulled.report.loss.metrics["kl"].get<double>(), 0.0);
+  EXPECT_FALSE(
+      std::all_of(pulled.gradient.begin(), pulled.gradient.end(), [](float x) { return x == 0; }));
+}
+
+TEST_F(BatchGradientTest, TheKlInTheRewardChangesAdvantagesOnly) {
+  grpo_.beta = 0.1;
+  grpo_.kl_in_reward = true;
+  const auto other = TinyPolicy(config_, 22);
+  const Outcome found = Gradient(grpo_, other.get());
+  grpo_.beta = 0;
+  const Outcome without = Gradient(grpo_);
+  EXPECT_NE(found.batch.advantages[4], 0);  // equal rewards, but not equal penalties
+  EXPECT_EQ(without.batch.advantages[4], 0);
+}
+
+TEST_F(BatchGradientTest, TheEntropyTermRaisesTheEntropy) {
+  for (ScoredGroup& group : groups_) {
+    for (store::RolloutRow& row : group.samples) row.score = 0.5;
+  }
+  const auto entropy = [&](const Outcome& o) {
+    return BatchMetrics(grpo_, groups_, o.batch, 3)["entropy"].get<double>();
+  };
+  grpo_.entropy_coef = 1;
+  grpo_.learning_rate = 1e-3;
+  grpo_.router_bias_update_speed = 0;
+  const Outcome before = Gradient(grpo_);
+  EXPECT_NEAR(before.report.loss.loss, -entropy(before), 1e-6);
+  Update(*policy_, grpo_, 1, {});
+  EXPECT_GT(entropy(Gradient(grpo_)), entropy(before));
+}
+
+TEST_F(BatchGradientTest, TruncatedCompletionsCanBeMasked) {
+  groups_[0].samples[0].finish_reason = "length";
+  grpo_.mask_truncated_completions = true;
+  const RolloutBatch batch = MakeBatch(grpo_, groups_);
+  EXPECT_EQ(batch.mask[0], 0.0f);
+  EXPECT_EQ(batch.mask[batch.t], 1.0f);
+}
+
+}  // namespace
+}  // namespace temper::learner
