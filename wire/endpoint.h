@@ -18,7 +18,6 @@ class BindEndpoint {
   BindEndpoint& operator=(const BindEndpoint&) = delete;
 
   const std::string& address() const { return address_; }  // what zmq_bind gets
-  bool ipv6() const { return address_.find('[') != std::string::npos; }
 
  private:
   std::string address_;

@@ -45,7 +45,8 @@ void Inbox::Handle(const std::string& id, const wire::Message& message, Micros n
     if (kind == Kind::kRefuse) {
       const wire::Refuse refuse = wire::Refuse::Decode(message);
       out->notes.push_back(peer->hello.name + " refused a message: " + refuse.reason);
-      return;
+      // Whatever it was, this peer will not do it: what it has goes to others.
+      return PeerGone(id, out);
     }
     if (peer->is_actor()) {
       if (kind == Kind::kRollout) return OnRollout(id, wire::Rollout::Decode(message), out);
@@ -192,6 +193,7 @@ void Inbox::Tick(Micros now, Effects* out) {
     PeerGone(id, out);
   }
   GrantWaiting(out);  // the share of an actor changes with time
+  ReturnLateRequests(now, out);
   Starve(now, out);
 }
 

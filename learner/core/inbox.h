@@ -122,6 +122,7 @@ class Inbox {
     bool done = false;
     std::uint64_t request = 0;  // of the score request under way, 0 = none
     std::string worker;
+    Micros asked = 0;
     int score_attempts = 0;
   };
 
@@ -135,6 +136,7 @@ class Inbox {
 
   // inbox_rollouts.cc: grants, leases, rollouts
   void GrantWaiting(Effects* out);
+  void SendGrant(const std::string& id, wire::Grant grant, Effects* out) const;
   Peer* FreestActor(int samples, std::size_t share, std::string* id);
   void ReturnGrant(Group& group);
   void Restore(const std::string& id, const wire::Hello& hello);
@@ -147,6 +149,8 @@ class Inbox {
   // inbox_scores.cc: score requests and results
   void AskForScores(Effects* out);
   void ReturnRequest(Group& group, Effects* out);
+  void ReturnLateRequests(Micros now, Effects* out);
+  void GiveUpScoring(Group& group, const std::string& why, Effects* out);
   wire::ScoreRequest RequestFor(const Group& group) const;
   void OnScoreResult(const std::string& id, const wire::ScoreResult& result, Effects* out);
   void Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& scores, Effects* out);

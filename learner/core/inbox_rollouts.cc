@@ -10,6 +10,8 @@ namespace {
 // share until then.
 constexpr Micros kGathering = 3'000'000;
 
+constexpr std::size_t kMaxGrantIds = wire::kMaxFrameBytes / sizeof(std::int32_t) / 2;
+
 std::string NameOf(const wire::RolloutId& id) {
   return "g" + std::to_string(id.grp) + ".s" + std::to_string(id.sample);
 }
@@ -99,14 +101,27 @@ void Inbox::GrantWaiting(Effects* out) {
     }
     grants[id].groups.push_back(std::move(granted));
   }
+  for (auto& [id, grant] : grants) SendGrant(id, std::move(grant), out);
+}
+
+void Inbox::SendGrant(const std::string& id, wire::Grant grant, Effects* out) const {
   const configs::Grpo& grpo = options_.config.grpo;
-  for (auto& [id, grant] : grants) {
-    grant.session = options_.welcome.session;
-    grant.version = weights_->version;
-    grant.sampling = {
-        options_.config.seed, grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.min_p,
-        grpo.top_k,           options_.stop_ids};
+  grant.session = options_.welcome.session;
+  grant.version = weights_->version;
+  grant.sampling = {
+      options_.config.seed, grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.min_p,
+      grpo.top_k,           options_.stop_ids};
+  // The prompts of one message share an array: many long ones take several messages.
+  std::vector<wire::GrantedGroup> groups = std::exchange(grant.groups, {});
+  std::size_t ids = 0;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    ids += groups[i].prompt_ids.size();
+    grant.groups.push_back(std::move(groups[i]));
+    const bool last = i + 1 == groups.size();
+    if (!last && ids + groups[i + 1].prompt_ids.size() <= kMaxGrantIds) continue;
     out->send.emplace_back(id, grant.Encode());
+    grant.groups.clear();
+    ids = 0;
   }
 }
 

@@ -13,6 +13,16 @@ store::RewardPart ToPart(const wire::ScorePart& part) {
 
 bool Failed(const std::string& status) { return status != "ok" && status != "not_applicable"; }
 
+/// Bytes of what a score request joins to one array.
+std::size_t LargestArray(const std::vector<store::RolloutRow>& samples) {
+  std::size_t text = 0, ids = 0;
+  for (const store::RolloutRow& s : samples) {
+    text += s.text.size();
+    ids += s.ids.size() * sizeof(std::int32_t);
+  }
+  return std::max(text, ids);
+}
+
 /// "x.lua:3: message" of the first failing part.
 std::string Explain(const wire::ScoreResult::Sample& score) {
   for (const wire::ScorePart& part : score.parts) {
@@ -51,6 +61,14 @@ void Inbox::AskForScores(Effects* out) {
     if (best == peers_.end()) return;
     Group& group = groups_.at(to_score_.front());
     to_score_.pop_front();
+    if (const std::size_t bytes = LargestArray(group.samples); bytes > wire::kMaxFrameBytes) {
+      GiveUpScoring(group,
+                    "the group's texts are " + std::to_string(bytes) +
+                        " bytes; a message carries " + std::to_string(wire::kMaxFrameBytes),
+                    out);
+      continue;
+    }
+    group.asked = now_;
     group.request = next_request_++;
     group.worker = best->first;
     ++group.score_attempts;
@@ -71,16 +89,40 @@ void Inbox::ReturnRequest(Group& group, Effects* out) {
     to_score_.push_front(group.row.grp);
     return;
   }
+  GiveUpScoring(group,
+                std::to_string(group.score_attempts) +
+                    " reward workers were lost with this group; the last was " + last_worker_,
+                out);
+}
+
+void Inbox::GiveUpScoring(Group& group, const std::string& why, Effects* out) {
   std::vector<wire::ScoreResult::Sample> scores;
   for (std::uint32_t s = 0; s < group_size_; ++s) {
     wire::ScorePart part;
     part.name = "reward";
     part.status = "unavailable";
-    part.message = std::to_string(group.score_attempts) +
-                   " reward workers were lost with this group; the last was " + last_worker_;
+    part.message = why;
     scores.push_back({s, std::nullopt, "unavailable", {part}});
   }
   Settle(group, scores, out);
+}
+
+void Inbox::ReturnLateRequests(Micros now, Effects* out) {
+  // A host stops its scripts by the clock; one that is far behind that answers nothing any more.
+  const double scripts = static_cast<double>(options_.config.rewards.size() * group_size_);
+  const double seconds = 60 + 4 * options_.config.reward.timeout_s * scripts;
+  std::vector<std::string> late;
+  for (const auto& [request, grp] : requests_) {
+    const Group& group = groups_.at(grp);
+    if (static_cast<double>(now - group.asked) > seconds * 1e6) late.push_back(group.worker);
+  }
+  for (const std::string& id : late) {
+    const auto worker = peers_.find(id);
+    if (worker == peers_.end()) continue;
+    out->notes.push_back(worker->second.hello.name + " has not answered for " +
+                         std::to_string(static_cast<int>(seconds)) + " s");
+    PeerGone(id, out);
+  }
 }
 
 void Inbox::OnScoreResult(const std::string& id, const wire::ScoreResult& result, Effects* out) {

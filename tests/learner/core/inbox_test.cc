@@ -448,6 +448,72 @@ TEST_F(InboxTest, AGroupThatEndsEveryWorkerIsUnavailable) {
   EXPECT_EQ(WritesOf<ScoreWrite>()[0].drop_reason, "unavailable");
 }
 
+TEST_F(InboxTest, AWorkerThatNeverAnswersIsReplacedThoughItsHeartBeats) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  JoinWorker("w2", 1);
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  ASSERT_EQ(RequestsTo("w1").size(), 1u);
+  std::size_t again = 0;
+  for (int s = 0; s < 120 && again == 0; ++s) {
+    for (const char* peer : {"a1", "w1", "w2"}) Hear(peer, wire::Heartbeat());
+    Tick(kSecond);
+    again = RequestsTo("w2").size();
+  }
+  EXPECT_EQ(again, 1u);
+}
+
+TEST_F(InboxTest, AWorkerThatRefusesARequestLosesIt) {
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Hear("w1", wire::Refuse{wire::kBadMessage, "what?", std::nullopt});
+  JoinWorker("w2");
+  EXPECT_EQ(RequestsTo("w2").size(), 1u);
+}
+
+TEST_F(InboxTest, TextsThatNoMessageCarriesAreUnavailable) {
+  config_.grpo.max_completion_length = 2 << 20;
+  Use(config_);
+  Publish(0);
+  Join("a1");
+  JoinWorker("w1");
+  Open(1);
+  Loaded("a1", 0);
+  for (std::uint32_t s = 0; s < 3; ++s) {
+    wire::Rollout rollout = RolloutOf(0, s, 0);
+    rollout.ids.assign(2 << 20, 5);
+    rollout.logp.assign(2 << 20, 0.0f);
+    Hear("a1", rollout);
+  }
+  EXPECT_TRUE(RequestsTo("w1").empty());
+  ASSERT_EQ(WritesOf<ScoreWrite>().size(), 3u);
+  EXPECT_EQ(WritesOf<ScoreWrite>()[0].status, "unavailable");
+}
+
+TEST_F(InboxTest, ManyLongPromptsTakeSeveralGrants) {
+  Use(SmallConfig(4, 2));
+  Publish(0);
+  Join("a1");
+  Loaded("a1", 0);
+  for (std::uint64_t g = 0; g < 4; ++g) {
+    store::GroupRow row = RowOf(g);
+    row.prompt_ids.assign(900'000, 5);
+    inbox_->AddGroup(row, std::nullopt, std::nullopt);
+  }
+  Pass(4 * kSecond, {"a1"});
+  effects_ = {};
+  inbox_->Open(1, now_, &effects_);
+  EXPECT_EQ(GrantsTo("a1").size(), 2u);
+  EXPECT_EQ(Granted("a1"), "0x2 1x2 2x2 3x2");
+}
+
 TEST_F(InboxTest, AResultForOtherSamplesIsRefusedAndAskedAgain) {
   Publish(0);
   Join("a1");
