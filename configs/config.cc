@@ -185,11 +185,6 @@ void ResolvePaths(const fs::path& folder, Config* config) {
       reward.name = reward.script.empty() ? reward.rule : fs::path(reward.script).stem().string();
     }
   }
-  std::string& bind = config->wire.bind;
-  if (bind.empty()) bind = "ipc://OUTPUT_DIR/wire";
-  if (const std::size_t at = bind.find("OUTPUT_DIR"); at != std::string::npos) {
-    bind.replace(at, std::string("OUTPUT_DIR").size(), config->output_dir);
-  }
 }
 
 Config ReadTree(Json tree, const std::string& path, const std::vector<std::string>& sets, Job job) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <new>
 #include <utility>
 
 #include "configs/error.h"
@@ -74,26 +75,27 @@ struct PreTokenizer::Pattern {
   std::unique_ptr<pcre2_code, FreeCode> code;
 };
 
-// One call's scratch: compiled patterns are shared by threads, match data can't be.
-struct PreTokenizer::Cutter {
-  const PreTokenizer& owner;
-  const std::function<void(std::string_view)>& give;
-  std::vector<std::unique_ptr<pcre2_match_data, FreeMatchData>> data;
-  std::unique_ptr<pcre2_match_context, FreeMatchContext> context;
-  std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack;
+// What matching needs beside the compiled patterns, which threads share: one a thread, for good (a
+// JIT stack is mapped memory).
+struct MatchScratch {
+  std::unique_ptr<pcre2_match_data, FreeMatchData> data{pcre2_match_data_create(1, nullptr)};
+  std::unique_ptr<pcre2_match_context, FreeMatchContext> context{
+      pcre2_match_context_create(nullptr)};
+  std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack{
+      pcre2_jit_stack_create(32 * 1024, kJitStack, nullptr)};
 
-  Cutter(const PreTokenizer& o, const std::function<void(std::string_view)>& g)
-      : owner(o),
-        give(g),
-        context(pcre2_match_context_create(nullptr)),
-        stack(pcre2_jit_stack_create(32 * 1024, kJitStack, nullptr)) {
+  MatchScratch() {
+    if (!data || !context || !stack) throw std::bad_alloc();
     pcre2_set_match_limit(context.get(), kMatchLimit);
     pcre2_set_heap_limit(context.get(), kHeapLimitKib);
     pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
-    for (const Pattern& p : owner.patterns_) {
-      data.emplace_back(pcre2_match_data_create_from_pattern(p.code.get(), nullptr));
-    }
   }
+};
+
+struct PreTokenizer::Cutter {
+  const PreTokenizer& owner;
+  const std::function<void(std::string_view)>& give;
+  MatchScratch& scratch;
 
   // Matches and the gaps between them both become pieces, cut further by the next pattern.
   void Run(std::size_t level, std::string_view text) {
@@ -120,14 +122,15 @@ struct PreTokenizer::Cutter {
     const Pattern& pattern = owner.patterns_[level];
     const int rc =
         pcre2_match(pattern.code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                    from, PCRE2_NO_UTF_CHECK, data[level].get(), context.get());
+                    from, PCRE2_NO_UTF_CHECK, scratch.data.get(),
+                    scratch.context.get());
     if (rc == PCRE2_ERROR_NOMATCH) return false;
     if (rc < 0) {
       throw UserError(pattern.where + ": pattern " + Quote(pattern.source) +
                       " gave up on a text of " + std::to_string(text.size()) +
                       " bytes: " + PcreMessage(rc));
     }
-    const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data[level].get());
+    const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(scratch.data.get());
     *begin = offsets[0];
     *end = offsets[1];
     return true;
@@ -198,7 +201,8 @@ void PreTokenizer::AddPattern(const std::string& source, const std::string& wher
 
 void PreTokenizer::Cut(std::string_view text,
                        const std::function<void(std::string_view)>& give) const {
-  if (!text.empty()) Cutter(*this, give).Run(0, text);
+  thread_local MatchScratch scratch;
+  if (!text.empty()) Cutter{*this, give, scratch}.Run(0, text);
 }
 
 }  // namespace temper::engine

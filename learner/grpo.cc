@@ -52,10 +52,6 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind)
       grpo_(config.grpo),
       model_(engine::ReadModelConfig(config.model)),
       tokenizer_(config.model) {
-  if (config.dtype != "fp32" || config.cache_dtype != "fp32") {
-    throw UserError("dtype: \"" + config.dtype + "\", cache_dtype: \"" + config.cache_dtype +
-                    "\"; grpo trains in fp32 with an fp32 cache in this build");
-  }
   prompts_ = std::make_shared<DatasetPrompts>(config, tokenizer_, model_);
   Service::Options service;
   service.stop_ids = model_.eos_ids;

@@ -51,7 +51,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
     ForRows(*context_.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const float* row = logits + i * head.n;
-        hit[r + i] = std::max_element(row, row + head.n) - row == targets_.target[r + i];
+        hit[r + i] = IsFirstLargest(row, head.n, targets_.target[r + i]);
       }
     });
     if (keep) logits_.push_back(chunk);
@@ -103,10 +103,12 @@ Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vect
   torch::Tensor d_hidden;
   if (needs[0]) {
     d_hidden = torch::zeros_like(in[0]);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      std::memcpy(d_hidden.data_ptr<float>() + targets_.row[r] * h,
-                  d_rows.data_ptr<float>() + r * h, h * sizeof(float));
-    }
+    ForRows(pool, rows, 512, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        std::memcpy(d_hidden.data_ptr<float>() + targets_.row[r] * h,
+                    d_rows.data_ptr<float>() + r * h, h * sizeof(float));
+      }
+    });
   }
   return {d_hidden, d_head};
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/math.h"
 #include "kernels/ops.h"
 #include "kernels/router.h"
 #include "learner/core/gradients.h"
@@ -148,22 +149,24 @@ void MoeOp::GateGradient(const std::vector<float>& d_weight, float* d_logits) co
   const engine::ModelConfig& c = *context_.config;
   const std::int64_t m = std::int64_t(routing_.ids.size()) / c.top_k, k = c.top_k;
   const float* logits = logits_.data_ptr<float>();
-  std::vector<double> s(k);
-  for (std::int64_t t = 0; t < m; ++t) {
-    double sum = kRouterEps,
-           inner = 0;  // w = scale s / sum: dw/ds_i = scale (delta / sum - s / sum^2)
-    for (std::int64_t j = 0; j < k; ++j) {
-      s[j] = 1 / (1 + std::exp(-double(logits[t * c.experts + routing_.ids[t * k + j]])));
-      sum += s[j];
-      inner += s[j] * d_weight[t * k + j];
+  ForRows(*context_.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> s(k);
+    for (std::int64_t t = begin; t < end; ++t) {
+      // w = scale s / sum: dw/ds_i = scale (delta / sum - s / sum^2)
+      double sum = kRouterEps, inner = 0;
+      for (std::int64_t j = 0; j < k; ++j) {
+        s[j] = kernels::Sigmoid(logits[t * c.experts + routing_.ids[t * k + j]]);
+        sum += s[j];
+        inner += s[j] * d_weight[t * k + j];
+      }
+      for (std::int64_t j = 0; j < k; ++j) {
+        const double d = d_weight[t * k + j];
+        const double ds =
+            c.routed_scaling_factor * (c.norm_topk_prob ? d / sum - inner / (sum * sum) : d);
+        d_logits[t * c.experts + routing_.ids[t * k + j]] = float(ds * s[j] * (1 - s[j]));
+      }
     }
-    for (std::int64_t j = 0; j < k; ++j) {
-      const double d = d_weight[t * k + j];
-      const double ds =
-          c.routed_scaling_factor * (c.norm_topk_prob ? d / sum - inner / (sum * sum) : d);
-      d_logits[t * c.experts + routing_.ids[t * k + j]] = float(ds * s[j] * (1 - s[j]));
-    }
-  }
+  });
 }
 
 Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {

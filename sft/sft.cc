@@ -74,8 +74,6 @@ Trainer::Trainer(const configs::Config& config)
       sft_(config.sft),
       model_(engine::ReadModelConfig(config.model)),
       tokenizer_(config.model) {
-  if (config.dtype != "fp32")
-    throw UserError("dtype: \"" + config.dtype + "\"; sft trains in fp32 in this build");
   if (sft_.eval_steps > 0 && config.data.eval.empty())
     throw UserError("sft.eval_steps: " + std::to_string(sft_.eval_steps) +
                     "; data.eval names no file to evaluate on: set it, or eval_steps to 0");

@@ -38,6 +38,14 @@ float Dot(const float* a, const float* b, std::int64_t n) {
   return Sum(lane);
 }
 
+bool IsFirstLargest(const float* row, int n, int i) {
+  const float value = row[i];
+  int above = 0;
+  for (int j = 0; j < i; ++j) above += row[j] >= value;
+  for (int j = i + 1; j < n; ++j) above += row[j] > value;
+  return above == 0;
+}
+
 void Axpy(float a, const float* x, std::int64_t n, float* y) {
   for (std::int64_t i = 0; i < n; ++i) y[i] += a * x[i];
 }

@@ -58,6 +58,9 @@ void SumHeads(const float* x, std::int64_t m, int heads, int d, float* to, std::
 /// sum over i of a[i] b[i], 16 strided lanes.
 float Dot(const float* a, const float* b, std::int64_t n);
 
+/// Whether row[i] is the largest of n values, and the first of its size.
+bool IsFirstLargest(const float* row, int n, int i);
+
 /// y += a x.
 void Axpy(float a, const float* x, std::int64_t n, float* y);
 

@@ -28,8 +28,12 @@ std::string RunFile(const Service::Options& options, const char* name) {
 
 std::string BindOf(const Service::Options& options) {
   if (!options.bind.empty()) return options.bind;
-  if (!options.config.wire.bind.empty()) return options.config.wire.bind;
-  return "ipc://" + RunFile(options, "wire");
+  std::string bind = options.config.wire.bind;
+  if (bind.empty()) bind = "ipc://OUTPUT_DIR/wire";
+  constexpr std::string_view kFolder = "OUTPUT_DIR";
+  if (const std::size_t at = bind.find(kFolder); at != bind.npos)
+    bind.replace(at, kFolder.size(), std::filesystem::absolute(options.run_dir).string());
+  return bind;
 }
 
 /// Scripts travel as text: a remote worker has no such file, and an edit while the run goes on

@@ -1,18 +1,15 @@
--- Chained sums, e.g. "17+25=42;42+8=50;<50>": 1 if the number in the last <...> is the answer.
--- Part `format`: 1 if the completion has exactly one <number>, at its end.
+-- Chained sums, e.g. "17+25=42;42+8=50;<50>": 1 if the completion ends with its one <number> and that is the answer.
+-- Part `format`: 1 if there is exactly one <number>, at the end. What follows the answer or guesses twice earns nothing.
 function score(sample)
   local wanted = tonumber(sample.answer)
   if not wanted then return nil end
 
-  local last, count = nil, 0
-  for inside in sample.completion:gmatch("<([^<>]*)>") do
-    last, count = inside, count + 1
-  end
-  local found = last and last:match("^%-?%d+$")
-  local at_end = sample.completion:match("<%-?%d+>%s*$") ~= nil
+  local _, brackets = sample.completion:gsub("[<>]", "")
+  local found = sample.completion:match("<(%-?%d+)>%s*$")
+  local format = found ~= nil and brackets == 2
 
   return {
-    score = found and tonumber(found) == wanted and 1.0 or 0.0,
-    format = count == 1 and at_end and 1.0 or 0.0,
+    score = format and tonumber(found) == wanted and 1.0 or 0.0,
+    format = format and 1.0 or 0.0,
   }
 end

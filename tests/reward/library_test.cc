@@ -31,11 +31,12 @@ void ExpectSum(const std::string& completion, double score, double format) {
   EXPECT_EQ(outcome.fields[0], std::make_pair(std::string("format"), format)) << completion;
 }
 
-TEST(SumScript, RewardsTheNumberInTheLastBrackets) {
+TEST(SumScript, RewardsTheOneNumberInBracketsAtTheEnd) {
   ExpectSum("17+25=42;42+8=50;<50>", 1, 1);
   ExpectSum("17+25=42;<50>\n", 1, 1);
-  ExpectSum("<50> and more", 1, 0);
-  ExpectSum("<1><50>", 1, 0);
+  ExpectSum("<50> and more", 0, 0);
+  ExpectSum("<50>>>", 0, 0);
+  ExpectSum("<1><50>", 0, 0);
   ExpectSum("<50><1>", 0, 0);
   ExpectSum("<51>", 0, 1);
   ExpectSum("<50.0>", 0, 0);
