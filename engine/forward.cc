@@ -185,10 +185,8 @@ void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts
   kernels::Linear(w.router.view(), normed, h, m, logits, c.experts, pool_);
   float* weight = Scratch(kWeight, pairs);
   expert_ids_.resize(pairs);
-  const kernels::RouterShape shape{
-      c.experts, k, c.groups, c.topk_groups, c.norm_topk_prob, c.routed_scaling_factor};
-  kernels::RouteNoauxTc(logits, c.experts, w.router_bias.data(), shape, m, nullptr,
-                        expert_ids_.data(), weight, pool_);
+  kernels::Route(logits, c.experts, w.router_bias.data(), c.router_shape(), m, nullptr,
+                 expert_ids_.data(), weight, pool_);
   if (experts) experts(moe_layer, expert_ids_.data());
 
   // Rows sorted by expert, stable by token: every expert sees one contiguous block.

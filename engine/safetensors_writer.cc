@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "configs/error.h"
+#include "configs/files.h"
 #include "configs/json.h"
 #include "engine/float_bits.h"
 #include "engine/safetensors.h"
@@ -50,7 +51,7 @@ struct SafetensorsWriter::State {
   ~State() {
     if (fd < 0) return;
     ::close(fd);
-    ::unlink(path.c_str());  // not written to its end: nothing half-written stays
+    configs::RemoveHalfWritten(path);
   }
   [[noreturn]] void Fail(const std::string& what, int error) const {
     throw MachineError(path + ": " + what + ": " + std::generic_category().message(error));

@@ -143,7 +143,10 @@ Weights::Weights(const ModelConfig& config) : config_(config) {
                 [i](Weights& w) -> MlpWeights& { return w.layers_[i].mlp; });
     } else {
       linear_slot(p + "mlp.gate.weight", c.experts, h, &LayerWeights::router, i);
-      vector_slot(p + "mlp.gate.e_score_correction_bias", c.experts, &LayerWeights::router_bias, i);
+      if (c.has_router_bias()) {
+        vector_slot(p + "mlp.gate.e_score_correction_bias", c.experts, &LayerWeights::router_bias,
+                    i);
+      }
       layer.experts.resize(c.experts);
       for (int e = 0; e < c.experts; ++e) {
         mlp_slots(p + "mlp.experts." + std::to_string(e) + ".", c.moe_intermediate_size,
