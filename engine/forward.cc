@@ -153,7 +153,8 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   }
   float* latent_out = Scratch(kLatentOut, std::size_t(m) * heads * latent);
   kernels::MlaAttention(absorbed, rows.attention, m, heads, latent, rope,
-                        float(c.attention_scale()), offset, latent_out, pool_);
+                        float(c.attention_scale()), kernels::CacheType::kF32,
+                        offset * std::int64_t(sizeof(float)), latent_out, pool_);
   float* values = Scratch(kHeads, std::size_t(m) * heads * c.v_dim);
   items_.clear();
   for (int n = 0; n < heads; ++n) {

@@ -73,13 +73,13 @@ class LatentRows {
     return copy;
   }
 
-  const float* const* keys() const { return keys_.data(); }
+  const void* const* keys() const { return keys_.data(); }
   int size() const { return int(keys_.size()); }
 
  private:
   LatentCache* cache_;
   std::vector<std::shared_ptr<LatentCache::Page>> pages_;
-  std::vector<const float*> keys_;
+  std::vector<const void*> keys_;
   int used_ = 0;
   bool forked_ = false;
 };

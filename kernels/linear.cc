@@ -12,15 +12,6 @@ namespace {
 constexpr int kRowBlock = 48;      // rows of x that stay in the second-level cache for all panels
 constexpr int kPanelMultiple = 4;  // one row walks four panels at once
 
-template <typename Element>
-void Pack(int n, int k, float* out, const Element& element) {
-  for (int i0 = 0; i0 < n; i0 += kPanel) {
-    for (int j = 0; j < k; ++j) {
-      for (int i = i0; i < i0 + kPanel; ++i) *out++ = i < n ? element(i, j) : 0.0f;
-    }
-  }
-}
-
 void AddBlocks(const LinearItem& item, TaskList<LinearBlock>& list) {
   if (item.m == 0 || item.w.n == 0) return;
   const int n = item.w.n, k = item.w.k;
@@ -37,27 +28,29 @@ void AddBlocks(const LinearItem& item, TaskList<LinearBlock>& list) {
     if (k >= 512 && rows > 12) step = std::max(step, kPanelMultiple);
     for (int panel = 0; panel < panels; panel += step) {
       const int end = std::min(panel + step, panels);
-      list.Add({item.w.data, n, k, panel, end, item.x + row * item.ldx, item.ldx, rows,
-                item.y + row * item.ldy, item.ldy},
-               time * (end - panel));
+      list.Add(
+          {item.w, panel, end, item.x + row * item.ldx, item.ldx, rows, item.y + row * item.ldy,
+           item.ldy, item.x_scale == nullptr ? nullptr : item.x_scale + row * item.ld_x_scale,
+           item.ld_x_scale},
+          time * (end - panel));
     }
   }
 }
 
+void CheckItem(const LinearItem& item) {
+  if (item.m < 0 || item.w.n < 0 || (item.m > 0 && item.w.k < 1)) {
+    throw std::logic_error("LinearMany: an item needs m >= 0, n >= 0 and k >= 1");
+  }
+  const bool fp8 = item.w.type == WeightType::kFp8;
+  if (fp8 != (item.w.scale != nullptr)) {
+    throw std::logic_error("LinearMany: FP8 weights have scales, others none");
+  }
+  if (!fp8 && item.x_scale != nullptr) {
+    throw std::logic_error("LinearMany: only FP8 weights take quantised activations");
+  }
+}
+
 }  // namespace
-
-std::size_t PackedSize(int n, int k) {
-  if (n < 0 || k < 1) throw std::logic_error("PackedSize: a linear layer needs n >= 0 and k >= 1");
-  return (static_cast<std::size_t>(n) + kPanel - 1) / kPanel * kPanel * static_cast<std::size_t>(k);
-}
-
-void PackLinear(const float* w, std::int64_t ldw, int n, int k, float* out) {
-  Pack(n, k, out, [=](int i, int j) { return w[i * ldw + j]; });
-}
-
-void PackLinearTransposed(const float* w, std::int64_t ldw, int n, int k, float* out) {
-  Pack(n, k, out, [=](int i, int j) { return w[j * ldw + i]; });
-}
 
 void Linear(const LinearWeight& w, const float* x, std::int64_t ldx, int m, float* y,
             std::int64_t ldy, ThreadPool& pool) {
@@ -69,9 +62,7 @@ void LinearMany(const LinearItem* items, int count, ThreadPool& pool) {
   thread_local TaskList<LinearBlock> list;
   list.Clear();
   for (int i = 0; i < count; ++i) {
-    if (items[i].m < 0 || items[i].w.n < 0 || (items[i].m > 0 && items[i].w.k < 1)) {
-      throw std::logic_error("LinearMany: an item needs m >= 0, n >= 0 and k >= 1");
-    }
+    CheckItem(items[i]);
     AddBlocks(items[i], list);
   }
   list.Run(pool, ActiveVariant().linear);

@@ -36,7 +36,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   const std::int64_t row = c.latent_dim();
   const int length = int(ids.size());
   std::vector<float> cache(length * row * c.num_layers), mtp_cache(length * row);
-  std::vector<const float*> keys(length), mtp_keys(length);
+  std::vector<const void*> keys(length), mtp_keys(length);
   std::vector<float> hidden(c.hidden_size), normed(c.hidden_size), logits(c.vocab_size);
   const auto next = [&](const float* h, std::int32_t target, std::vector<float>* out) {
     float lse = 0, logp = 0;
