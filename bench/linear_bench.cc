@@ -63,7 +63,7 @@ class Layers {
            y.data() + at * static_cast<std::size_t>(m) * n_,
            n_});
     }
-    return Once([&] { kernels::LinearMany(items.data(), count_, pool); });
+    return Once([&] { kernels::LinearMany(items.data(), count_, pool); }, pool.threads());
   }
 
  private:

@@ -81,10 +81,10 @@ double Seconds(const std::function<void()>& body, int threads) {
   return best;
 }
 
-double Once(const std::function<void()>& body) {
-  const double start = Now(2);
+double Once(const std::function<void()>& body, int threads) {
+  const double start = Now(threads);
   body();
-  return Now(2) - start;
+  return Now(threads) - start;
 }
 
 double Median(std::vector<double> x) {
@@ -108,9 +108,8 @@ double ReadRate(kernels::ThreadPool& pool) {
     return p;
   }();
   const int parts = static_cast<int>(kReadBytes / kReadPart);
-  const double t = Once([&] {
-    pool.Run(parts, [](int i) { Read(memory + static_cast<std::size_t>(i) * kReadPart); });
-  });
+  const auto read = [](int i) { Read(memory + static_cast<std::size_t>(i) * kReadPart); };
+  const double t = Once([&] { pool.Run(parts, read); }, pool.threads());
   return static_cast<double>(kReadBytes) / t * 1e-9;
 }
 

@@ -14,8 +14,8 @@ double Now(int threads);
 /// The least time of one call over 0.15 s of calls.
 double Seconds(const std::function<void()>& body, int threads);
 
-/// One call, by the clock.
-double Once(const std::function<void()>& body);
+/// One call.
+double Once(const std::function<void()>& body, int threads);
 
 double Median(std::vector<double> x);
 

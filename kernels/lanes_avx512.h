@@ -15,11 +15,12 @@ using Mask = __mmask16;
 
 // 12 x 32 outputs: 24 accumulators, 2 weights of 32 registers.
 constexpr int kMaxTileRows = 12;
-// Few rows leave registers free for more panels: more weights in flight from memory.
-constexpr int TilePanels(int rows) { return rows <= 4 ? 4 : 2; }
-constexpr int TileRows(int panels) { return panels == 4 ? 4 : kMaxTileRows; }
-// Up to so many rows, narrow weights are decoded into registers; beyond, once for all tiles.
-constexpr int kDirectRows = 12;
+constexpr int kTilePanels = 2;
+// Up to so many rows stream through the weights, with so many blocks side by side.
+constexpr int kMaxStreamRows = 4;
+constexpr int StreamBlocksOf(int) { return 4; }
+// Inputs to read ahead.
+constexpr int kAhead = 512;
 
 #define TEMPER_LANES [[gnu::always_inline]] inline
 
