@@ -8,7 +8,7 @@ namespace temper::engine {
 std::shared_ptr<LatentCache::Page> LatentCache::Allocate() {
   if (free_.empty()) Grow();
   if (free_.empty()) return nullptr;
-  float* data = free_.back();
+  std::byte* data = free_.back();
   free_.pop_back();
   return std::make_shared<Page>(this, data);
 }
@@ -35,13 +35,14 @@ bool LatentRows::Reserve(int tokens) {
   return true;
 }
 
-float* LatentRows::Append() {
+std::byte* LatentRows::Append() {
   if (!Reserve(1)) throw std::logic_error("LatentRows: the cache is full");
   // Pages from open_ on hold room_ free rows, all but the first of them whole.
   const int pages = int(pages_.size()) - open_;
   const int used = pages * LatentCache::kPageTokens - room_;
   const int page = open_ + used / LatentCache::kPageTokens;
-  float* base = pages_[page]->data + std::int64_t(used % LatentCache::kPageTokens) * cache_->row();
+  std::byte* base =
+      pages_[page]->data + std::int64_t(used % LatentCache::kPageTokens) * cache_->row();
   --room_;
   keys_.push_back(base);
   return base;

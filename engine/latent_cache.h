@@ -1,5 +1,6 @@
 #pragma once
 // The latent cache: fixed pages of token rows, reference-counted so that sequences share prefixes.
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -8,20 +9,20 @@
 
 namespace temper::engine {
 
-/// A token row holds the latent rows of all cached layers: [layers][L + R] floats. A page holds
+/// A token row holds the latent rows of all cached layers: [layers] of CacheRowBytes. A page holds
 /// kPageTokens of them and returns to the cache with its last owner.
 class LatentCache {
  public:
   static constexpr int kPageTokens = 16;
 
   /// max_pages 0: as many as memory has.
-  explicit LatentCache(std::int64_t floats_per_token, std::int64_t max_pages = 0)
-      : row_(floats_per_token), max_pages_(max_pages) {}
+  explicit LatentCache(std::int64_t bytes_per_token, std::int64_t max_pages = 0)
+      : row_(bytes_per_token), max_pages_(max_pages) {}
 
   struct Page {
     LatentCache* owner;
-    float* data;
-    Page(LatentCache* cache, float* floats) : owner(cache), data(floats) {}
+    std::byte* data;
+    Page(LatentCache* cache, std::byte* bytes) : owner(cache), data(bytes) {}
     ~Page() { owner->free_.push_back(data); }
     Page(const Page&) = delete;
     Page& operator=(const Page&) = delete;
@@ -30,6 +31,7 @@ class LatentCache {
   /// Null if all pages are taken.
   std::shared_ptr<Page> Allocate();
 
+  /// Bytes of a token.
   std::int64_t row() const { return row_; }
   std::int64_t max_pages() const { return max_pages_; }
   std::int64_t used_pages() const { return pages_ - std::int64_t(free_.size()); }
@@ -43,8 +45,8 @@ class LatentCache {
 
   std::int64_t row_, max_pages_;
   std::int64_t pages_ = 0;
-  std::vector<AlignedFloats> slabs_;
-  std::vector<float*> free_;
+  std::vector<AlignedBytes> slabs_;
+  std::vector<std::byte*> free_;
 };
 
 /// The rows of one sequence by position. A fork shares the rows so far and continues in pages of
@@ -57,7 +59,7 @@ class LatentRows {
   /// kept).
   bool Reserve(int tokens);
   /// Room for one more token; its base pointer. Throws std::logic_error past what the cache holds.
-  float* Append();
+  std::byte* Append();
   /// Forgets the rows from `size` on, which this sequence appended itself.
   void Truncate(int size);
   /// Takes a whole page of another sequence's rows as its next ones. All rows so far are whole
@@ -66,8 +68,10 @@ class LatentRows {
   LatentRows Fork() const;
   void Clear();
 
-  const float* const* keys() const { return keys_.data(); }
-  float* at(int position) const { return const_cast<float*>(keys_[position]); }
+  const void* const* keys() const { return keys_.data(); }
+  std::byte* at(int position) const {
+    return static_cast<std::byte*>(const_cast<void*>(keys_[position]));
+  }
   int size() const { return int(keys_.size()); }
   /// The page of rows [16 i, 16 i + 16) of rows that were never forked.
   const std::shared_ptr<LatentCache::Page>& page(int i) const { return pages_[i]; }
@@ -75,7 +79,7 @@ class LatentRows {
  private:
   LatentCache* cache_;
   std::vector<std::shared_ptr<LatentCache::Page>> pages_;
-  std::vector<const float*> keys_;
+  std::vector<const void*> keys_;
   int open_ = 0;  // pages from here on are empty or this sequence's own: rows may be appended
   int room_ = 0;  // rows left in pages_[open_ ..]
 };

@@ -18,12 +18,11 @@ Scheduler::Scheduler(std::shared_ptr<Weights> weights, const EngineOptions& opti
       options_(options),
       pool_(options.threads),
       forward_(*weights_, pool_),
-      cache_(std::int64_t(config().num_layers +
-                          (config().mtp_layers > 0 && options.speculation != Speculation::kOff)) *
-                 config().latent_dim(),
+      cache_(forward_.CacheBytes(config().num_layers + (config().mtp_layers > 0 &&
+                                                        options.speculation != Speculation::kOff)),
              Pages(options.cache_tokens)),
       prefixes_(options.prefix_tokens / kPageTokens),
-      rule_(config(), sizeof(float)),
+      rule_(config(), weights_->numerics().weight_bytes()),
       can_draft_(config().mtp_layers > 0 && options.speculation != Speculation::kOff) {}
 
 bool Scheduler::Fits(const GroupRequest& r) const {
@@ -71,6 +70,8 @@ void Scheduler::SetVersion(std::uint32_t version, CachePolicy policy) {
   std::erase_if(preempted_, drop);
 }
 
+std::int64_t Scheduler::MtpOffset() const { return forward_.CacheBytes(config().num_layers); }
+
 bool Scheduler::HasRoom(int pages) const {
   return cache_.max_pages() == 0 || running_.empty() ||
          cache_.free_pages() + prefixes_.pages() >= pages;
@@ -85,9 +86,8 @@ void Scheduler::Admit() {
       s->computed = found.tokens;
       stats_.prefix_hits += found.tokens;
       if (can_draft_ && !found.last_state.empty()) {
-        const std::int64_t layer = std::int64_t(config().num_layers) * config().latent_dim();
         s->last_state.assign(found.last_state.begin(), found.last_state.end());
-        for (int p = 1; p < found.tokens; ++p) s->mtp_keys.push_back(s->rows.keys()[p] + layer);
+        for (int p = 1; p < found.tokens; ++p) s->mtp_keys.push_back(s->rows.at(p) + MtpOffset());
         s->mtp_next = found.tokens;
       }
     }
@@ -343,7 +343,6 @@ void Scheduler::Collect(std::vector<FinishedSample>* finished) {
 
 void Scheduler::RunMtp(bool prompts) {
   const int h = config().hidden_size;
-  const std::int64_t layer = std::int64_t(config().num_layers) * config().latent_dim();
   ids_.clear();
   positions_.clear();
   latent_.clear();
@@ -362,10 +361,10 @@ void Scheduler::RunMtp(bool prompts) {
       const float* state =
           p == s->from ? s->last_state.data() : s->states + std::int64_t(p - 1 - s->from) * h;
       s->mtp_next = p + 1;
-      s->mtp_keys.push_back(s->rows.at(p) + layer);
+      s->mtp_keys.push_back(s->rows.at(p) + MtpOffset());
       ids_.push_back(s->token(p));
       positions_.push_back(p - 1);
-      latent_.push_back(s->rows.at(p) + layer);
+      latent_.push_back(s->rows.at(p) + MtpOffset());
       attention_.push_back({nullptr, int(s->mtp_keys.size())});
       owners_.push_back(s.get());
       picked_.insert(picked_.end(), state, state + h);

@@ -47,6 +47,8 @@ class Scheduler {
   void Admit();
   bool HasRoom(int pages) const;
   int RunningSamples() const;
+  /// Where a token's row holds the MTP layer's part, in bytes.
+  std::int64_t MtpOffset() const;
   void Plan();
   /// Pages for the planned tokens of running_[i]; may preempt it or others.
   void Reserve(std::size_t i);
@@ -87,7 +89,7 @@ class Scheduler {
   std::vector<FinishedSample> dropped_;  // by an update, reported with the next step
   // Of one step.
   std::vector<std::int32_t> ids_, positions_;
-  std::vector<float*> latent_;
+  std::vector<std::byte*> latent_;
   std::vector<kernels::AttentionRow> attention_;
   std::vector<Sequence*> owners_;  // of the rows
   std::vector<int> head_rows_;     // rows whose logits are needed, ascending

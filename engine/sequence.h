@@ -26,7 +26,7 @@ struct Sequence {
 
   // MTP: the row of token p holds the MTP layer's latent row of (state p-1, token p) too, where
   // mtp_keys says so. Gaps cost acceptance, never correctness.
-  std::vector<const float*> mtp_keys;
+  std::vector<const void*> mtp_keys;
   int mtp_next = 1;               // tokens before it have had their turn
   std::vector<float> last_state;  // of the token before `from`; empty where unknown
   const float* states = nullptr;  // of this step's tokens from `from` on

@@ -3,6 +3,8 @@
 // flags, other code).
 #include <immintrin.h>
 
+#include <cstdint>
+
 #include "kernels/exp_constants.h"
 
 namespace temper::kernels {
@@ -11,13 +13,31 @@ namespace {
 using Lanes = __m512;
 using Mask = __mmask16;
 
-constexpr int kMaxTileRows = 12;  // 12 x 32 outputs: 24 accumulators, 2 weights of 32 registers
+// 12 x 32 outputs: 24 accumulators, 2 weights of 32 registers.
+constexpr int kMaxTileRows = 12;
+constexpr int kTilePanels = 2;
+// Up to so many rows stream through the weights, with so many blocks side by side.
+constexpr int kMaxStreamRows = 4;
+constexpr int StreamBlocksOf(int) { return 4; }
+// Inputs to read ahead.
+constexpr int kAhead = 512;
 
 #define TEMPER_LANES [[gnu::always_inline]] inline
 
 TEMPER_LANES Lanes Zero() { return _mm512_setzero_ps(); }
 TEMPER_LANES Lanes Broadcast(float x) { return _mm512_set1_ps(x); }
 TEMPER_LANES Lanes Load(const float* p) { return _mm512_loadu_ps(p); }
+/// Sixteen BF16 numbers: the upper halves of floats.
+TEMPER_LANES Lanes Load(const std::uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+/// Sixteen E4M3 codes as half floats of the same fields: value times 2^-8, exact.
+TEMPER_LANES Lanes Load(const std::uint8_t* p) {
+  const __m128i code = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(code), 7),
+                                          _mm256_set1_epi16(static_cast<short>(0xBF80))));
+}
 TEMPER_LANES void Store(float* p, Lanes a) { _mm512_storeu_ps(p, a); }
 TEMPER_LANES Lanes Add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
 TEMPER_LANES Lanes Sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }

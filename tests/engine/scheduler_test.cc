@@ -183,10 +183,10 @@ std::vector<std::int32_t> Guesses(const Weights& weights, const std::vector<std:
   kernels::ThreadPool pool(1);
   Forward forward(weights, pool);
   const auto forward_rows = [&](int layers, const std::int32_t* tokens, int m, auto run) {
-    LatentCache cache(std::int64_t(layers) * c.latent_dim());
+    LatentCache cache(forward.CacheBytes(layers));
     LatentRows rows(&cache);
     std::vector<std::int32_t> positions;
-    std::vector<float*> latent;
+    std::vector<std::byte*> latent;
     for (int i = 0; i < m; ++i) positions.push_back(i), latent.push_back(rows.Append());
     std::vector<kernels::AttentionRow> attention;
     for (int i = 0; i < m; ++i) attention.push_back({rows.keys(), i + 1});
