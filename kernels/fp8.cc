@@ -71,6 +71,16 @@ constexpr E4m3Table kShiftedE4m3 = [] {
   return table;
 }();
 
+constexpr E4m3Bytes kShiftedE4m3Bytes = [] {
+  E4m3Bytes bytes{};
+  for (unsigned code = 0; code < 128; ++code) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(Shifted(code));
+    bytes.low[code] = static_cast<unsigned char>(bits >> 16);
+    bytes.high[code] = static_cast<unsigned char>(bits >> 24);
+  }
+  return bytes;
+}();
+
 float DecodeE4m3(std::uint8_t code) {
   if ((code & 0x7F) == 0x7F) return std::numeric_limits<float>::quiet_NaN();
   return kShiftedE4m3.value[code] * kFp8Shift;

@@ -11,4 +11,11 @@ struct E4m3Table {
 };
 extern const E4m3Table kShiftedE4m3;
 
+/// The BF16 numbers of the 128 magnitudes (exact: three bits of mantissa), byte by byte.
+struct E4m3Bytes {
+  alignas(64) unsigned char low[128];
+  alignas(64) unsigned char high[128];
+};
+extern const E4m3Bytes kShiftedE4m3Bytes;
+
 }  // namespace temper::kernels

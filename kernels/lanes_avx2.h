@@ -20,8 +20,6 @@ constexpr int kTilePanels = 1;
 // Up to so many rows stream through the weights, with so many blocks side by side.
 constexpr int kMaxStreamRows = 2;
 constexpr int StreamBlocksOf(int rows) { return rows == 1 ? 4 : 2; }
-// Inputs to read ahead.
-constexpr int kAhead = 512;
 
 #define TEMPER_LANES [[gnu::always_inline]] inline
 

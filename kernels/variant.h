@@ -63,6 +63,7 @@ struct Variant {
 extern const Variant kScalarVariant;
 extern const Variant kAvx2Variant;
 extern const Variant kAvx512Variant;
+extern const Variant kAvx512VbmiVariant;  // where the processor has VBMI
 
 const Variant& ActiveVariant();
 

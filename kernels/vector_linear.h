@@ -19,6 +19,24 @@ namespace {
 template <typename Element>
 constexpr int kLineInputs = 64 / (kPanel * static_cast<int>(sizeof(Element)));
 
+/// One cache line of a panel: At(i) is input i's sixteen weights.
+template <typename Element>
+struct Line {
+  TEMPER_LANES explicit Line(const Element* p) : p(p) {}
+  TEMPER_LANES Lanes At(int i) const { return Load(p + i * kPanel); }
+  const Element* p;
+};
+#ifdef TEMPER_FP8_LINE
+template <>
+struct Line<std::uint8_t> : TEMPER_FP8_LINE {
+  using TEMPER_FP8_LINE::TEMPER_FP8_LINE;
+};
+#endif
+
+/// Inputs of 16 KiB: so far ahead memory is asked for.
+template <typename Element>
+constexpr int kAhead = 16384 / (kPanel * static_cast<int>(sizeof(Element)));
+
 template <typename Element>
 TEMPER_LANES void Prefetch(const Element* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
@@ -27,7 +45,8 @@ TEMPER_LANES void Prefetch(const Element* p) {
 /// One block of the sum for R rows and P panels: a from 0, then y[r * ldy + 16 p + lane] =
 /// fma(a, scale[r * P + p], y), with 0 for y in the first block.
 ///   w  [P][depth][16], panels `stride` elements apart    x  [depth][R]
-template <typename Element, int R, int P>
+/// kStream: w comes from memory and is read ahead.
+template <typename Element, int R, int P, bool kStream>
 void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x,
                 const float* scale, bool first, float* y, std::int64_t ldy) {
   Lanes sum[R][P];
@@ -36,10 +55,8 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) sum[r][p] = Zero();
   }
-  const auto step = [&](const Element* at, const float* input) __attribute__((always_inline)) {
-    Lanes weight[P];
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) weight[p] = Load(at + p * stride);
+  const auto multiply = [&](const Lanes* weight, const float* input)
+      __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const Lanes one = Broadcast(input[r]);
@@ -47,19 +64,36 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
       for (int p = 0; p < P; ++p) sum[r][p] = Fma(weight[p], one, sum[r][p]);
     }
   };
-  // Narrow weights come straight from memory, floats mostly from a cache.
-  constexpr int kStep = sizeof(Element) < sizeof(float) ? kLineInputs<Element> : 2;
-  for (int steps = depth / kStep; steps > 0; --steps) {
-    if constexpr (sizeof(Element) < sizeof(float)) {
+  constexpr int kLine = kLineInputs<Element>;
+  for (int lines = depth / kLine; lines > 0; --lines) {
+    if constexpr (kStream) {
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) Prefetch(w + p * stride + kAhead * kPanel);
+      for (int p = 0; p < P; ++p) Prefetch(w + p * stride + kAhead<Element> * kPanel);
     }
+    if constexpr (P == 1) {
+      const Line<Element> line(w);
 #pragma GCC unroll 4
-    for (int i = 0; i < kStep; ++i) step(w + i * kPanel, x + i * R);
-    w += kStep * kPanel;
-    x += kStep * R;
+      for (int i = 0; i < kLine; ++i) {
+        const Lanes weight = line.At(i);
+        multiply(&weight, x + i * R);
+      }
+    } else {
+      const Line<Element> line(w), second(w + stride);
+#pragma GCC unroll 4
+      for (int i = 0; i < kLine; ++i) {
+        const Lanes weight[2] = {line.At(i), second.At(i)};
+        multiply(weight, x + i * R);
+      }
+    }
+    w += kLine * kPanel;
+    x += kLine * R;
   }
-  for (int rest = depth % kStep; rest > 0; --rest, w += kPanel, x += R) step(w, x);
+  for (int rest = depth % kLine; rest > 0; --rest, w += kPanel, x += R) {
+    Lanes weight[P];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) weight[p] = Load(w + p * stride);
+    multiply(weight, x);
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
@@ -79,15 +113,15 @@ struct TileTable {
   TileFunction<Element> rows[kMaxTileRows + 1];
 };
 
-template <typename Element, int P, int... R>
+template <typename Element, int P, bool kStream, int... R>
 constexpr TileTable<Element> MakeTiles(std::integer_sequence<int, R...>) {
-  return {{nullptr, LinearTile<Element, R + 1, P>...}};
+  return {{nullptr, LinearTile<Element, R + 1, P, kStream>...}};
 }
 
 /// Tiles for 1 .. kMaxTileRows rows.
-template <typename Element, int P>
+template <typename Element, int P, bool kStream>
 constexpr TileTable<Element> kTiles =
-    MakeTiles<Element, P>(std::make_integer_sequence<int, kMaxTileRows>{});
+    MakeTiles<Element, P, kStream>(std::make_integer_sequence<int, kMaxTileRows>{});
 
 /// Rows are spread evenly over tiles: 7 rows are 4 + 3, never 6 + 1, since a short tile is as slow
 /// as a full one.
@@ -125,13 +159,13 @@ TEMPER_LANES const float* Scales(const LinearBlock& b, int panel, int block, int
 
 /// P panels of one block for all rows, whose inputs are packed: the last panel may have fewer than
 /// 16 outputs.
-template <typename Element, int P>
+template <typename Element, int P, bool kStream>
 void LinearPanels(const LinearBlock& b, const Element* w, std::int64_t stride, const float* packed,
                   int panel, int k0) {
   const int outputs = std::min(b.w.n - panel * kPanel, P * kPanel);
   const int depth = std::min(kBlock, b.w.k - k0);
   RowTiles(b.m).ForEach([&](int row, int rows) {
-    const TileFunction<Element> tile = kTiles<Element, P>.rows[rows];
+    const TileFunction<Element> tile = kTiles<Element, P, kStream>.rows[rows];
     const float* x = packed + row * depth;
     float* y = b.y + row * b.ldy + panel * kPanel;
     float space[kMaxTileRows * P];
@@ -157,47 +191,47 @@ void PackInputs(const LinearBlock& b, int k0, int depth, float* out) {
 
 /// Decodes P panels of one block into floats, reading ahead.
 template <typename Element, int P>
-TEMPER_LANES void DecodeStrip(const Element* w, std::int64_t stride, int depth, bool ahead,
-                              float* strip) {
+TEMPER_LANES void DecodeStrip(const Element* w, std::int64_t stride, int depth, float* strip) {
+  constexpr int kLine = kLineInputs<Element>;
   for (int p = 0; p < P; ++p) {
     const Element* from = w + p * stride;
     float* to = strip + p * kBlock * kPanel;
-    int j = 0;
-    for (; j + 4 <= depth; j += 4) {
-      // A block further on in the same panel; its end lies in the next one, which comes soon.
-      if (ahead) {
-        for (int i = 0; i < 4; i += kLineInputs<Element>)
-          Prefetch(from + (j + i + kBlock) * kPanel);
-      }
+    for (int lines = depth / kLine; lines > 0; --lines) {
+      // The end of a panel asks for the next one, which comes soon.
+      Prefetch(from + kAhead<Element> / kTilePanels * kPanel);
+      const Line<Element> line(from);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) Store(to + (j + i) * kPanel, Load(from + (j + i) * kPanel));
+      for (int i = 0; i < kLine; ++i) Store(to + i * kPanel, line.At(i));
+      from += kLine * kPanel;
+      to += kLine * kPanel;
     }
-    for (; j < depth; ++j) Store(to + j * kPanel, Load(from + j * kPanel));
+    for (int rest = depth % kLine; rest > 0; --rest, from += kPanel, to += kPanel)
+      Store(to, Load(from));
   }
 }
 
 /// P panels of one block for all rows; narrow weights are decoded once for all tiles.
 template <typename Element, int P>
-TEMPER_LANES void LinearGroup(const LinearBlock& b, const float* packed, int panel, int k0,
-                              bool ahead) {
+TEMPER_LANES void LinearGroup(const LinearBlock& b, const float* packed, int panel, int k0) {
   const std::int64_t stride = static_cast<std::int64_t>(b.w.k) * kPanel;
   const Element* w = static_cast<const Element*>(b.w.data) + panel * stride + k0 * kPanel;
-  if (sizeof(Element) == sizeof(float) || b.m <= kMaxTileRows) {
-    LinearPanels<Element, P>(b, w, stride, packed, panel, k0);
+  if (b.m <= kMaxTileRows) {
+    LinearPanels<Element, P, true>(b, w, stride, packed, panel, k0);
+  } else if constexpr (sizeof(Element) == sizeof(float)) {
+    LinearPanels<Element, P, false>(b, w, stride, packed, panel, k0);
   } else {
     alignas(64) float strip[P * kBlock * kPanel];
-    DecodeStrip<Element, P>(w, stride, std::min(kBlock, b.w.k - k0), ahead, strip);
-    LinearPanels<float, P>(b, strip, kBlock * kPanel, packed, panel, k0);
+    DecodeStrip<Element, P>(w, stride, std::min(kBlock, b.w.k - k0), strip);
+    LinearPanels<float, P, false>(b, strip, kBlock * kPanel, packed, panel, k0);
   }
 }
 
-/// All panels of one block, or all blocks of two panels.
+/// One block of inputs, all panels of [panel, end).
 template <typename Element>
-void LinearBlockOfInputs(const LinearBlock& b, const float* packed, int panel, int end, int k0,
-                         bool ahead) {
+void LinearGroups(const LinearBlock& b, const float* packed, int panel, int end, int k0) {
   for (; panel + kTilePanels <= end; panel += kTilePanels)
-    LinearGroup<Element, kTilePanels>(b, packed, panel, k0, ahead);
-  for (; panel < end; ++panel) LinearGroup<Element, 1>(b, packed, panel, k0, ahead);
+    LinearGroup<Element, kTilePanels>(b, packed, panel, k0);
+  for (; panel < end; ++panel) LinearGroup<Element, 1>(b, packed, panel, k0);
 }
 
 /// B blocks of one panel side by side, `depth` inputs each: y[r] = fma(a_b, s_b, y[r]), b
@@ -212,27 +246,29 @@ TEMPER_LANES void StreamBlocks(const Element* w, const float* x, std::int64_t ld
 #pragma GCC unroll 8
     for (int b = 0; b < B; ++b) sum[r][b] = Zero();
   }
-  const auto step = [&](const Element* at, const float* input) __attribute__((always_inline)) {
+  constexpr int kLine = kLineInputs<Element>;
+  const auto step = [&](int b, const Lanes& weight, const float* input)
+      __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      sum[r][b] = Fma(weight, Broadcast(input[r * ldx + b * kBlock]), sum[r][b]);
+  };
+  for (int lines = depth / kLine; lines > 0; --lines) {
 #pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
-      const Lanes weight = Load(at + b * kBlock * kPanel);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r)
-        sum[r][b] = Fma(weight, Broadcast(input[r * ldx + b * kBlock]), sum[r][b]);
-    }
-  };
-  constexpr int kLine = kLineInputs<Element>;
-  for (int lines = depth / kLine; lines > 0; --lines) {
-    if constexpr (sizeof(Element) < sizeof(float)) {
-#pragma GCC unroll 8
-      for (int b = 0; b < B; ++b) Prefetch(w + (b * kBlock + kAhead) * kPanel);
-    }
+      const Element* at = w + b * kBlock * kPanel;
+      Prefetch(at + kAhead<Element> * kPanel);
+      const Line<Element> line(at);
 #pragma GCC unroll 4
-    for (int i = 0; i < kLine; ++i) step(w + i * kPanel, x + i);
+      for (int i = 0; i < kLine; ++i) step(b, line.At(i), x + i);
+    }
     w += kLine * kPanel;
     x += kLine;
   }
-  for (int rest = depth % kLine; rest > 0; --rest, w += kPanel, ++x) step(w, x);
+  for (int rest = depth % kLine; rest > 0; --rest, w += kPanel, ++x) {
+#pragma GCC unroll 8
+    for (int b = 0; b < B; ++b) step(b, Load(w + b * kBlock * kPanel), x);
+  }
 #pragma GCC unroll 8
   for (int b = 0; b < B; ++b) {
 #pragma GCC unroll 16
@@ -307,14 +343,14 @@ void LinearOf(const LinearBlock& b) {
     for (int panel = b.panel; panel < b.panel_end; panel += kTilePanels) {
       const int end = std::min(panel + kTilePanels, b.panel_end);
       for (int k0 = 0; k0 < b.w.k; k0 += kBlock)
-        LinearBlockOfInputs<Element>(b, packed + m * k0, panel, end, k0, true);
+        LinearGroups<Element>(b, packed + m * k0, panel, end, k0);
     }
     return;
   }
   float* packed = scratch.Reserve(m * kBlock);
   for (int k0 = 0; k0 < b.w.k; k0 += kBlock) {
     PackInputs(b, k0, depth(k0), packed);
-    LinearBlockOfInputs<Element>(b, packed, b.panel, b.panel_end, k0, false);
+    LinearGroups<Element>(b, packed, b.panel, b.panel_end, k0);
   }
 }
 
