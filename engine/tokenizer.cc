@@ -1,6 +1,7 @@
 #include "engine/tokenizer.h"
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -76,6 +77,9 @@ struct Tokenizer::State {
   std::vector<bool> special;
   bool add_bos = false;
   std::int32_t bos = -1, eos = -1, pad = -1;
+  std::string dir;
+  std::once_flag chat_read;
+  std::optional<ChatTemplates> chat;
 
   State(const Json& json, const std::string& path)
       : bpe(ReadModel(json, path)), pre_tokenizer(ReadPreTokenizer(json, path)) {
@@ -194,6 +198,7 @@ Tokenizer::Tokenizer(const std::string& dir) {
   const Json json = configs::ReadJsonFile(path);
   if (!json.is_object()) throw UserError(path + ": must be an object");
   state_ = std::make_unique<State>(json, path);
+  state_->dir = dir;
   const std::string config = dir + "/tokenizer_config.json";
   if (configs::Exists(config)) state_->ReadConfig(config);
 }
@@ -219,6 +224,11 @@ std::vector<std::int32_t> Tokenizer::EncodePrompt(std::string_view text) const {
   std::vector<std::int32_t> ids = Encode(text);
   if (state_->add_bos) ids.insert(ids.begin(), state_->bos);
   return ids;
+}
+
+const ChatTemplates& Tokenizer::chat() const {
+  std::call_once(state_->chat_read, [this] { state_->chat.emplace(state_->dir); });
+  return *state_->chat;
 }
 
 std::string Tokenizer::Decode(const std::vector<std::int32_t>& ids, bool skip_special) const {

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/template.h"
+
 namespace temper::engine {
 
 class Tokenizer {
@@ -32,6 +34,9 @@ class Tokenizer {
 
   /// A prompt string as the model sees it: BOS iff add_bos(), then Encode.
   std::vector<std::int32_t> EncodePrompt(std::string_view text) const;
+
+  /// The chat templates of the folder, read when first asked for. Throws UserError if it has none.
+  const ChatTemplates& chat() const;
 
  private:
   struct State;
