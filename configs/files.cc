@@ -117,8 +117,13 @@ std::string ReadWholeFile(const std::string& path, std::uint64_t max_bytes) {
 
 void WriteWholeFile(const std::string& path, std::string_view bytes) {
   OutputFd file(path, O_WRONLY | O_CREAT | O_TRUNC);
-  file.Write(bytes);
-  file.SyncAndClose();
+  try {
+    file.Write(bytes);
+    file.SyncAndClose();
+  } catch (const MachineError&) {
+    ::unlink(path.c_str());  // nothing half-written stays
+    throw;
+  }
 }
 
 void SyncFolder(const std::string& path) {

@@ -48,7 +48,9 @@ struct SafetensorsWriter::State {
   int fd = -1;
 
   ~State() {
-    if (fd >= 0) ::close(fd);
+    if (fd < 0) return;
+    ::close(fd);
+    ::unlink(path.c_str());  // not written to its end: nothing half-written stays
   }
   [[noreturn]] void Fail(const std::string& what, int error) const {
     throw MachineError(path + ": " + what + ": " + std::generic_category().message(error));
