@@ -120,13 +120,11 @@ struct Tokenizer::State {
     }
     const Json* id = Member(json, "id");
     if (!id) throw UserError(at + ": id is missing");
-    if (Flag(json, "single_word", at)) {
-      throw UserError(at + ": single_word true is not supported");
-    }
     AddedToken token;
     token.content = content->get<std::string>();
     token.id = static_cast<std::int32_t>(configs::GetInt(*id, at + ": id", 0, kMaxId));
     token.special = Flag(json, "special", at);
+    token.single_word = Flag(json, "single_word", at);
     token.lstrip = Flag(json, "lstrip", at);
     token.rstrip = Flag(json, "rstrip", at);
     return token;
@@ -233,14 +231,14 @@ const ChatTemplates& Tokenizer::chat() const {
 
 std::string Tokenizer::Decode(const std::vector<std::int32_t>& ids, bool skip_special) const {
   std::string bytes;
-  for (const std::int32_t id : ids) {
-    // Ids without a token give nothing, as in Hugging Face's decoder.
-    if (id < 0 || id >= size() || (skip_special && state_->special[static_cast<std::size_t>(id)])) {
-      continue;
-    }
-    bytes += state_->bytes[static_cast<std::size_t>(id)];
-  }
+  for (const std::int32_t id : ids) bytes += Bytes(id, skip_special);
   return LossyUtf8(bytes);
+}
+
+// Ids without a token give nothing, as in Hugging Face's decoder.
+std::string_view Tokenizer::Bytes(std::int32_t id, bool skip_special) const {
+  if (id < 0 || id >= size() || (skip_special && IsSpecial(id))) return {};
+  return state_->bytes[static_cast<std::size_t>(id)];
 }
 
 std::string Tokenizer::TokenBytes(std::int32_t id) const {
