@@ -65,10 +65,6 @@ Model LoadModel(const std::string& dir) {
       std::move(config), std::move(weights), std::move(tokenizer), {stops.begin(), stops.end()}};
 }
 
-std::vector<std::int32_t> PromptIds(const engine::Row& row, const engine::Tokenizer& tokenizer) {
-  return row.ids.empty() ? tokenizer.EncodePrompt(row.prompt) : row.ids;
-}
-
 double SampleAll(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,
                  const Sampling& sampling, const std::function<void(Completion)>& give) {
   engine::EngineOptions options;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "configs/json.h"
-#include "engine/data/rows.h"
+#include "engine/data/row_ids.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
 #include "engine/tokenizer.h"
@@ -24,9 +24,6 @@ struct Model {
   std::vector<std::int32_t> stop_ids;  // config.json's and the tokenizer's end of sequence
 };
 Model LoadModel(const std::string& dir);
-
-/// {"ids"} rows as they are, strings as the model sees a prompt.
-std::vector<std::int32_t> PromptIds(const engine::Row& row, const engine::Tokenizer& tokenizer);
 
 struct Sampling {
   int n = 1;  // samples a prompt
