@@ -18,7 +18,7 @@ void DeclareForward(Args* args, engine::ProbeOptions* options) {
   args->Text("--model", "DIR", "model folder", &options->model).Required();
   args->Text("--ids", "F.json", "[[ids...], ...], used as given", &options->ids).Required();
   args->Text("--out", "O.safetensors", "written", &options->out).Required();
-  args->Text("--dtype", "M", "numeric mode", &options->dtype);
+  args->Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &options->dtype);
   args->Integer("--chunk", "prompt tokens a forward", 1, INT_MAX, &options->chunk);
   args->Integer("--threads", "0 = all cores", 0, 4096, &options->threads);
 }
@@ -28,6 +28,8 @@ int Logits(const Arguments& arguments) {
   options.threads = 0;
   Args args("temper probe logits", "Logits and chosen experts of given ids.");
   DeclareForward(&args, &options);
+  args.Text("--cache-dtype", "C", "fp32, bf16 or fp8", &options.cache_dtype);
+  args.Text("--fp8-scale", "S", "of weights quantised here: pow2 or fp32", &options.fp8_scale);
   if (!args.Parse(arguments)) return 0;
   options.threads = Threads(options.threads);
   engine::ProbeLogits(options);

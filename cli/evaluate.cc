@@ -159,7 +159,7 @@ Json Evaluate(const EvalOptions& options) {
   host_options.functions = {options.reward};
   reward::RewardHost host(host_options);
   host.Check();
-  const Model model = LoadModel(options.model_dir);
+  const Model model = LoadModel(options.model_dir, options.sampling.numerics);
   std::vector<engine::Row> rows = engine::ReadRows(options.data, engine::RowUse::kPrompt, "", "");
   std::vector<std::vector<std::int32_t>> prompts;
   for (const engine::Row& row : rows) prompts.push_back(engine::PromptIds(row, model.tokenizer));

@@ -23,7 +23,7 @@ struct Model {
   engine::Tokenizer tokenizer;
   std::vector<std::int32_t> stop_ids;  // config.json's and the tokenizer's end of sequence
 };
-Model LoadModel(const std::string& dir);
+Model LoadModel(const std::string& dir, const engine::Numerics& numerics = {});
 
 struct Sampling {
   int n = 1;  // samples a prompt
@@ -32,6 +32,7 @@ struct Sampling {
   std::uint64_t seed = 0;
   std::vector<std::string> stops;  // text that ends a sample and is left out of it
   int threads = 1;
+  engine::Numerics numerics;
 };
 
 struct Completion {

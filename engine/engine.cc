@@ -69,6 +69,10 @@ void Engine::SetVersion(std::uint32_t version, CachePolicy policy) {
 }
 std::uint32_t Engine::version() const { return state_->version(); }
 int Engine::live() const { return state_->live(); }
+std::int64_t Engine::cache_bytes() const {
+  return state_->cache().used_pages() * LatentCache::kPageTokens * state_->cache().row();
+}
+std::int64_t Engine::cache_row_bytes() const { return state_->cache().row(); }
 const EngineStats& Engine::stats() const { return state_->stats(); }
 
 }  // namespace temper::engine

@@ -87,6 +87,9 @@ class Engine {
   std::uint32_t version() const;
   int live() const;  // samples waiting or running
   const EngineStats& stats() const;
+  /// Bytes of the cache's pages in use, and of a token's row.
+  std::int64_t cache_bytes() const;
+  std::int64_t cache_row_bytes() const;
 
  private:
   struct State;

@@ -63,7 +63,7 @@ struct Loaded {
 
   explicit Loaded(const ProbeOptions& o)
       : config(ReadModelConfig(o.model)),
-        weights(Weights::Load(o.model, config, ParseNumerics(o.dtype, o.cache_dtype, "pow2"))),
+        weights(Weights::Load(o.model, config, ParseNumerics(o.dtype, o.cache_dtype, o.fp8_scale))),
         sequences(ReadSequences(o.ids, config.vocab_size)),
         pool(o.threads),
         moe_layers(std::max(0, config.num_layers - config.first_dense)) {

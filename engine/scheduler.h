@@ -35,6 +35,7 @@ class Scheduler {
   std::uint32_t version() const { return version_; }
   int live() const;
   const EngineStats& stats() const { return stats_; }
+  const LatentCache& cache() const { return cache_; }
 
  private:
   using Owned = std::unique_ptr<Sequence>;

@@ -355,17 +355,37 @@ void Weights::CheckComplete() const {
   }
 }
 
+namespace {
+
+std::size_t Bytes(const PackedLinear& p) { return p.storage.size() + p.scale.size() * 4; }
+std::size_t Bytes(const MlpWeights& m) { return Bytes(m.gate_up) + Bytes(m.up) + Bytes(m.down); }
+
+std::size_t DenseBytes(const LayerWeights& l) {
+  std::size_t total = Bytes(l.mlp) + Bytes(l.shared);
+  for (const PackedLinear* p : {&l.q, &l.q_a, &l.q_b, &l.kv_a, &l.o, &l.router, &l.eh})
+    total += Bytes(*p);
+  for (const PackedLinear& p : l.w_uk) total += Bytes(p);
+  for (const PackedLinear& p : l.w_uv) total += Bytes(p);
+  return total;
+}
+
+}  // namespace
+
 std::size_t Weights::bytes() const {
-  std::size_t total = embedding_.size() * 4 + embedding_bf16_.size() * 2 + head_.storage.size();
-  const auto add = [&](const PackedLinear& p) { total += p.storage.size() + p.scale.size() * 4; };
-  const auto add_mlp = [&](const MlpWeights& m) { add(m.gate_up), add(m.up), add(m.down); };
+  std::size_t total = embedding_.size() * 4 + embedding_bf16_.size() * 2 + Bytes(head_);
   for (const LayerWeights& l : layers_) {
-    for (const PackedLinear* p : {&l.q, &l.q_a, &l.q_b, &l.kv_a, &l.o, &l.router, &l.eh}) add(*p);
-    for (const PackedLinear& p : l.w_uk) add(p);
-    for (const PackedLinear& p : l.w_uv) add(p);
-    add_mlp(l.mlp);
-    add_mlp(l.shared);
-    for (const MlpWeights& m : l.experts) add_mlp(m);
+    total += DenseBytes(l);
+    for (const MlpWeights& m : l.experts) total += Bytes(m);
+  }
+  return total;
+}
+
+double Weights::StepBytes(int rows) const {
+  double total = double(Bytes(head_)), missed = 1;
+  for (int r = 0; r < rows; ++r) missed *= 1 - double(config_.top_k) / config_.experts;
+  for (int i = 0; i < config_.num_layers; ++i) {
+    total += double(DenseBytes(layers_[i]));
+    for (const MlpWeights& m : layers_[i].experts) total += (1 - missed) * double(Bytes(m));
   }
   return total;
 }

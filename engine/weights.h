@@ -104,6 +104,9 @@ class Weights {
   const LayerWeights& layer(int i) const { return layers_[i]; }  // MTP layers at num_layers + j
   /// Bytes of all packed weights.
   std::size_t bytes() const;
+  /// Bytes that a decoding step of so many rows reads: every dense weight and the head once, of E experts as many as
+  /// independent routing chooses: E (1 - (1 - k/E)^rows) a layer. MTP layers are not in it.
+  double StepBytes(int rows) const;
 
  private:
   struct Slot;
