@@ -123,6 +123,7 @@ struct RowTiles {
   RowTiles(int m, int most) : m(m), tiles((m + most - 1) / most) {}
   template <typename Body>
   TEMPER_LANES void ForEach(const Body& body) const {
+    if (tiles == 1) return body(0, m);
     for (int t = 0, row = 0; t < tiles; ++t) {
       const int rows = (m - row + tiles - t - 1) / (tiles - t);
       body(row, rows);
@@ -162,7 +163,7 @@ void LinearPanels(const LinearBlock& b, const Element* w, std::int64_t stride, c
     const TileFunction<Element> tile = kTiles<Element, P, kStream>.rows[rows];
     const float* from = x + row * ldx;
     float* y = b.y + row * b.ldy + panel * kPanel;
-    float space[TileRows(P) * P];
+    float space[TileRows(P) * P] = {};
     const float* scale = Scales<P>(b, panel, k0 / kBlock, row, rows, space);
     if (outputs == P * kPanel) {
       tile(w, stride, depth, from, ldx, scale, k0 == 0, y, b.ldy);
