@@ -10,42 +10,75 @@
 namespace temper::kernels {
 namespace {
 
-// Query heads that share one transposition of the keys: enough to pay for it, few enough for the
-// cache.
-constexpr int kPairs = 192;
-constexpr int kRows = 32;
+// Pairs of row and head that share one reading of the keys: enough to pay for it, few enough for
+// the second-level cache.
+constexpr int kMostPairs = 192, kFewestPairs = 8;
+constexpr std::int64_t kQueryFloats = 72 * 1024;
+// Nanoseconds of a piece: long calls are cut into kPieces or more.
+constexpr std::int64_t kShortPiece = 30000, kLongPiece = 5000000, kPieces = 8;
 
-struct RowRange {
-  int row, end, keys;
+struct PairRange {
+  std::int64_t pair;  // of the call
+  int pairs;
 };
 
+void CheckRows(const AttentionRow* rows, int m) {
+  for (int r = 0; r < m; ++r) {
+    if (rows[r].count >= 1) continue;
+    throw std::logic_error("MlaAttention: row " + std::to_string(r) + " sees " +
+                           std::to_string(rows[r].count) + " keys; it sees at least its own");
+  }
+}
+
+std::int64_t PairTime(std::int64_t keys, int latent, int rope) {
+  return FmaTime(keys * (2 * latent + rope + 16)) + 20;
+}
+
+/// Rows whose first split is the same are one group, cut into ranges of pairs.
 void AddRanges(const AttentionRow* rows, int m, int heads, int latent, int rope,
-               TaskList<RowRange>& list) {
-  const int limit = std::clamp(kPairs / heads, 1, kRows);
+               TaskList<PairRange>& list) {
+  std::int64_t total = 0;
+  for (int r = 0; r < m; ++r) total += heads * PairTime(rows[r].count, latent, rope);
+  const std::int64_t piece = std::clamp(total / kPieces, kShortPiece, kLongPiece);
+  const std::int64_t fit = kQueryFloats / (latent + rope);
+  const std::int64_t most = std::clamp<std::int64_t>(fit, kFewestPairs, kMostPairs);
   for (int row = 0; row < m;) {
-    int end = row, most = 0;
-    std::int64_t keys = 0;
-    for (; end < m && end - row < limit && rows[end].keys == rows[row].keys; ++end) {
-      if (rows[end].count < 1) {
-        throw std::logic_error("MlaAttention: row " + std::to_string(end) + " sees " +
-                               std::to_string(rows[end].count) + " keys; it sees at least its own");
-      }
-      most = std::max(most, rows[end].count);
+    int end = row;
+    std::int64_t keys = 0, longest = 0;
+    for (; end < m && (end == row || SharesKeys(rows[row], rows[end], 0)); ++end) {
       keys += rows[end].count;
+      longest = std::max<std::int64_t>(longest, rows[end].count);
     }
-    const std::int64_t fma =
-        keys * heads * (2 * latent + rope + 16) + std::int64_t{most} * (latent + rope);
-    list.Add({row, end, most}, FmaTime(fma * 3 / 2) + 200);
+    const std::int64_t pairs = std::int64_t{end - row} * heads;
+    const std::int64_t time = heads * PairTime(keys, latent, rope);
+    const std::int64_t reading = FmaTime(longest * (latent + rope)) + 200;
+    if (pairs <= kFewestPairs || (pairs <= most && time <= piece)) {
+      list.Add({std::int64_t{row} * heads, static_cast<int>(pairs)}, time + reading);
+      row = end;
+      continue;
+    }
+    const std::int64_t step = std::clamp(pairs * piece / time, std::int64_t{kFewestPairs}, most);
+    const std::int64_t pieces = (pairs + step - 1) / step, first = std::int64_t{row} * heads;
+    for (std::int64_t i = 0; i < pieces; ++i) {
+      const std::int64_t begin = pairs * i / pieces, last = pairs * (i + 1) / pieces;
+      list.Add({first + begin, static_cast<int>(last - begin)}, time / pieces + reading);
+    }
     row = end;
   }
 }
 
 }  // namespace
 
-std::int64_t AttentionScratch(int m, int heads, int latent, int rope, int keys) {
-  const std::int64_t padded = (std::min(keys, kSplit) + 15) / 16 * 16;
-  const std::int64_t pairs = std::int64_t{m} * heads;
-  return 2 * padded * (latent + rope) + pairs * (padded + 2) + 6 * std::int64_t{latent} + 64;
+bool SharesKeys(const AttentionRow& a, const AttentionRow& b, int first) {
+  if (a.keys == b.keys) return true;
+  const int n = std::min({a.count - first, b.count - first, kSplit});
+  return n > 0 && std::equal(a.keys + first, a.keys + first + n, b.keys + first);
+}
+
+std::int64_t AttentionScratch(int pairs, int latent, int rope) {
+  const std::int64_t dim = std::int64_t{latent} + rope, p = pairs;
+  return (32 + kSplit) * dim + p * kSplit + 32 * kSplit +
+         std::max(p * 32, std::int64_t{6} * latent) + 4 * p + 16 * 16;
 }
 
 void MlaAttention(const float* q, const AttentionRow* rows, int m, int heads, int latent, int rope,
@@ -53,17 +86,17 @@ void MlaAttention(const float* q, const AttentionRow* rows, int m, int heads, in
   if (m < 0 || heads < 1 || latent < 1 || rope < 0) {
     throw std::logic_error("MlaAttention: needs m >= 0, heads >= 1, latent >= 1, rope >= 0");
   }
-  thread_local TaskList<RowRange> list;
+  CheckRows(rows, m);
+  thread_local TaskList<PairRange> list;
   list.Clear();
   AddRanges(rows, m, heads, latent, rope, list);
   const auto attention = ActiveVariant().attention;
-  list.Run(pool, [=](const RowRange& range) {
+  list.Run(pool, [=](const PairRange& range) {
     thread_local Scratch scratch;
-    const int n = range.end - range.row;
-    const std::int64_t pair = std::int64_t{range.row} * heads;
-    attention({q + pair * (latent + rope), rows + range.row, n, heads, latent, rope, scale, type,
-               offset, o + pair * latent,
-               scratch.Reserve(AttentionScratch(n, heads, latent, rope, range.keys))});
+    attention({q + range.pair * (latent + rope), rows + range.pair / heads,
+               static_cast<int>(range.pair % heads), range.pairs, heads, latent, rope, scale, type,
+               offset, o + range.pair * latent,
+               scratch.Reserve(AttentionScratch(range.pairs, latent, rope))});
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/fp8.h"
+#include "kernels/fp8_table.h"
 #include "kernels/linear.h"
 
 namespace temper::kernels {
@@ -101,7 +102,7 @@ void LoadCacheRow(CacheType type, const void* from, int latent, int rope, float*
         float s;
         std::memcpy(&s, in + at.scales + 4 * static_cast<std::size_t>(b), 4);
         for (int i = b * kBlock; i < std::min((b + 1) * kBlock, latent); ++i)
-          row[i] = DecodeE4m3(in[i]) * s;
+          row[i] = kShiftedE4m3.value[in[i]] * (s * kFp8Shift);
       }
       LoadBf16(in + at.rope, rope, row + latent);
       break;

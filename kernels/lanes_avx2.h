@@ -17,6 +17,9 @@ struct Lanes {
 // 6 x 16 outputs: 12 accumulators, 2 weights, 1 input of 16 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTilePanels = 1;
+// Few rows leave registers free for more panels.
+constexpr int TilePanels(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+constexpr int TileRows(int panels) { return panels == 4 ? 1 : panels == 2 ? 2 : kMaxTileRows; }
 // Up to so many rows stream through the weights, with so many blocks side by side.
 constexpr int kMaxStreamRows = 2;
 constexpr int StreamBlocksOf(int rows) { return rows == 1 ? 4 : 2; }

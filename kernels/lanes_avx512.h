@@ -17,6 +17,9 @@ using Mask = __mmask16;
 // 12 x 32 outputs: 24 accumulators, 2 weights of 32 registers.
 constexpr int kMaxTileRows = 12;
 constexpr int kTilePanels = 2;
+// Few rows leave registers free for more panels.
+constexpr int TilePanels(int rows) { return rows <= 4 ? 4 : 2; }
+constexpr int TileRows(int panels) { return panels == 4 ? 4 : kMaxTileRows; }
 // Up to so many rows stream through the weights, with so many blocks side by side.
 constexpr int kMaxStreamRows = 4;
 constexpr int StreamBlocksOf(int) { return 4; }
@@ -43,6 +46,7 @@ TEMPER_LANES void Store(float* p, Lanes a) { _mm512_storeu_ps(p, a); }
 /// A line of four inputs' E4M3 codes: two look-ups in tables of 128 bytes give the BF16 numbers of
 /// all 64, then one shuffle each spreads an input's halves over its sixteen floats.
 struct Fp8Line {
+  Fp8Line() = default;
   TEMPER_LANES explicit Fp8Line(const std::uint8_t* p) {
     const auto table = [](const unsigned char* t) { return _mm512_load_si512(t); };
     const __m512i code = _mm512_loadu_si512(p);

@@ -120,11 +120,9 @@ void AttendHead(const float* q, const AttentionRow& row, const AttentionBlock& b
 
 void ScalarAttention(const AttentionBlock& b) {
   const int dim = b.latent + b.rope;
-  for (int r = 0; r < b.m; ++r) {
-    for (int h = 0; h < b.heads; ++h) {
-      const std::int64_t pair = static_cast<std::int64_t>(r) * b.heads + h;
-      AttendHead(b.q + pair * dim, b.rows[r], b, b.o + pair * b.latent);
-    }
+  for (std::int64_t pair = 0; pair < b.pairs; ++pair) {
+    const AttentionRow& row = b.rows[(b.first_head + pair) / b.heads];
+    AttendHead(b.q + pair * dim, row, b, b.o + pair * b.latent);
   }
 }
 

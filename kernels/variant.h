@@ -24,20 +24,25 @@ struct LinearBlock {
   std::int64_t ld_x_scale = 0;
 };
 
-/// Neighbouring rows of one sequence: rows[0 .. m) share `keys`. q and o start at the first of
-/// them.
+/// A range of (row, head) pairs, rows of one sequence or with a common beginning. q and o start at
+/// the first pair, which is head `first_head` of rows[0].
 struct AttentionBlock {
   const float* q;
   const AttentionRow* rows;
-  int m, heads, latent, rope;
+  int first_head, pairs;
+  int heads, latent, rope;
   float scale;
   CacheType type;
   std::int64_t offset;  // bytes
   float* o;
   float* scratch;  // AttentionScratch() floats, 64-byte aligned
 };
-/// Upper bound of the scratch for m rows whose largest count is `keys`.
-std::int64_t AttentionScratch(int m, int heads, int latent, int rope, int keys);
+/// Upper bound of a block's scratch.
+std::int64_t AttentionScratch(int pairs, int latent, int rope);
+
+/// Whether both rows see the same keys in the split that begins at `first`, as far as the shorter
+/// one goes. Then they share them.
+bool SharesKeys(const AttentionRow& a, const AttentionRow& b, int first);
 
 /// Maximum and sum of Exp(x - max) of one chunk, or of its merge with others.
 struct MaxSum {

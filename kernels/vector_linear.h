@@ -10,7 +10,6 @@
 #include "kernels/linear.h"
 #include "kernels/parts.h"
 #include "kernels/variant.h"
-#include "kernels/vector_pack.h"
 
 namespace temper::kernels {
 namespace {
@@ -22,6 +21,7 @@ constexpr int kLineInputs = 64 / (kPanel * static_cast<int>(sizeof(Element)));
 /// One cache line of a panel: At(i) is input i's sixteen weights.
 template <typename Element>
 struct Line {
+  Line() = default;
   TEMPER_LANES explicit Line(const Element* p) : p(p) {}
   TEMPER_LANES Lanes At(int i) const { return Load(p + i * kPanel); }
   const Element* p;
@@ -44,10 +44,10 @@ TEMPER_LANES void Prefetch(const Element* p) {
 
 /// One block of the sum for R rows and P panels: a from 0, then y[r * ldy + 16 p + lane] =
 /// fma(a, scale[r * P + p], y), with 0 for y in the first block.
-///   w  [P][depth][16], panels `stride` elements apart    x  [depth][R]
+///   w  [P][depth][16], panels `stride` elements apart    x  [R][depth], rows ldx apart
 /// kStream: w comes from memory and is read ahead.
 template <typename Element, int R, int P, bool kStream>
-void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x,
+void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x, std::int64_t ldx,
                 const float* scale, bool first, float* y, std::int64_t ldy) {
   Lanes sum[R][P];
 #pragma GCC unroll 16
@@ -55,44 +55,38 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) sum[r][p] = Zero();
   }
-  const auto multiply = [&](const Lanes* weight, const float* input)
-      __attribute__((always_inline)) {
+  constexpr int kLine = kLineInputs<Element>;
+  const auto multiply = [&](const Lanes* weight, int j) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Lanes one = Broadcast(input[r]);
+      const Lanes input = Broadcast(x[r * ldx + j]);
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sum[r][p] = Fma(weight[p], one, sum[r][p]);
+      for (int p = 0; p < P; ++p) sum[r][p] = Fma(weight[p], input, sum[r][p]);
     }
   };
-  constexpr int kLine = kLineInputs<Element>;
-  for (int lines = depth / kLine; lines > 0; --lines) {
-    if constexpr (kStream) {
+  int j = 0;
+#pragma GCC unroll 2
+  for (int lines = depth / kLine; lines > 0; --lines, j += kLine) {
+    Line<Element> line[P];
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) Prefetch(w + p * stride + kAhead<Element> * kPanel);
+    for (int p = 0; p < P; ++p) {
+      const Element* at = w + p * stride + j * kPanel;
+      if constexpr (kStream) Prefetch(at + kAhead<Element> * kPanel);
+      line[p] = Line<Element>(at);
     }
-    if constexpr (P == 1) {
-      const Line<Element> line(w);
 #pragma GCC unroll 4
-      for (int i = 0; i < kLine; ++i) {
-        const Lanes weight = line.At(i);
-        multiply(&weight, x + i * R);
-      }
-    } else {
-      const Line<Element> line(w), second(w + stride);
-#pragma GCC unroll 4
-      for (int i = 0; i < kLine; ++i) {
-        const Lanes weight[2] = {line.At(i), second.At(i)};
-        multiply(weight, x + i * R);
-      }
+    for (int i = 0; i < kLine; ++i) {
+      Lanes weight[P];
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) weight[p] = line[p].At(i);
+      multiply(weight, j + i);
     }
-    w += kLine * kPanel;
-    x += kLine * R;
   }
-  for (int rest = depth % kLine; rest > 0; --rest, w += kPanel, x += R) {
+  for (int rest = depth % kLine; rest > 0; --rest, ++j) {
     Lanes weight[P];
 #pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) weight[p] = Load(w + p * stride);
-    multiply(weight, x);
+    for (int p = 0; p < P; ++p) weight[p] = Load(w + p * stride + j * kPanel);
+    multiply(weight, j);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -105,8 +99,8 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
 }
 
 template <typename Element>
-using TileFunction = void (*)(const Element*, std::int64_t, int, const float*, const float*, bool,
-                              float*, std::int64_t);
+using TileFunction = void (*)(const Element*, std::int64_t, int, const float*, std::int64_t,
+                              const float*, bool, float*, std::int64_t);
 
 template <typename Element>
 struct TileTable {
@@ -118,17 +112,18 @@ constexpr TileTable<Element> MakeTiles(std::integer_sequence<int, R...>) {
   return {{nullptr, LinearTile<Element, R + 1, P, kStream>...}};
 }
 
-/// Tiles for 1 .. kMaxTileRows rows.
+/// Tiles for 1 .. TileRows(P) rows.
 template <typename Element, int P, bool kStream>
 constexpr TileTable<Element> kTiles =
-    MakeTiles<Element, P, kStream>(std::make_integer_sequence<int, kMaxTileRows>{});
+    MakeTiles<Element, P, kStream>(std::make_integer_sequence<int, TileRows(P)>{});
 
 /// Rows are spread evenly over tiles: 7 rows are 4 + 3, never 6 + 1, since a short tile is as slow
 /// as a full one.
 struct RowTiles {
-  explicit RowTiles(int m) : m(m), tiles((m + kMaxTileRows - 1) / kMaxTileRows) {}
+  RowTiles(int m, int most) : m(m), tiles((m + most - 1) / most) {}
   template <typename Body>
   TEMPER_LANES void ForEach(const Body& body) const {
+    if (tiles == 1) return body(0, m);
     for (int t = 0, row = 0; t < tiles; ++t) {
       const int rows = (m - row + tiles - t - 1) / (tiles - t);
       body(row, rows);
@@ -145,7 +140,7 @@ constexpr float kOnes[24] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
 template <int P>
 TEMPER_LANES const float* Scales(const LinearBlock& b, int panel, int block, int row, int rows,
                                  float* to) {
-  static_assert(kMaxTileRows * P <= 24);
+  static_assert(TileRows(P) * P <= 24);
   if (b.w.scale == nullptr) return kOnes;
   const std::int64_t blocks = (b.w.k + kBlock - 1) / kBlock;
   for (int p = 0; p < P; ++p) {
@@ -157,35 +152,28 @@ TEMPER_LANES const float* Scales(const LinearBlock& b, int panel, int block, int
   return to;
 }
 
-/// P panels of one block for all rows, whose inputs are packed: the last panel may have fewer than
-/// 16 outputs.
+/// P panels of one block for all rows of x [m][depth]; the last panel may have fewer than 16
+/// outputs.
 template <typename Element, int P, bool kStream>
-void LinearPanels(const LinearBlock& b, const Element* w, std::int64_t stride, const float* packed,
-                  int panel, int k0) {
+void LinearPanels(const LinearBlock& b, const Element* w, std::int64_t stride, const float* x,
+                  std::int64_t ldx, int panel, int k0) {
   const int outputs = std::min(b.w.n - panel * kPanel, P * kPanel);
   const int depth = std::min(kBlock, b.w.k - k0);
-  RowTiles(b.m).ForEach([&](int row, int rows) {
+  RowTiles(b.m, TileRows(P)).ForEach([&](int row, int rows) {
     const TileFunction<Element> tile = kTiles<Element, P, kStream>.rows[rows];
-    const float* x = packed + row * depth;
+    const float* from = x + row * ldx;
     float* y = b.y + row * b.ldy + panel * kPanel;
-    float space[kMaxTileRows * P];
+    float space[TileRows(P) * P] = {};
     const float* scale = Scales<P>(b, panel, k0 / kBlock, row, rows, space);
     if (outputs == P * kPanel) {
-      tile(w, stride, depth, x, scale, k0 == 0, y, b.ldy);
+      tile(w, stride, depth, from, ldx, scale, k0 == 0, y, b.ldy);
       return;
     }
-    alignas(64) float buffer[kMaxTileRows * P * kPanel];
+    alignas(64) float buffer[TileRows(P) * P * kPanel];
     for (int r = 0; r < rows && k0 > 0; ++r)
       std::copy_n(y + r * b.ldy, outputs, buffer + r * P * kPanel);
-    tile(w, stride, depth, x, scale, k0 == 0, buffer, P * kPanel);
+    tile(w, stride, depth, from, ldx, scale, k0 == 0, buffer, P * kPanel);
     for (int r = 0; r < rows; ++r) std::copy_n(buffer + r * P * kPanel, outputs, y + r * b.ldy);
-  });
-}
-
-/// The inputs [k0, k0 + depth) of all rows: tile after tile, each [depth][rows].
-void PackInputs(const LinearBlock& b, int k0, int depth, float* out) {
-  RowTiles(b.m).ForEach([&](int row, int rows) {
-    PackRowsAcross(b.x + row * b.ldx + k0, b.ldx, rows, depth, out + row * depth);
   });
 }
 
@@ -211,27 +199,29 @@ TEMPER_LANES void DecodeStrip(const Element* w, std::int64_t stride, int depth, 
 }
 
 /// P panels of one block for all rows; narrow weights are decoded once for all tiles.
-template <typename Element, int P>
-TEMPER_LANES void LinearGroup(const LinearBlock& b, const float* packed, int panel, int k0) {
+template <typename Element, int P, bool kStream>
+void LinearGroup(const LinearBlock& b, const float* x, std::int64_t ldx, int panel, int k0) {
   const std::int64_t stride = static_cast<std::int64_t>(b.w.k) * kPanel;
   const Element* w = static_cast<const Element*>(b.w.data) + panel * stride + k0 * kPanel;
-  if (b.m <= kMaxTileRows) {
-    LinearPanels<Element, P, true>(b, w, stride, packed, panel, k0);
-  } else if constexpr (sizeof(Element) == sizeof(float)) {
-    LinearPanels<Element, P, false>(b, w, stride, packed, panel, k0);
+  if constexpr (sizeof(Element) == sizeof(float) || P > kTilePanels) {
+    LinearPanels<Element, P, kStream>(b, w, stride, x, ldx, panel, k0);
+  } else if (b.m <= TileRows(P)) {
+    LinearPanels<Element, P, true>(b, w, stride, x, ldx, panel, k0);
   } else {
     alignas(64) float strip[P * kBlock * kPanel];
     DecodeStrip<Element, P>(w, stride, std::min(kBlock, b.w.k - k0), strip);
-    LinearPanels<float, P, false>(b, strip, kBlock * kPanel, packed, panel, k0);
+    LinearPanels<float, P, false>(b, strip, kBlock * kPanel, x, ldx, panel, k0);
   }
 }
 
-/// One block of inputs, all panels of [panel, end).
-template <typename Element>
-void LinearGroups(const LinearBlock& b, const float* packed, int panel, int end, int k0) {
-  for (; panel + kTilePanels <= end; panel += kTilePanels)
-    LinearGroup<Element, kTilePanels>(b, packed, panel, k0);
-  for (; panel < end; ++panel) LinearGroup<Element, 1>(b, packed, panel, k0);
+/// Calls group.operator()<P>(panel) for the panels in the widths that so many rows take.
+template <typename Group>
+TEMPER_LANES void ForPanels(const LinearBlock& b, const Group& group) {
+  const int most = TilePanels(b.m);
+  int panel = b.panel;
+  for (; most >= 4 && panel + 4 <= b.panel_end; panel += 4) group.template operator()<4>(panel);
+  for (; most >= 2 && panel + 2 <= b.panel_end; panel += 2) group.template operator()<2>(panel);
+  for (; panel < b.panel_end; ++panel) group.template operator()<1>(panel);
 }
 
 /// B blocks of one panel side by side, `depth` inputs each: y[r] = fma(a_b, s_b, y[r]), b
@@ -331,26 +321,44 @@ void LinearStream(const LinearBlock& b) {
 /// order of memory. Beyond, a slice of x stays for all panels and a slice of a panel for all rows.
 constexpr std::int64_t kCachedInputs = 64 * 1024;
 
+/// Rows a multiple of 2 KiB apart fall into the same few sets of the caches: many are copied.
+bool RowsCollide(const LinearBlock& b) { return b.ldx % 512 == 0 && b.m > 4; }
+
+/// Inputs [k0, k0 + depth) of all rows, ldc apart.
+void CopyInputs(const LinearBlock& b, int k0, int depth, float* to, std::int64_t ldc) {
+  for (int r = 0; r < b.m; ++r) std::copy_n(b.x + r * b.ldx + k0, depth, to + r * ldc);
+}
+
 template <typename Element>
 void LinearOf(const LinearBlock& b) {
-  if (b.m <= kMaxStreamRows) return LinearStream<Element>(b);
+  // Narrow weights of a few rows: one panel after the other is faster where there are blocks
+  // enough.
+  if (sizeof(Element) < sizeof(float) && b.m <= kMaxStreamRows && b.w.k >= 4 * kBlock)
+    return LinearStream<Element>(b);
   static thread_local Scratch scratch;
+  const bool copy = RowsCollide(b);
   const std::int64_t m = b.m;
-  const auto depth = [&](int k0) { return std::min(kBlock, b.w.k - k0); };
   if (m * b.w.k <= kCachedInputs) {
-    float* packed = scratch.Reserve(m * b.w.k);
-    for (int k0 = 0; k0 < b.w.k; k0 += kBlock) PackInputs(b, k0, depth(k0), packed + m * k0);
-    for (int panel = b.panel; panel < b.panel_end; panel += kTilePanels) {
-      const int end = std::min(panel + kTilePanels, b.panel_end);
-      for (int k0 = 0; k0 < b.w.k; k0 += kBlock)
-        LinearGroups<Element>(b, packed + m * k0, panel, end, k0);
+    const float* x = b.x;
+    std::int64_t ldx = b.ldx;
+    if (copy) {
+      ldx = b.w.k + kPanel;
+      float* to = scratch.Reserve(m * ldx);
+      CopyInputs(b, 0, b.w.k, to, ldx);
+      x = to;
     }
+    ForPanels(b, [&]<int P>(int panel) {
+      for (int k0 = 0; k0 < b.w.k; k0 += kBlock)
+        LinearGroup<Element, P, true>(b, x + k0, ldx, panel, k0);
+    });
     return;
   }
-  float* packed = scratch.Reserve(m * kBlock);
+  float* slice = copy ? scratch.Reserve(m * kBlock) : nullptr;
   for (int k0 = 0; k0 < b.w.k; k0 += kBlock) {
-    PackInputs(b, k0, depth(k0), packed);
-    LinearGroups<Element>(b, packed, b.panel, b.panel_end, k0);
+    if (copy) CopyInputs(b, k0, std::min(kBlock, b.w.k - k0), slice, kBlock);
+    const float* x = copy ? slice : b.x + k0;
+    const std::int64_t ldx = copy ? kBlock : b.ldx;
+    ForPanels(b, [&]<int P>(int panel) { LinearGroup<Element, P, false>(b, x, ldx, panel, k0); });
   }
 }
 
