@@ -101,10 +101,10 @@ void Forward::Linear(const PackedLinear& w, const float* x, std::int64_t ldx, in
   kernels::LinearMany(&item, 1, pool_);
 }
 
-void Forward::AddBlock(const float* out, int m, float* x) {
+void Forward::AddBlock(float* out, int m, float* x) {
   const std::int64_t count = std::int64_t(m) * weights_.config().hidden_size;
+  if (weights_.numerics().rounds()) kernels::RoundBf16(out, count, pool_);
   kernels::Add(x, out, count, x, pool_);
-  if (weights_.numerics().rounds()) kernels::RoundBf16(x, count, pool_);
 }
 
 void Forward::Logits(const float* hidden, int m, float* logits) {
@@ -122,7 +122,6 @@ void Forward::Mtp(int j, const ForwardRows& rows, const float* hidden, float* ou
   kernels::RmsNorm(x, h, w.enorm.data(), c.rms_norm_eps, rows.m, h, pair, 2 * h, pool_);
   kernels::RmsNorm(hidden, h, w.hnorm.data(), c.rms_norm_eps, rows.m, h, pair + h, 2 * h, pool_);
   Linear(w.eh, pair, 2 * h, rows.m, x, h);
-  if (weights_.numerics().rounds()) kernels::RoundBf16(x, std::int64_t(rows.m) * h, pool_);
   Layer(c.num_layers + j, 0, rows, x, nullptr);
   kernels::RmsNorm(x, h, w.head_norm.data(), c.rms_norm_eps, rows.m, h, out, h, pool_);
 }
@@ -273,8 +272,14 @@ void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts
     shared = Scratch(kShared, std::size_t(m) * h);
     Mlp(w.shared, normed, m, shared);
   }
-  kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, x, h, m, h, x, h, pool_);
-  if (weights_.numerics().rounds()) kernels::RoundBf16(x, std::int64_t(m) * h, pool_);
+  if (!weights_.numerics().rounds()) {
+    kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, x, h, m, h, x, h, pool_);
+    return;
+  }
+  float* block = Scratch(kBlockOut, std::size_t(m) * h);
+  kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, nullptr, h, m, h, block, h,
+                          pool_);
+  AddBlock(block, m, x);
 }
 
 }  // namespace temper::engine

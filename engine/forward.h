@@ -51,8 +51,8 @@ class Forward {
   /// y = W x, x quantised first where the mode and W say so.
   void Linear(const PackedLinear& w, const float* x, std::int64_t ldx, int m, float* y,
               std::int64_t ldy);
-  /// Adds a block's output to the residual stream and rounds it as the mode says.
-  void AddBlock(const float* out, int m, float* x);
+  /// Rounds a block's output as the mode says and adds it to the residual stream.
+  void AddBlock(float* out, int m, float* x);
   void Mlp(const MlpWeights& w, const float* in, int m, float* out);
   void Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer);
   /// The experts' matrices on rows sorted by expert (counts_).

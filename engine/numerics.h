@@ -8,7 +8,8 @@
 
 namespace temper::engine {
 
-/// kFp32: nothing is rounded. kBf16: weights, and the residual stream behind every block, are BF16.
+/// kFp32: nothing is rounded. kBf16: weights, and what every attention and feed-forward block adds to
+/// the residual stream, are BF16.
 /// kFp8: the same with E4M3 blocks for the attention's and the feed-forward's matrices; kFp8W8a8
 /// quantises their inputs too. docs/formats.md has the table.
 enum class Mode { kFp32, kBf16, kFp8, kFp8W8a8 };

@@ -1,6 +1,7 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -58,6 +59,13 @@ void PackCodes(PackedLinear& out, int first, int rows, const std::uint8_t* codes
   const std::size_t columns = Blocks(out.k);
   for (std::size_t i = 0; i < Blocks(rows) * columns; ++i)
     out.scale[first / kBlock * columns + i] = scales[i] * kernels::kFp8Shift;
+}
+
+bool AllPowersOfTwo(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float x) {
+    int e = 0;
+    return std::frexp(x, &e) == 0.5f;
+  });
 }
 
 /// W [n, k] read as its transpose [k, n].
@@ -187,11 +195,7 @@ class Weights::Builder {
 void Weights::Builder::KvB(const std::string& name, int i) {
   const int latent = c_.kv_lora_rank, nope = c_.qk_nope_dim, v_dim = c_.v_dim;
   const bool blocks = fp8_ && nope % kBlock == 0 && v_dim % kBlock == 0;
-  const WeightType type = blocks ? WeightType::kFp8 : fp8_ ? WeightType::kF32 : high_;
-  for (int n = 0; n < c_.heads; ++n) {
-    w_.layers_[i].w_uk.push_back(Allocate(type, latent, nope));
-    w_.layers_[i].w_uv.push_back(Allocate(type, v_dim, latent));
-  }
+  w_.AllocateHeads(i, blocks ? WeightType::kFp8 : high_);
   const int rows = c_.heads * (nope + v_dim);
   Slot& slot = Add(name, rows, latent, [i](Weights& w, const float* v) {
     const ModelConfig& mc = w.config_;
@@ -210,6 +214,9 @@ void Weights::Builder::KvB(const std::string& name, int i) {
       std::vector<float> values(std::size_t(rows) * l);
       kernels::ThreadPool pool(1);
       kernels::DequantizeWeight(codes, l, rows, l, scales, values.data(), l, pool);
+      w.AllocateHeads(i, AllPowersOfTwo({scales, std::size_t(Blocks(rows)) * Blocks(l)})
+                             ? WeightType::kBf16
+                             : WeightType::kF32);
       w.slots_.at("model.layers." + std::to_string(i) + ".self_attn.kv_b_proj.weight")
           ->put(w, values.data());
       return;
@@ -285,6 +292,17 @@ void Weights::Builder::Layer(int i) {
 Weights::Weights(const ModelConfig& config, const Numerics& numerics)
     : config_(config), numerics_(numerics) {
   Builder(*this).Run();
+}
+
+void Weights::AllocateHeads(int i, kernels::WeightType type) {
+  LayerWeights& layer = layers_[i];
+  if (!layer.w_uk.empty() && layer.w_uk[0].type == type) return;
+  layer.w_uk.clear();
+  layer.w_uv.clear();
+  for (int n = 0; n < config_.heads; ++n) {
+    layer.w_uk.push_back(Allocate(type, config_.kv_lora_rank, config_.qk_nope_dim));
+    layer.w_uv.push_back(Allocate(type, config_.v_dim, config_.kv_lora_rank));
+  }
 }
 
 void Weights::SetVector(std::vector<float>& out, const float* values, bool rounds) const {

@@ -111,6 +111,8 @@ class Weights {
  private:
   struct Slot;
   class Builder;
+  /// The matrices that kv_b_proj of layer i becomes.
+  void AllocateHeads(int i, kernels::WeightType type);
   void SetVector(std::vector<float>& out, const float* values, bool rounds) const;
   ModelConfig config_;
   Numerics numerics_;
