@@ -63,6 +63,45 @@ void BenchAttention(const char* what, int sequences, int keys, bool all_rows, in
               t / m * 1e9);
 }
 
+/// Rows of a group that share a prefix of 1,024 keys, each with a tail of 32 of its own; beside the
+/// same without sharing. The heads of DeepSeek-V2-Lite.
+void BenchShared(CacheType type, const char* name, ThreadPool& pool) {
+  const int heads = 16, latent = 512, rope = 64, dim = latent + rope, prefix = 1024, tail = 32;
+  const std::size_t bytes = CacheRowBytes(type, latent, rope);
+  const std::vector<float> row = Floats(dim);
+  const auto fill = [&](std::size_t rows) {
+    std::vector<char> cache(rows * bytes);
+    for (std::size_t i = 0; i < rows; ++i)
+      StoreCacheRow(type, row.data(), latent, rope, cache.data() + i * bytes);
+    return cache;
+  };
+  for (int m : {1, 8, 32}) {
+    double t[2];
+    for (bool shared : {false, true}) {
+      const std::vector<char> common = fill(std::size_t(prefix) * (shared ? 1 : m)),
+                              tails = fill(std::size_t(tail) * m);
+      std::vector<std::vector<const void*>> keys(m);
+      std::vector<AttentionRow> rows;
+      for (int r = 0; r < m; ++r) {
+        for (int j = 0; j < prefix; ++j)
+          keys[r].push_back(common.data() + (std::size_t(shared ? 0 : r) * prefix + j) * bytes);
+        for (int j = 0; j < tail; ++j)
+          keys[r].push_back(tails.data() + (std::size_t(r) * tail + j) * bytes);
+        rows.push_back({keys[r].data(), prefix + tail});
+      }
+      const std::vector<float> q = Floats(std::size_t(m) * heads * dim);
+      std::vector<float> o(std::size_t(m) * heads * latent);
+      t[shared] = Seconds([&] {
+        MlaAttention(q.data(), rows.data(), m, heads, latent, rope, 0.1f, type, 0, o.data(), pool);
+      });
+    }
+    const double flop = 2.0 * m * heads * (prefix + tail) * (2 * latent + rope);
+    std::printf(
+        "shared  %-4s %2d rows x 1024 + 32 keys %9.1f us a row  %6.1f GFLOP/s, unshared %6.1f\n",
+        name, m, t[1] / m * 1e6, flop / t[1] * 1e-9, flop / t[0] * 1e-9);
+  }
+}
+
 void BenchRows(ThreadPool& pool) {
   const int m = 1000, d = 192, v = 264;
   const std::vector<float> x = Floats(m * 2 * v), weight = Floats(v);
@@ -113,6 +152,9 @@ void Run(int threads) {
   BenchAttention("training", 60, 25, true, 4, 64, 16, pool);
   BenchAttention("prefill", 1, 2000, true, 4, 64, 16, pool);
   BenchAttention("V3 decode", 4, 2000, false, 128, 512, 64, pool);
+  BenchShared(CacheType::kF32, "fp32", pool);
+  BenchShared(CacheType::kBf16, "bf16", pool);
+  BenchShared(CacheType::kFp8, "fp8", pool);
   BenchRows(pool);
   std::printf("# FMA rate after: %.0f GFLOP/s\n", FmaRate(pool));
 }

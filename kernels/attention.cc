@@ -14,8 +14,9 @@ namespace {
 // the second-level cache.
 constexpr int kMostPairs = 192, kFewestPairs = 8;
 constexpr std::int64_t kQueryFloats = 72 * 1024;
-// Nanoseconds of a piece: long calls are cut into kPieces or more.
-constexpr std::int64_t kShortPiece = 30000, kLongPiece = 5000000, kPieces = 8;
+// Each piece reads the keys anew, so there are few: some for each thread, of at least so many
+// nanoseconds.
+constexpr std::int64_t kShortPiece = 30000, kPieces = 3;
 
 struct PairRange {
   std::int64_t pair;  // of the call
@@ -35,11 +36,12 @@ std::int64_t PairTime(std::int64_t keys, int latent, int rope) {
 }
 
 /// Rows whose first split is the same are one group, cut into ranges of pairs.
-void AddRanges(const AttentionRow* rows, int m, int heads, int latent, int rope,
+void AddRanges(const AttentionRow* rows, int m, int heads, int latent, int rope, int threads,
                TaskList<PairRange>& list) {
   std::int64_t total = 0;
   for (int r = 0; r < m; ++r) total += heads * PairTime(rows[r].count, latent, rope);
-  const std::int64_t piece = std::clamp(total / kPieces, kShortPiece, kLongPiece);
+  const std::int64_t piece =
+      threads == 1 ? total : std::max(total / (kPieces * threads), kShortPiece);
   const std::int64_t fit = kQueryFloats / (latent + rope);
   const std::int64_t most = std::clamp<std::int64_t>(fit, kFewestPairs, kMostPairs);
   for (int row = 0; row < m;) {
@@ -89,7 +91,7 @@ void MlaAttention(const float* q, const AttentionRow* rows, int m, int heads, in
   CheckRows(rows, m);
   thread_local TaskList<PairRange> list;
   list.Clear();
-  AddRanges(rows, m, heads, latent, rope, list);
+  AddRanges(rows, m, heads, latent, rope, pool.threads(), list);
   const auto attention = ActiveVariant().attention;
   list.Run(pool, [=](const PairRange& range) {
     thread_local Scratch scratch;

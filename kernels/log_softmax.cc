@@ -21,23 +21,23 @@ void CheckRows(int m, int v, float temperature) {
   }
 }
 
-MaxSum Merge(MaxSum all, MaxSum chunk) {
-  const float max = std::max(all.max, chunk.max);
-  return {max, std::fma(chunk.sum, Exp(chunk.max - max), all.sum * Exp(all.max - max))};
-}
-
-float Finish(MaxSum all) { return all.max + Log(all.sum); }
-
 float RowLogSumExp(const Variant& variant, const float* logits, int v, float temperature) {
   MaxSum all{};
   for (int i = 0; i < v; i += kChunk) {
     const MaxSum chunk = variant.chunk_max_sum(logits + i, std::min(kChunk, v - i), temperature);
-    all = i == 0 ? chunk : Merge(all, chunk);
+    all = i == 0 ? chunk : MergeChunks(all, chunk);
   }
-  return Finish(all);
+  return FinishLogSumExp(all);
 }
 
 }  // namespace
+
+MaxSum MergeChunks(MaxSum all, MaxSum chunk) {
+  const float max = std::max(all.max, chunk.max);
+  return {max, std::fma(chunk.sum, Exp(chunk.max - max), all.sum * Exp(all.max - max))};
+}
+
+float FinishLogSumExp(MaxSum all) { return all.max + Log(all.sum); }
 
 void LogSumExp(const float* logits, std::int64_t ld, int m, int v, float temperature, float* lse,
                ThreadPool& pool) {
@@ -67,8 +67,8 @@ void LogSumExp(const float* logits, std::int64_t ld, int m, int v, float tempera
             });
   for (int r = 0; r < m; ++r, part += 2 * chunks) {
     MaxSum all{part[0], part[1]};
-    for (int c = 1; c < chunks; ++c) all = Merge(all, {part[2 * c], part[2 * c + 1]});
-    lse[r] = Finish(all);
+    for (int c = 1; c < chunks; ++c) all = MergeChunks(all, {part[2 * c], part[2 * c + 1]});
+    lse[r] = FinishLogSumExp(all);
   }
 }
 

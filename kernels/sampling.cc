@@ -10,6 +10,7 @@
 
 #include "kernels/math.h"
 #include "kernels/parts.h"
+#include "kernels/running_sum.h"
 #include "kernels/variant.h"
 
 namespace temper::kernels {
@@ -30,9 +31,10 @@ void CheckParams(int v, int valid, const SampleParams& p) {
 /// A row's numbers and the kept ids. Kept per thread: a decode step allocates nothing.
 struct Row {
   Scratch scratch;
-  float* x = nullptr;                // logits / temperature
+  float* x = nullptr;                // logits / temperature, with filters only
   float* p = nullptr;                // Exp(x - lse)
-  float* running = nullptr;          // running sum of p over the kept ids
+  float* running = nullptr;          // running sum of p over the kept ids, or after each chunk
+  std::vector<float> largest;        // x of each chunk of kChunk
   std::vector<std::int32_t> ids;     // candidates, by filters
   std::vector<std::uint64_t> order;  // Rank() of the candidates
 };
@@ -77,13 +79,9 @@ void KeepTopP(Row& row, float target) {
   }
 }
 
-float RunningSum(const float* p, const std::int32_t* ids, std::size_t n, float* running) {
+float SumOf(const float* p, const std::vector<std::int32_t>& ids, float* running) {
   float sum = 0.0f;
-  if (ids == nullptr) {
-    for (std::size_t i = 0; i < n; ++i) running[i] = sum = sum + p[i];
-  } else {
-    for (std::size_t i = 0; i < n; ++i) running[i] = sum = sum + p[ids[i]];
-  }
+  for (std::size_t i = 0; i < ids.size(); ++i) running[i] = sum = sum + p[ids[i]];
   return sum;
 }
 
@@ -98,7 +96,7 @@ void Filter(Row& row, int valid, const SampleParams& params) {
   }
   if (params.top_p < 1.0f) {
     if (params.top_k > 0) std::sort(row.ids.begin(), row.ids.end());
-    const float mass = RunningSum(row.p, row.ids.data(), row.ids.size(), row.running);
+    const float mass = SumOf(row.p, row.ids, row.running);
     KeepTopP(row, params.top_p * mass);
   }
   if (params.min_p > 0.0f) {
@@ -109,39 +107,81 @@ void Filter(Row& row, int valid, const SampleParams& params) {
   std::sort(row.ids.begin(), row.ids.end());
 }
 
+/// The log-sum-exp of the row; keeps the chunks' largest x.
+float Lse(const Variant& variant, const float* logits, int v, float temperature, Row& row) {
+  row.largest.clear();
+  MaxSum all{};
+  for (int i = 0; i < v; i += kChunk) {
+    const MaxSum chunk = variant.chunk_max_sum(logits + i, std::min(kChunk, v - i), temperature);
+    all = i == 0 ? chunk : MergeChunks(all, chunk);
+    row.largest.push_back(chunk.max);
+  }
+  return FinishLogSumExp(all);
+}
+
+/// First id below `valid` of the largest x = logits / temperature.
+std::int32_t Largest(const float* logits, int valid, float temperature, const Row& row) {
+  const int whole = valid / kChunk;  // chunks without an id that can't be picked
+  float most = -std::numeric_limits<float>::infinity();
+  for (int c = 0; c < whole; ++c) most = std::max(most, row.largest[static_cast<std::size_t>(c)]);
+  for (int i = whole * kChunk; i < valid; ++i) most = std::max(most, logits[i] / temperature);
+  int i = 0;
+  while (i / kChunk < whole && row.largest[static_cast<std::size_t>(i / kChunk)] < most)
+    i += kChunk;
+  while (i < valid - 1 && logits[i] / temperature < most) ++i;
+  return i;
+}
+
+/// Without filters: all of [0, valid) is kept.
+std::int32_t PickOfAll(Row& row, int valid, float threshold) {
+  const int chunks = (valid + kRunChunk - 1) / kRunChunk;
+  const float* end = std::upper_bound(row.running, row.running + chunks, threshold);
+  const int chunk = std::min(static_cast<int>(end - row.running), chunks - 1);
+  float sum = chunk == 0 ? 0.0f : row.running[chunk - 1];
+  const int last = std::min(valid, (chunk + 1) * kRunChunk) - 1;
+  for (int i = chunk * kRunChunk; i < last; ++i) {
+    sum = sum + row.p[i];
+    if (sum > threshold) return i;
+  }
+  return last;
+}
+
+/// Of the kept ids; sums of non-negative numbers ascend, and u < 1 keeps the threshold below the
+/// last: one is found.
+std::int32_t PickOfKept(const Row& row, float threshold) {
+  const std::size_t kept = row.ids.size();
+  const float* found = std::upper_bound(row.running, row.running + kept, threshold);
+  return row.ids[std::min(static_cast<std::size_t>(found - row.running), kept - 1)];
+}
+
 }  // namespace
 
 SampledToken SampleToken(const float* logits, int v, int valid, const SampleParams& params,
                          float u) {
   CheckParams(v, valid, params);
   thread_local Row row;
-  thread_local ThreadPool serial(1);
   row.x = row.scratch.Reserve(std::int64_t{3} * v);
   row.p = row.x + v;
   row.running = row.p + v;
   const bool greedy = params.temperature == 0.0f;
   const float temperature = greedy ? 1.0f : params.temperature;
-  float lse = 0.0f;
-  LogSumExp(logits, v, 1, v, temperature, &lse, serial);
-  ActiveVariant().probabilities(logits, valid, temperature, lse, row.x, row.p);
-
+  const Variant& variant = ActiveVariant();
+  CheckFloatingPointMode();
+  const float lse = Lse(variant, logits, v, temperature, row);
   const bool all =
       (params.top_k == 0 || params.top_k >= valid) && params.top_p == 1.0f && params.min_p == 0.0f;
+  variant.probabilities(logits, valid, temperature, lse, all ? nullptr : row.x, row.p);
   if (!all) Filter(row, valid, params);
-  const std::size_t kept = all ? static_cast<std::size_t>(valid) : row.ids.size();
-  const float mass = RunningSum(row.p, all ? nullptr : row.ids.data(), kept, row.running);
+  const float mass =
+      all ? RunningSum(row.p, valid, row.running) : SumOf(row.p, row.ids, row.running);
 
   SampledToken token;
   if (greedy || mass == 0.0f) {
-    token.id = static_cast<std::int32_t>(std::max_element(row.x, row.x + valid) - row.x);
+    token.id = Largest(logits, valid, temperature, row);
   } else {
-    // Sums of non-negative numbers ascend, and u < 1 keeps the threshold below the last: one is
-    // found.
-    const float* found = std::upper_bound(row.running, row.running + kept, u * mass);
-    const std::size_t i = std::min(static_cast<std::size_t>(found - row.running), kept - 1);
-    token.id = all ? static_cast<std::int32_t>(i) : row.ids[i];
+    token.id = all ? PickOfAll(row, valid, u * mass) : PickOfKept(row, u * mass);
   }
-  token.logp = row.x[token.id] - lse;
+  token.logp = logits[token.id] / temperature - lse;
   token.log_kept_mass = Log(mass);
   token.logp_processed = token.logp - token.log_kept_mass;
   return token;

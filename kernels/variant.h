@@ -48,6 +48,9 @@ bool SharesKeys(const AttentionRow& a, const AttentionRow& b, int first);
 struct MaxSum {
   float max, sum;
 };
+/// The order of LogSumExp().
+MaxSum MergeChunks(MaxSum all, MaxSum chunk);
+float FinishLogSumExp(MaxSum all);
 
 struct Variant {
   void (*linear)(const LinearBlock& block);

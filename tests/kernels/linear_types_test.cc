@@ -7,6 +7,7 @@
 #include "kernels/bf16.h"
 #include "kernels/fp8.h"
 #include "kernels/linear.h"
+#include "kernels/variant.h"
 #include "tests/kernels/testing.h"
 
 namespace temper::kernels {
@@ -184,6 +185,22 @@ TEST(LinearTypesTest, All256CodesCountTheSameInEveryVariant) {
           ASSERT_EQ(y[std::size_t(j) * 69 + i], DecodeE4m3(code)) << IsaName(isa) << int(code);
         }
       }
+    }
+  }
+}
+
+TEST(LinearTypesTest, AByteTableGivesTheBitsOfAHalfFloat) {
+  if (!HasVbmi()) GTEST_SKIP() << "no VBMI here: the other path is the one tested";
+  for (int k : {127, 512, 700}) {
+    const Matrix matrix(WeightType::kFp8, 130, k, 3);
+    for (int m : {1, 2, 3, 4, 5, 8, 12, 13, 40}) {
+      const Input in = Inputs(m, k, false, m);
+      std::vector<float> want(std::size_t(m) * 130, kNan), got = want;
+      LinearBlock block{matrix.weight, 0, 9, in.x.data(), in.ldx, m, want.data(), 130};
+      kAvx512Variant.linear(block);
+      block.y = got.data();
+      kAvx512VbmiVariant.linear(block);
+      ASSERT_TRUE(SameBits(want, got)) << "m " << m << " k " << k;
     }
   }
 }
