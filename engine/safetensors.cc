@@ -45,13 +45,14 @@ class HeaderReader {
       : file_(file), tensors_(tensors), metadata_(metadata) {}
 
   void Read() {
-    const std::string text = ReadText();
+    std::string text = ReadText();
     configs::JsonLimits limits;
     limits.max_depth = 4;
     limits.max_values = std::size_t{4} << 20;
-    const Json header = configs::ParseJson(text, file_.path() + ": header", limits);
+    Json header = configs::ParseJson(text, file_.path() + ": header", limits);
+    std::string().swap(text);  // metadata may be long: it is not kept twice
     data_bytes_ = file_.size() - data_begin_;
-    for (const auto& [name, value] : header.items()) {
+    for (auto& [name, value] : header.get_ref<Json::object_t&>()) {
       if (name == "__metadata__") {
         ReadMetadata(value);
       } else {
@@ -73,7 +74,32 @@ class HeaderReader {
     Fail("tensor " + Quote(name) + ": " + what);
   }
 
+  // Other model files are named before their first bytes are taken for a length.
+  void RefuseOtherFormats() const {
+    constexpr std::pair<std::string_view, const char*> kMagics[] = {
+        {"PK\x03\x04", "a ZIP archive, as PyTorch writes .bin and .pt: convert it to safetensors"},
+        {"\x80\x02", "a pickle: convert it to safetensors"},
+        {"\x80\x03", "a pickle: convert it to safetensors"},
+        {"\x80\x04", "a pickle: convert it to safetensors"},
+        {"\x80\x05", "a pickle: convert it to safetensors"},
+        {"GGUF", "a GGUF file: convert it to safetensors"},
+        {"\x7f"
+         "ELF",
+         "a program, not safetensors"},
+        {"\x1f\x8b", "compressed by gzip: unpack it first"},
+        {"version h", "a Git LFS pointer: fetch the file itself"}};
+    std::string start(std::min<std::uint64_t>(file_.size(), 9), '\0');
+    file_.ReadAt(0, std::as_writable_bytes(std::span(start)));
+    if (start.size() == 9 && start[8] == '{') return;  // what looks like a magic is a length
+    for (const auto& [magic, what] : kMagics) {
+      if (start.compare(0, magic.size(), magic) == 0) {
+        Fail(std::string("is ") + what);
+      }
+    }
+  }
+
   std::string ReadText() {
+    RefuseOtherFormats();
     if (file_.size() < 8) {
       Fail(std::to_string(file_.size()) + " bytes: a safetensors file has at least 8");
     }
@@ -94,11 +120,11 @@ class HeaderReader {
     return text;
   }
 
-  void ReadMetadata(const Json& value) {
+  void ReadMetadata(Json& value) {
     if (!value.is_object()) Fail("__metadata__ must be an object of strings");
-    for (const auto& [key, text] : value.items()) {
+    for (auto& [key, text] : value.get_ref<Json::object_t&>()) {
       if (!text.is_string()) Fail("__metadata__: " + Quote(key) + " must be a string");
-      metadata_.emplace(key, text.get<std::string>());
+      metadata_.emplace(key, std::move(text.get_ref<std::string&>()));
     }
   }
 

@@ -213,9 +213,9 @@ TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
   const Case cases[] = {
       {"/model/vocab", "{}", "model: vocab: must map tokens to ids"},
       {"/model/vocab/!", "4", "model: vocab: id 4 stands twice, the second time for \"\\\"\""},
-      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 1048575]"},
+      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 1048575]"},
+      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 1048575]"},
       {"/model/merges", R"("a b")", "model: merges: must be a list"},
       {"/model/merges/0", R"("ab")",
        "model: merges[0]: \"ab\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
