@@ -37,6 +37,14 @@ constexpr std::array<DtypeRow, 8> kDtypes = {{{Dtype::kF32, "F32", 4},
 
 const DtypeRow& Row(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)]; }
 
+// The reference reads sizes as unsigned integers: "-0" is none.
+std::int64_t GetSize(const Json& value, const std::string& where) {
+  if (value.is_number_integer() && !value.is_number_unsigned() && value.get<std::int64_t>() == 0) {
+    throw UserError(where + ": -0 must be an integer in [0, 9223372036854775807]");
+  }
+  return configs::GetInt(value, where, 0, std::numeric_limits<std::int64_t>::max());
+}
+
 // Checks one header against its file; every message starts with the path.
 class HeaderReader {
  public:
@@ -144,9 +152,8 @@ class HeaderReader {
       FailTensor(name, "data_offsets must be [begin, end]");
     }
     const std::string where = file_.path() + ": tensor " + Quote(name) + ": data_offsets";
-    constexpr auto kMax = std::numeric_limits<std::int64_t>::max();
-    info.begin = static_cast<std::uint64_t>(configs::GetInt(offsets[0], where, 0, kMax));
-    info.end = static_cast<std::uint64_t>(configs::GetInt(offsets[1], where, 0, kMax));
+    info.begin = static_cast<std::uint64_t>(GetSize(offsets[0], where));
+    info.end = static_cast<std::uint64_t>(GetSize(offsets[1], where));
     if (info.begin > info.end) {
       FailTensor(name, "data_offsets [" + std::to_string(info.begin) + ", " +
                            std::to_string(info.end) + "] run backwards");
@@ -176,11 +183,9 @@ class HeaderReader {
       FailTensor(name, "shape has " + std::to_string(value.size()) + " dimensions: at most " +
                            std::to_string(kMaxRank));
     }
-    constexpr auto kMax = std::numeric_limits<std::int64_t>::max();
     std::int64_t bytes = static_cast<std::int64_t>(Row(info.dtype).size);
     for (const Json& d : value) {
-      const std::int64_t dim =
-          configs::GetInt(d, file_.path() + ": tensor " + Quote(name) + ": shape", 0, kMax);
+      const std::int64_t dim = GetSize(d, file_.path() + ": tensor " + Quote(name) + ": shape");
       if (__builtin_mul_overflow(bytes, dim, &bytes)) {
         FailTensor(name, "shape " + configs::Brief(value) + " overflows 64 bits");
       }

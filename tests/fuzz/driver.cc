@@ -1,7 +1,10 @@
 // A main for fuzz targets where libFuzzer is not: replays a corpus, then mutates it.
 //   fuzz_X [--runs N] [--seconds S] [--seed N] FOLDER...
-// Every input that was not in the corpus is a function of the seed and its number. Before it is run
-// it is kept in ./fuzz_X.input, so that the one that ends the process is there to be looked at.
+// Every input that was not in the corpus is a function of the seed and its number. The one that
+// ends the process is written to ./fuzz_X.input.
+#include <sanitizer/common_interface_defs.h>
+#include <signal.h>
+
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -121,8 +124,25 @@ std::vector<std::string> ReadCorpus(const std::vector<std::string>& folders) {
   return corpus;
 }
 
+std::string kept;                      // where the input goes that ends the process
+const std::string* running = nullptr;  // the input
+
+void Keep() {
+  if (!running) return;
+  std::ofstream(kept, std::ios::binary | std::ios::trunc) << *running;
+  std::fprintf(stderr, "the input is in %s\n", kept.c_str());
+}
+
+void KeepAborted(int) {
+  Keep();
+  ::signal(SIGABRT, SIG_DFL);
+  std::abort();
+}
+
 void Run(const std::string& input) {
+  running = &input;
   LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
+  running = nullptr;
 }
 
 }  // namespace
@@ -152,19 +172,19 @@ int main(int argc, char** argv) {
   const auto elapsed = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   };
+  kept = std::filesystem::path(argv[0]).filename().string() + ".input";
+  __sanitizer_set_death_callback(Keep);
+  ::signal(SIGABRT, KeepAborted);
   for (const std::string& input : corpus) Run(input);
   Mutator mutator(corpus, seed);
-  const std::string kept = std::filesystem::path(argv[0]).filename().string() + ".input";
   std::uint64_t done = 0;
   double slowest = 0;
   for (; done < runs || elapsed() < seconds; ++done) {
     const std::string input = mutator.Next();
-    std::ofstream(kept, std::ios::binary | std::ios::trunc) << input;
     const double before = elapsed();
     Run(input);
     slowest = std::max(slowest, elapsed() - before);
   }
-  std::filesystem::remove(kept);
   std::printf("%s: %zu of the corpus, %llu mutated, %.1f s, slowest %.3f s\n", argv[0],
               corpus.size(), static_cast<unsigned long long>(done), elapsed(), slowest);
   return 0;
