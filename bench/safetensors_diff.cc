@@ -1,7 +1,7 @@
 // Which of many mutated safetensors files does our reader take? The other half of
 // safetensors_diff.py.
 //   safetensors_diff FILE: FILE holds files one behind the other, each after its length (u32);
-//   prints 1 (taken) or 0 (refused) for each.
+//   prints 1 (taken) or 0 (refused) for each; the reasons of refusals, a line each, go to stderr.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -37,8 +37,9 @@ int main(int argc, char** argv) {
     try {
       const engine::SafetensorsFile file(path);
       answers += '1';
-    } catch (const UserError&) {
+    } catch (const UserError& error) {
       answers += '0';
+      std::fprintf(stderr, "%s\n", error.what());
     }
   }
   std::puts(answers.c_str());
