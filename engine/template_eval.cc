@@ -44,6 +44,7 @@ class Evaluator {
   void Assign(const std::vector<std::string>& names, const Value& value, Scope* scope);
 
   Value Eval(const Expr& e, Scope* scope);
+  Value EvalTest(const Expr& e, Scope* scope);
   Value EvalName(const Expr& e, Scope* scope);
   Value EvalDict(const Expr& e, Scope* scope);
   Value EvalSlice(const Expr& e, Scope* scope);
@@ -237,13 +238,8 @@ Value Evaluator::Eval(const Expr& e, Scope* scope) {
       return EvalCall(e, scope);
     case Kind::kFilter:
       return EvalFilter(e, scope, nullptr);
-    case Kind::kTest: {
-      if (!IsTest(e.name))
-        throw Failure("the test " + configs::Quote(e.name) + " is not supported");
-      const Value value = Eval(*e.args[0], scope);
-      Arguments args = EvalArguments(e, scope);
-      return Value::Bool(CallTest(e.name, value, args, meter_) != e.negated);
-    }
+    case Kind::kTest:
+      return EvalTest(e, scope);
     case Kind::kNot:
     case Kind::kNegate:
     case Kind::kPlus:
@@ -272,6 +268,13 @@ Value Evaluator::Eval(const Expr& e, Scope* scope) {
                        : Value::Missing("the condition is false and there is no else");
   }
   throw Failure("an unknown expression");
+}
+
+Value Evaluator::EvalTest(const Expr& e, Scope* scope) {
+  if (!IsTest(e.name)) throw Failure("the test " + configs::Quote(e.name) + " is not supported");
+  const Value value = Eval(*e.args[0], scope);
+  Arguments args = EvalArguments(e, scope);
+  return Value::Bool(CallTest(e.name, value, args, meter_) != e.negated);
 }
 
 Value Evaluator::EvalName(const Expr& e, Scope* scope) {

@@ -236,6 +236,29 @@ TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
   for (const Case& c : cases) EXPECT_EQ(RefusedWith(c.at, c.value), c.want) << c.at;
 }
 
+// Hugging Face's Digits and Split know different versions of Unicode: U+11DE0 is a digit since 17.
+TEST(Tokenizer, DigitsKnowsTheNumbersOfUnicode17) {
+  Json json = SmallJson();
+  const auto pieces = [&](const char* parts) {
+    json["pre_tokenizer"] = {
+        {"type", "Sequence"},
+        {"pretokenizers",
+         {Json::parse(parts),
+          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    std::vector<std::string> out;
+    PreTokenizer(json["pre_tokenizer"], "p")
+        .Cut("a\U00011DE0\U00016FF4\U00011DE9b",
+             [&](std::string_view piece) { out.emplace_back(piece); });
+    return out;
+  };
+  EXPECT_EQ(pieces(R"({"type": "Digits", "individual_digits": false})"),
+            (std::vector<std::string>{"a", "\U00011DE0\U00016FF4\U00011DE9", "b"}));
+  EXPECT_EQ(pieces(R"({"type": "Digits", "individual_digits": true})").size(), 5u);
+  EXPECT_EQ(
+      pieces(R"({"type": "Split", "pattern": {"Regex": "\\p{N}"}, "behavior": "Isolated"})").size(),
+      1u);
+}
+
 // Ids from Hugging Face's tokenizers with the same three tokens added.
 TEST(Tokenizer, ASingleWordTokenStandsAlone) {
   Json json = SmallJson();
