@@ -141,7 +141,9 @@ ChatTemplates::ChatTemplates(const std::string& dir) {
   const std::string config_path = dir + "/tokenizer_config.json",
                     own_path = dir + "/chat_template.jinja";
   Json config = Json::object();
-  if (configs::Exists(config_path)) config = configs::ReadJsonFile(config_path);
+  configs::JsonLimits limits;
+  limits.max_bytes = std::size_t{16} << 20;
+  if (configs::Exists(config_path)) config = configs::ReadJsonFile(config_path, limits);
   if (!config.is_object()) throw UserError(config_path + ": must be an object");
   for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
                            "cls_token", "mask_token"}) {

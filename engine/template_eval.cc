@@ -44,6 +44,7 @@ class Evaluator {
   void Assign(const std::vector<std::string>& names, const Value& value, Scope* scope);
 
   Value Eval(const Expr& e, Scope* scope);
+  Value EvalTest(const Expr& e, Scope* scope);
   Value EvalName(const Expr& e, Scope* scope);
   Value EvalDict(const Expr& e, Scope* scope);
   Value EvalSlice(const Expr& e, Scope* scope);
@@ -237,13 +238,8 @@ Value Evaluator::Eval(const Expr& e, Scope* scope) {
       return EvalCall(e, scope);
     case Kind::kFilter:
       return EvalFilter(e, scope, nullptr);
-    case Kind::kTest: {
-      if (!IsTest(e.name))
-        throw Failure("the test " + configs::Quote(e.name) + " is not supported");
-      const Value value = Eval(*e.args[0], scope);
-      Arguments args = EvalArguments(e, scope);
-      return Value::Bool(CallTest(e.name, value, args, meter_) != e.negated);
-    }
+    case Kind::kTest:
+      return EvalTest(e, scope);
     case Kind::kNot:
     case Kind::kNegate:
     case Kind::kPlus:
@@ -272,6 +268,13 @@ Value Evaluator::Eval(const Expr& e, Scope* scope) {
                        : Value::Missing("the condition is false and there is no else");
   }
   throw Failure("an unknown expression");
+}
+
+Value Evaluator::EvalTest(const Expr& e, Scope* scope) {
+  if (!IsTest(e.name)) throw Failure("the test " + configs::Quote(e.name) + " is not supported");
+  const Value value = Eval(*e.args[0], scope);
+  Arguments args = EvalArguments(e, scope);
+  return Value::Bool(CallTest(e.name, value, args, meter_) != e.negated);
 }
 
 Value Evaluator::EvalName(const Expr& e, Scope* scope) {
@@ -432,70 +435,6 @@ Value Evaluator::CallMacro(const Statement& macro, Arguments& args) {
 }
 
 }  // namespace
-
-void Scope::Set(const std::string& name, Value value) {
-  for (auto& [known, old] : values) {
-    if (known == name) {
-      old = std::move(value);
-      return;
-    }
-  }
-  values.emplace_back(name, std::move(value));
-}
-
-const Value* Scope::Find(const std::string& name) const {
-  for (const Scope* scope = this; scope; scope = scope->outer) {
-    for (const auto& [known, value] : scope->values) {
-      if (known == name) return &value;
-    }
-  }
-  return nullptr;
-}
-
-void Loop::End() {
-  ended = true;
-  items.clear();
-  changed.clear();
-}
-
-Value Loop::Attribute(const Value& self, const std::string& name) const {
-  if (ended) throw Failure("a loop is over: its \"loop\" cannot be used");
-  const auto count = static_cast<std::int64_t>(items.size()), at = static_cast<std::int64_t>(index);
-  if (name == "index") return Value::Int(at + 1);
-  if (name == "index0") return Value::Int(at);
-  if (name == "first") return Value::Bool(at == 0);
-  if (name == "last") return Value::Bool(at + 1 == count);
-  if (name == "length") return Value::Int(count);
-  if (name == "revindex") return Value::Int(count - at);
-  if (name == "revindex0") return Value::Int(count - at - 1);
-  if (name == "depth") return Value::Int(1);  // counts recursion, which is refused
-  if (name == "depth0") return Value::Int(0);
-  if (name == "previtem")
-    return at > 0 ? items[index - 1] : Value::Missing("there is no previous item");
-  if (name == "nextitem")
-    return at + 1 < count ? items[index + 1] : Value::Missing("there is no next item");
-  if (name == "cycle" || name == "changed") {
-    auto method = std::make_shared<Method>();
-    method->self = self;
-    method->name = name;
-    return Value::Of(std::move(method));
-  }
-  return Value::Missing("loop has no " + configs::Quote(name));
-}
-
-Value Loop::Call(const std::string& name, Arguments& args, Meter* meter) {
-  if (ended) throw Failure("a loop is over: its \"loop\" cannot be used");
-  if (name == "cycle") {
-    if (args.positional.empty()) throw Failure("loop.cycle needs values");
-    return args.positional[index % args.positional.size()];
-  }
-  if (name != "changed") throw Failure("loop." + name + " cannot be called");
-  const bool same = changed.size() == args.positional.size() && index > 0 &&
-                    std::equal(changed.begin(), changed.end(), args.positional.begin(),
-                               [&](const Value& a, const Value& b) { return Equal(a, b, meter); });
-  changed = args.positional;
-  return Value::Bool(!same);
-}
 
 Rendering Run(const Body& body, std::vector<std::pair<std::string, Value>> globals, Meter* meter) {
   Scope scope{nullptr, std::move(globals)};

@@ -20,7 +20,9 @@ namespace {
 using configs::Brief;
 using configs::Quote;
 
-constexpr std::int64_t kMaxId = (1 << 22) - 1;
+constexpr std::int64_t kMaxId = (1 << 20) - 1;
+// Each place of a text may be compared with a whole token.
+constexpr std::size_t kMaxAddedToken = 512;
 
 const Json* Member(const Json& json, const char* name) {
   const auto it = json.find(name);
@@ -118,6 +120,11 @@ struct Tokenizer::State {
     if (!content || !content->is_string() || content->get_ref<const std::string&>().empty()) {
       throw UserError(at + ": content must be a non-empty string");
     }
+    if (content->get_ref<const std::string&>().size() > kMaxAddedToken) {
+      throw UserError(at + ": content of " +
+                      std::to_string(content->get_ref<const std::string&>().size()) +
+                      " bytes: at most " + std::to_string(kMaxAddedToken) + " are supported");
+    }
     const Json* id = Member(json, "id");
     if (!id) throw UserError(at + ": id is missing");
     AddedToken token;
@@ -146,7 +153,9 @@ struct Tokenizer::State {
   }
 
   void ReadConfig(const std::string& path) {
-    const Json json = configs::ReadJsonFile(path);
+    configs::JsonLimits limits;
+    limits.max_bytes = std::size_t{16} << 20;
+    const Json json = configs::ReadJsonFile(path, limits);
     if (!json.is_object()) throw UserError(path + ": must be an object");
     add_bos = Flag(json, "add_bos_token", path);
     bos = NamedToken(json, "bos_token", path);
@@ -193,7 +202,10 @@ struct Tokenizer::State {
 
 Tokenizer::Tokenizer(const std::string& dir) {
   const std::string path = dir + "/tokenizer.json";
-  const Json json = configs::ReadJsonFile(path);
+  configs::JsonLimits limits;
+  limits.max_bytes = std::size_t{64} << 20;
+  limits.max_values = 4'000'000;  // a vocabulary of 128,000 tokens has 400,000
+  const Json json = configs::ReadJsonFile(path, limits);
   if (!json.is_object()) throw UserError(path + ": must be an object");
   state_ = std::make_unique<State>(json, path);
   state_->dir = dir;

@@ -213,9 +213,9 @@ TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
   const Case cases[] = {
       {"/model/vocab", "{}", "model: vocab: must map tokens to ids"},
       {"/model/vocab/!", "4", "model: vocab: id 4 stands twice, the second time for \"\\\"\""},
-      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 1048575]"},
+      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 1048575]"},
+      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 1048575]"},
       {"/model/merges", R"("a b")", "model: merges: must be a list"},
       {"/model/merges/0", R"("ab")",
        "model: merges[0]: \"ab\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
@@ -234,6 +234,29 @@ TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
       {"/added_tokens/1", again.c_str(), twice.c_str()},
   };
   for (const Case& c : cases) EXPECT_EQ(RefusedWith(c.at, c.value), c.want) << c.at;
+}
+
+// Hugging Face's Digits and Split know different versions of Unicode: U+11DE0 is a digit since 17.
+TEST(Tokenizer, DigitsKnowsTheNumbersOfUnicode17) {
+  Json json = SmallJson();
+  const auto pieces = [&](const char* parts) {
+    json["pre_tokenizer"] = {
+        {"type", "Sequence"},
+        {"pretokenizers",
+         {Json::parse(parts),
+          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    std::vector<std::string> out;
+    PreTokenizer(json["pre_tokenizer"], "p")
+        .Cut("a\U00011DE0\U00016FF4\U00011DE9b",
+             [&](std::string_view piece) { out.emplace_back(piece); });
+    return out;
+  };
+  EXPECT_EQ(pieces(R"({"type": "Digits", "individual_digits": false})"),
+            (std::vector<std::string>{"a", "\U00011DE0\U00016FF4\U00011DE9", "b"}));
+  EXPECT_EQ(pieces(R"({"type": "Digits", "individual_digits": true})").size(), 5u);
+  EXPECT_EQ(
+      pieces(R"({"type": "Split", "pattern": {"Regex": "\\p{N}"}, "behavior": "Isolated"})").size(),
+      1u);
 }
 
 // Ids from Hugging Face's tokenizers with the same three tokens added.
