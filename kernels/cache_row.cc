@@ -1,7 +1,6 @@
 #include "kernels/cache_row.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "kernels/bf16.h"
@@ -26,32 +25,18 @@ struct Fp8Row {
   std::size_t scales, rope;  // bytes
 };
 
-void StoreBf16(const float* x, int n, unsigned char* to) {
-  for (int i = 0; i < n; ++i) {
-    const std::uint16_t code = EncodeBf16(x[i]);
-    std::memcpy(to + 2 * i, &code, 2);
-  }
-}
-
-void LoadBf16(const unsigned char* from, int n, float* x) {
-  for (int i = 0; i < n; ++i) {
-    std::uint16_t code;
-    std::memcpy(&code, from + 2 * i, 2);
-    x[i] = DecodeBf16(code);
-  }
+std::uint16_t* Halves(unsigned char* p) { return reinterpret_cast<std::uint16_t*>(p); }
+const std::uint16_t* Halves(const unsigned char* p) {
+  return reinterpret_cast<const std::uint16_t*>(p);
 }
 
 void StoreFp8(const float* row, int latent, unsigned char* to) {
   const Fp8Row at(latent);
   for (int b = 0; b < at.blocks; ++b) {
-    const int first = b * kBlock, end = std::min(first + kBlock, latent);
-    // The largest magnitude by bits: a NaN counts as larger than everything.
-    std::uint32_t most = 0;
-    for (int i = first; i < end; ++i)
-      most = std::max(most, std::bit_cast<std::uint32_t>(row[i]) & 0x7FFFFFFFu);
-    const float s = BlockScale(std::bit_cast<float>(most), ScaleRecipe::kPow2);
+    const int first = b * kBlock, n = std::min(kBlock, latent - first);
+    const float s = BlockScale(LargestMagnitude(row + first, n, 0), ScaleRecipe::kPow2);
     std::memcpy(to + at.scales + 4 * static_cast<std::size_t>(b), &s, 4);
-    for (int i = first; i < end; ++i) to[i] = EncodeE4m3(row[i] / s);
+    EncodeE4m3(row + first, n, s, to + first);
   }
 }
 
@@ -73,13 +58,13 @@ void StoreCacheRow(CacheType type, const float* row, int latent, int rope, void*
       break;
     case CacheType::kBf16:
       used /= 2;
-      StoreBf16(row, latent + rope, out);
+      EncodeBf16(row, latent + rope, Halves(out));
       break;
     case CacheType::kFp8: {
       const Fp8Row at(latent);
       std::fill(out + latent, out + at.scales, static_cast<unsigned char>(0));
       StoreFp8(row, latent, out);
-      StoreBf16(row + latent, rope, out + at.rope);
+      EncodeBf16(row + latent, rope, Halves(out + at.rope));
       used = at.rope + 2 * static_cast<std::size_t>(rope);
       break;
     }
@@ -94,7 +79,7 @@ void LoadCacheRow(CacheType type, const void* from, int latent, int rope, float*
       std::memcpy(row, in, 4 * static_cast<std::size_t>(latent + rope));
       break;
     case CacheType::kBf16:
-      LoadBf16(in, latent + rope, row);
+      DecodeBf16(Halves(in), latent + rope, row);
       break;
     case CacheType::kFp8: {
       const Fp8Row at(latent);
@@ -104,7 +89,7 @@ void LoadCacheRow(CacheType type, const void* from, int latent, int rope, float*
         for (int i = b * kBlock; i < std::min((b + 1) * kBlock, latent); ++i)
           row[i] = kShiftedE4m3.value[in[i]] * (s * kFp8Shift);
       }
-      LoadBf16(in + at.rope, rope, row + latent);
+      DecodeBf16(Halves(in + at.rope), rope, row + latent);
       break;
     }
   }

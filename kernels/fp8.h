@@ -25,6 +25,13 @@ std::uint8_t EncodeE4m3(float x);
 /// The multiplier of a block whose largest magnitude is amax (NaN stays NaN).
 float BlockScale(float amax, ScaleRecipe recipe);
 
+/// The larger of `most` and the magnitudes of x [n], a NaN counting as larger than everything.
+float LargestMagnitude(const float* x, std::int64_t n, float most);
+
+/// A stretch of a block with multiplier s: E4M3(x / s) as floats, and as codes. In place allowed.
+void RoundToE4m3(const float* x, std::int64_t n, float s, float* values);
+void EncodeE4m3(const float* x, std::int64_t n, float s, std::uint8_t* codes);
+
 /// Activations by blocks of 1 x 128: s = BlockScale(max |x|), value = E4M3(x / s), true division.
 ///
 ///   x       [m, k]  row stride ldx

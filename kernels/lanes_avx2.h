@@ -20,6 +20,8 @@ constexpr int kTilePanels = 1;
 // Few rows leave registers free for more panels.
 constexpr int TilePanels(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 constexpr int TileRows(int panels) { return panels == 4 ? 1 : panels == 2 ? 2 : kMaxTileRows; }
+// Sixteen registers are few: some tiles take half a panel and more rows.
+constexpr bool kHalfTilesPay = true;
 // Up to so many rows stream through the weights, with so many blocks side by side.
 constexpr int kMaxStreamRows = 2;
 constexpr int StreamBlocksOf(int rows) { return rows == 1 ? 4 : 2; }

@@ -20,6 +20,7 @@ constexpr int kTilePanels = 2;
 // Few rows leave registers free for more panels.
 constexpr int TilePanels(int rows) { return rows <= 4 ? 4 : 2; }
 constexpr int TileRows(int panels) { return panels == 4 ? 4 : kMaxTileRows; }
+constexpr bool kHalfTilesPay = false;
 // Up to so many rows stream through the weights, with so many blocks side by side.
 constexpr int kMaxStreamRows = 4;
 constexpr int StreamBlocksOf(int) { return 4; }

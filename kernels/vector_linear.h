@@ -9,6 +9,7 @@
 #include "kernels/linear.h"
 #include "kernels/parts.h"
 #include "kernels/variant.h"
+#include "kernels/vector_half.h"
 #include "kernels/vector_stream.h"
 
 namespace temper::kernels {
@@ -179,6 +180,9 @@ void LinearGroup(const LinearBlock& b, const float* x, std::int64_t ldx, int pan
     LinearPanels<Element, P, kStream>(b, w, stride, x, ldx, panel, k0);
   } else if (b.m <= TileRows(P)) {
     LinearPanels<Element, P, true>(b, w, stride, x, ldx, panel, k0);
+  } else if (kHalfTilesPay && b.m <= kHalfRows) {
+    float space[kHalfRows];
+    HalfPanel<Element>(b, w, x, ldx, panel, k0, Scales<1>(b, panel, k0 / kBlock, 0, b.m, space));
   } else {
     alignas(64) float strip[P * kBlock * kPanel];
     DecodeStrip<Element, P>(w, stride, std::min(kBlock, b.w.k - k0), strip);

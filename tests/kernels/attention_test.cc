@@ -5,6 +5,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "tests/kernels/guard.h"
 #include "tests/kernels/testing.h"
 
 namespace temper::kernels {
@@ -267,6 +268,35 @@ TEST(AttentionTest, AStoredKeyThatChangesByOneBitChangesTheResult) {
     const std::vector<float> before = Attend(p, pool);
     const_cast<unsigned char*>(cache.Row(280))[type == CacheType::kF32 ? 2 : 0] ^= 1;
     EXPECT_FALSE(SameBits(before, Attend(p, pool)));
+  }
+}
+
+TEST(AttentionTest, NothingIsReadOrWrittenPastTheEnds) {
+  ThreadPool pool(1);
+  const int tokens = 40;
+  for (CacheType type : kTypes) {
+    for (int heads : {1, 4, 16}) {
+      for (int latent : {5, 32, 129}) {
+        const int rope = latent == 5 ? 1 : 10;
+        const std::size_t bytes = CacheRowBytes(type, latent, rope);
+        const Guarded q(Normal(std::size_t(tokens) * heads * (latent + rope), 1));
+        const Guarded o(std::size_t(tokens) * heads * latent * sizeof(float));
+        std::vector<std::unique_ptr<Guarded>> cache;
+        std::vector<const void*> keys;
+        std::vector<AttentionRow> rows;
+        for (int t = 0; t < tokens; ++t) {
+          cache.push_back(std::make_unique<Guarded>(bytes));
+          StoreCacheRow(type, Normal(latent + rope, t).data(), latent, rope, cache[t]->data());
+          keys.push_back(cache[t]->data());
+        }
+        for (int t = 0; t < tokens; ++t) rows.push_back({keys.data(), t + 1});
+        for (Isa isa : Variants()) {
+          const WithIsa with(isa);
+          MlaAttention(q.floats(), rows.data(), tokens, heads, latent, rope, 0.2f, type, 0,
+                       o.floats(), pool);
+        }
+      }
+    }
   }
 }
 

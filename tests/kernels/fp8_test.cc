@@ -2,7 +2,9 @@
 
 #include <cmath>
 
+#include "kernels/linear.h"
 #include "tests/kernels/goldens.h"
+#include "tests/kernels/guard.h"
 #include "tests/kernels/testing.h"
 
 namespace temper::kernels {
@@ -98,6 +100,23 @@ TEST(Fp8Test, WeightsWithRaggedEdgesAreQuantisedAsTorchDoes) {
       }
       EXPECT_EQ(codes[std::size_t(i) * ldc + k], 0xEE);
     }
+  }
+}
+
+TEST(Fp8Test, NothingIsReadOrWrittenPastTheEnds) {
+  ThreadPool pool(1);
+  for (int k : {1, 7, 8, 130, 300}) {
+    const Guarded x(Normal(std::size_t(3) * k, k)), values(std::size_t(3) * k * 4),
+        codes(std::size_t(3) * k), x_scale(std::size_t(3) * ((k + 127) / 128) * 4),
+        w_scale(std::size_t((k + 127) / 128) * 4);
+    QuantizeActivations(x.floats(), k, 3, k, ScaleRecipe::kPow2, values.floats(), k,
+                        x_scale.floats(), pool);
+    auto* bytes = static_cast<std::uint8_t*>(codes.data());
+    QuantizeWeight(x.floats(), k, 3, k, ScaleRecipe::kFp32, bytes, k, w_scale.floats(), pool);
+    EXPECT_EQ(CheckFp8Weight(bytes, k, 3, k, w_scale.floats()), "");
+    DequantizeWeight(bytes, k, 3, k, w_scale.floats(), values.floats(), k, pool);
+    const Guarded packed(PackedSize(3, k));
+    PackFp8(bytes, k, 3, k, static_cast<std::uint8_t*>(packed.data()));
   }
 }
 

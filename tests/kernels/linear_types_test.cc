@@ -8,6 +8,7 @@
 #include "kernels/fp8.h"
 #include "kernels/linear.h"
 #include "kernels/variant.h"
+#include "tests/kernels/guard.h"
 #include "tests/kernels/testing.h"
 
 namespace temper::kernels {
@@ -340,6 +341,30 @@ TEST(LinearTypesTest, PackedRowsAndTransposesAreThePlainPack) {
   EXPECT_EQ(PackedBytes(WeightType::kFp8, n, k), 48u * 50u);
   EXPECT_EQ(PackedBytes(WeightType::kBf16, n, k), 96u * 50u);
   EXPECT_EQ(PackedBytes(WeightType::kF32, n, k), 192u * 50u);
+}
+
+TEST(LinearTypesTest, NothingIsReadOrWrittenPastTheEnds) {
+  ThreadPool pool(1);
+  for (WeightType type : kTypes) {
+    for (int n : {5, 16, 40}) {
+      for (int k : {1, 9, 130, 515, 645}) {
+        const Matrix matrix(type, n, k, 1);
+        std::vector<std::uint8_t> bytes = matrix.packed;
+        bytes.resize(PackedBytes(type, n, k));
+        const Guarded w(bytes), scale(matrix.scale);
+        LinearWeight weight = matrix.weight;
+        weight.data = w.data();
+        if (type == WeightType::kFp8) weight.scale = scale.floats();
+        for (int m : {1, 2, 3, 4, 5, 8, 11, 13, 30}) {
+          const Guarded x(Normal(std::size_t(m) * k, m)), y(std::size_t(m) * n * sizeof(float));
+          for (Isa isa : Variants()) {
+            const WithIsa with(isa);
+            Linear(weight, x.floats(), k, m, y.floats(), n, pool);
+          }
+        }
+      }
+    }
+  }
 }
 
 TEST(LinearTypesTest, ScalesBelongToFp8) {
