@@ -1,16 +1,15 @@
 // How near the kernels come to this machine: GFLOP/s of Linear beside the FMA rate measured in the
 // same run.
-#include <immintrin.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "bench/linear_bench.h"
+#include "bench/rates.h"
 #include "kernels/attention.h"
 #include "kernels/cpu.h"
 #include "kernels/linear.h"
@@ -21,64 +20,12 @@
 namespace temper::kernels {
 namespace {
 
-/// With one thread its own processor time, which other programs' load doesn't lengthen; else the
-/// clock.
-double Now(int threads) {
-  timespec t{};
-  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
+using bench::Floats;
+using bench::FmaRate;
 
 int threads_used = 1;
 
-double Seconds(const std::function<void()>& body) {
-  body();
-  double best = 1e9;
-  int calls = 1;
-  for (const double end = Now(threads_used) + 0.15; Now(threads_used) < end;) {
-    const double start = Now(threads_used);
-    for (int i = 0; i < calls; ++i) body();
-    const double t = Now(threads_used) - start;
-    best = std::min(best, t / calls);
-    if (t < 1e-3) calls *= 2;
-  }
-  return best;
-}
-
-constexpr int kFmaLoops = 20000, kFmaChains = 12;
-
-/// Independent chains in registers: as many as hide the latency. Needs no compiler flag of its own.
-[[gnu::target("avx2,fma")]] void FmaChains() {
-  __m256 a[kFmaChains];
-#pragma GCC unroll 12
-  for (int i = 0; i < kFmaChains; ++i) a[i] = _mm256_set1_ps(static_cast<float>(i));
-  const __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(0.001f);
-  for (int n = 0; n < kFmaLoops; ++n) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kFmaChains; ++i) a[i] = _mm256_fmadd_ps(a[i], x, y);
-  }
-#pragma GCC unroll 12
-  for (int i = 1; i < kFmaChains; ++i) a[0] = _mm256_add_ps(a[0], a[i]);
-  // An impossible branch keeps the sum alive.
-  if (_mm256_cvtss_f32(a[0]) == 12345.0f) std::abort();
-}
-
-/// GFLOP/s of AVX2 multiply-adds on every thread of the pool: the limit.
-double FmaRate(ThreadPool& pool) {
-  const int threads = pool.threads();
-  const double t = Seconds([&] { pool.Run(threads, [](int) { FmaChains(); }); });
-  return 2.0 * 8 * kFmaChains * kFmaLoops * threads / t * 1e-9;
-}
-
-std::vector<float> Floats(std::size_t n) {
-  std::vector<float> x(n);
-  unsigned state = 1;
-  for (float& v : x) {
-    state = state * 1664525u + 1013904223u;
-    v = static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
-  }
-  return x;
-}
+double Seconds(const std::function<void()>& body) { return bench::Seconds(body, threads_used); }
 
 void BenchLinear(int m, int n, int k, ThreadPool& pool) {
   const std::vector<float> w = Floats(PackedSize(n, k)),
@@ -93,7 +40,7 @@ void BenchAttention(const char* what, int sequences, int keys, bool all_rows, in
                     int rope, ThreadPool& pool) {
   const int dim = latent + rope;
   const std::vector<float> cache = Floats(static_cast<std::size_t>(sequences) * keys * dim);
-  std::vector<const float*> key;
+  std::vector<const void*> key;
   for (int i = 0; i < sequences * keys; ++i)
     key.push_back(cache.data() + static_cast<std::size_t>(i) * dim);
   std::vector<AttentionRow> rows;
@@ -108,7 +55,8 @@ void BenchAttention(const char* what, int sequences, int keys, bool all_rows, in
   const std::vector<float> q = Floats(static_cast<std::size_t>(m) * heads * dim);
   std::vector<float> o(static_cast<std::size_t>(m) * heads * latent);
   const double t = Seconds([&] {
-    MlaAttention(q.data(), rows.data(), m, heads, latent, rope, 0.2f, 0, o.data(), pool);
+    MlaAttention(q.data(), rows.data(), m, heads, latent, rope, 0.2f, CacheType::kF32, 0, o.data(),
+                 pool);
   });
   std::printf("attend  %-9s %5d x %4d keys  %9.1f us  %7.1f GFLOP/s  %6.0f ns a row\n", what,
               sequences, keys, t * 1e6, 2e-9 * pairs * heads * (2 * latent + rope) / t,
@@ -126,7 +74,7 @@ void BenchRows(ThreadPool& pool) {
   std::vector<std::int32_t> ids(m * 8);
   const RouterShape shape{64, 8, 8, 4, true, 2.5f};
   const double route = Seconds([&] {
-    RouteNoauxTc(x.data(), 64, weight.data(), shape, m, nullptr, ids.data(), y.data(), pool);
+    Route(x.data(), 64, weight.data(), shape, m, nullptr, ids.data(), y.data(), pool);
   });
   const double sample = Seconds([&] { SampleToken(x.data(), v, v, {}, 0.5f); });
   const int large = 129280;
@@ -150,7 +98,7 @@ void BenchRows(ThreadPool& pool) {
 void Run(int threads) {
   ThreadPool pool(threads);
   threads_used = threads;
-  std::printf("# %s, %s, %d threads, AVX2 FMA rate %.0f GFLOP/s\n", CpuDescription().c_str(),
+  std::printf("# %s, %s, %d threads, FMA rate %.0f GFLOP/s\n", CpuDescription().c_str(),
               IsaName(ActiveIsa()).c_str(), threads, FmaRate(pool));
   for (int m : {1, 4, 8, 32, 192, 1000}) {
     BenchLinear(m, 256, 256, pool);
@@ -172,8 +120,17 @@ void Run(int threads) {
 }  // namespace
 }  // namespace temper::kernels
 
-/// kernels_bench [THREADS]; TEMPER_ISA chooses the variant.
+/// kernels_bench [THREADS] [types]; TEMPER_ISA chooses the variant. `types` measures the linear
+/// layers by type of weights instead of everything in fp32.
 int main(int argc, char** argv) {
-  temper::kernels::Run(argc > 1 ? std::max(1, std::atoi(argv[1])) : 1);
+  const int threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
+  if (argc > 2 && std::string(argv[2]) == "types") {
+    temper::kernels::ThreadPool pool(threads);
+    std::printf("# %s, %s, %d threads\n", temper::kernels::CpuDescription().c_str(),
+                temper::kernels::IsaName(temper::kernels::ActiveIsa()).c_str(), threads);
+    temper::bench::BenchTypes(pool);
+    return 0;
+  }
+  temper::kernels::Run(threads);
   return 0;
 }

@@ -1,6 +1,7 @@
 #include "engine/tokenizer.h"
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -76,6 +77,9 @@ struct Tokenizer::State {
   std::vector<bool> special;
   bool add_bos = false;
   std::int32_t bos = -1, eos = -1, pad = -1;
+  std::string dir;
+  std::once_flag chat_read;
+  std::optional<ChatTemplates> chat;
 
   State(const Json& json, const std::string& path)
       : bpe(ReadModel(json, path)), pre_tokenizer(ReadPreTokenizer(json, path)) {
@@ -116,13 +120,11 @@ struct Tokenizer::State {
     }
     const Json* id = Member(json, "id");
     if (!id) throw UserError(at + ": id is missing");
-    if (Flag(json, "single_word", at)) {
-      throw UserError(at + ": single_word true is not supported");
-    }
     AddedToken token;
     token.content = content->get<std::string>();
     token.id = static_cast<std::int32_t>(configs::GetInt(*id, at + ": id", 0, kMaxId));
     token.special = Flag(json, "special", at);
+    token.single_word = Flag(json, "single_word", at);
     token.lstrip = Flag(json, "lstrip", at);
     token.rstrip = Flag(json, "rstrip", at);
     return token;
@@ -194,6 +196,7 @@ Tokenizer::Tokenizer(const std::string& dir) {
   const Json json = configs::ReadJsonFile(path);
   if (!json.is_object()) throw UserError(path + ": must be an object");
   state_ = std::make_unique<State>(json, path);
+  state_->dir = dir;
   const std::string config = dir + "/tokenizer_config.json";
   if (configs::Exists(config)) state_->ReadConfig(config);
 }
@@ -221,16 +224,21 @@ std::vector<std::int32_t> Tokenizer::EncodePrompt(std::string_view text) const {
   return ids;
 }
 
+const ChatTemplates& Tokenizer::chat() const {
+  std::call_once(state_->chat_read, [this] { state_->chat.emplace(state_->dir); });
+  return *state_->chat;
+}
+
 std::string Tokenizer::Decode(const std::vector<std::int32_t>& ids, bool skip_special) const {
   std::string bytes;
-  for (const std::int32_t id : ids) {
-    // Ids without a token give nothing, as in Hugging Face's decoder.
-    if (id < 0 || id >= size() || (skip_special && state_->special[static_cast<std::size_t>(id)])) {
-      continue;
-    }
-    bytes += state_->bytes[static_cast<std::size_t>(id)];
-  }
+  for (const std::int32_t id : ids) bytes += Bytes(id, skip_special);
   return LossyUtf8(bytes);
+}
+
+// Ids without a token give nothing, as in Hugging Face's decoder.
+std::string_view Tokenizer::Bytes(std::int32_t id, bool skip_special) const {
+  if (id < 0 || id >= size() || (skip_special && IsSpecial(id))) return {};
+  return state_->bytes[static_cast<std::size_t>(id)];
 }
 
 std::string Tokenizer::TokenBytes(std::int32_t id) const {

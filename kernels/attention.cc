@@ -45,11 +45,11 @@ void AddRanges(const AttentionRow* rows, int m, int heads, int latent, int rope,
 std::int64_t AttentionScratch(int m, int heads, int latent, int rope, int keys) {
   const std::int64_t padded = (std::min(keys, kSplit) + 15) / 16 * 16;
   const std::int64_t pairs = std::int64_t{m} * heads;
-  return padded * (latent + rope) + pairs * (padded + 2) + 6 * std::int64_t{latent} + 64;
+  return 2 * padded * (latent + rope) + pairs * (padded + 2) + 6 * std::int64_t{latent} + 64;
 }
 
 void MlaAttention(const float* q, const AttentionRow* rows, int m, int heads, int latent, int rope,
-                  float scale, std::int64_t offset, float* o, ThreadPool& pool) {
+                  float scale, CacheType type, std::int64_t offset, float* o, ThreadPool& pool) {
   if (m < 0 || heads < 1 || latent < 1 || rope < 0) {
     throw std::logic_error("MlaAttention: needs m >= 0, heads >= 1, latent >= 1, rope >= 0");
   }
@@ -61,8 +61,8 @@ void MlaAttention(const float* q, const AttentionRow* rows, int m, int heads, in
     thread_local Scratch scratch;
     const int n = range.end - range.row;
     const std::int64_t pair = std::int64_t{range.row} * heads;
-    attention({q + pair * (latent + rope), rows + range.row, n, heads, latent, rope, scale, offset,
-               o + pair * latent,
+    attention({q + pair * (latent + rope), rows + range.row, n, heads, latent, rope, scale, type,
+               offset, o + pair * latent,
                scratch.Reserve(AttentionScratch(n, heads, latent, rope, range.keys))});
   });
 }

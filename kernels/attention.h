@@ -2,22 +2,23 @@
 // Multi-head latent attention in the absorbed form, for decode, prefill and training alike.
 #include <cstdint>
 
+#include "kernels/cache_row.h"
 #include "kernels/thread_pool.h"
 
 namespace temper::kernels {
 
 /// One query token. Rows of one sequence should be neighbours: they share the packed keys.
 struct AttentionRow {
-  const float* const* keys;  // bases of the sequence's rows by position; keys[0 .. count)
-  int count;                 // visible keys: own position + 1; >= 1
+  const void* const* keys;  // bases of the sequence's rows by position; keys[0 .. count)
+  int count;                // visible keys: own position + 1; >= 1
 };
 
 /// For each row r and head h:
 ///   s_j = scale * <q[r, h, :], key_j>, p = softmax(s), o[r, h, :] = sum_j p_j key_j[0 .. L).
 ///
 ///   q  [m][heads][L + R]  absorbed queries, latent part first, contiguous
-///   key_j = rows[r].keys[j] + offset: a latent row [L + R], latent first
-///                         (offset picks the layer of a token's rows)
+///   key_j = LoadCacheRow(rows[r].keys[j] + offset BYTES): a latent row [L + R], latent first
+///                         (offset picks the layer of a token's rows; 4-byte aligned)
 ///   o  [m][heads][L]      contiguous, overwritten
 ///
 /// Order  keys in splits of 256 counted from position 0. In a split: the dot product over L + R in
@@ -32,6 +33,6 @@ struct AttentionRow {
 /// Throws std::logic_error on a row that sees no key.
 /// Source DeepSeek-V2 (arXiv 2405.04434) sec. 2.1, absorbed form of DeepSeek-V3 inference/model.py.
 void MlaAttention(const float* q, const AttentionRow* rows, int m, int heads, int latent, int rope,
-                  float scale, std::int64_t offset, float* o, ThreadPool& pool);
+                  float scale, CacheType type, std::int64_t offset, float* o, ThreadPool& pool);
 
 }  // namespace temper::kernels

@@ -75,6 +75,8 @@ bool Supports(Isa isa) {
   return false;
 }
 
+bool HasVbmi() { return Supports(Isa::kAvx512) && __builtin_cpu_supports("avx512vbmi"); }
+
 std::string IsaName(Isa isa) {
   switch (isa) {
     case Isa::kScalar:
@@ -99,6 +101,7 @@ std::string CpuDescription() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0) text += " F16C";
   if (Supports(Isa::kAvx512)) text += " AVX-512";
+  if (HasVbmi()) text += " VBMI";
   return text;
 }
 

@@ -12,6 +12,8 @@ Isa ActiveIsa();
 /// What the machine has, best first is the default.
 bool Supports(Isa isa);
 std::string IsaName(Isa isa);
+/// AVX-512 with VBMI (byte tables): the same bits, faster FP8.
+bool HasVbmi();
 /// For tests: switch the variant of this process (not thread-safe against running kernels).
 void ForceIsa(Isa isa);
 /// "AMD EPYC 9B14, AVX2 FMA F16C" for reports.

@@ -3,6 +3,8 @@
 // flags, other code).
 #include <immintrin.h>
 
+#include <cstdint>
+
 #include "kernels/exp_constants.h"
 
 namespace temper::kernels {
@@ -12,14 +14,34 @@ struct Lanes {
   __m256 lo, hi;
 };
 
-constexpr int kMaxTileRows =
-    6;  // 6 x 16 outputs: 12 accumulators, 2 weights, 1 input of 16 registers
+// 6 x 16 outputs: 12 accumulators, 2 weights, 1 input of 16 registers.
+constexpr int kMaxTileRows = 6;
+constexpr int kTilePanels = 1;
+// Up to so many rows stream through the weights, with so many blocks side by side.
+constexpr int kMaxStreamRows = 2;
+constexpr int StreamBlocksOf(int rows) { return rows == 1 ? 4 : 2; }
 
 #define TEMPER_LANES [[gnu::always_inline]] inline
 
 TEMPER_LANES Lanes Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 TEMPER_LANES Lanes Broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 TEMPER_LANES Lanes Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+/// Sixteen BF16 numbers: the upper halves of floats.
+TEMPER_LANES Lanes Load(const std::uint16_t* p) {
+  const auto eight = [](const std::uint16_t* q) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  };
+  return {eight(p), eight(p + 8)};
+}
+/// Sixteen E4M3 codes as half floats of the same fields: value times 2^-8, exact.
+TEMPER_LANES Lanes Load(const std::uint8_t* p) {
+  const __m128i code = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(code), 7),
+                                        _mm256_set1_epi16(static_cast<short>(0xBF80)));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
 TEMPER_LANES void Store(float* p, Lanes a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

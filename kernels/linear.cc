@@ -9,55 +9,68 @@
 namespace temper::kernels {
 namespace {
 
-constexpr int kRowBlock = 48;      // rows of x that stay in the second-level cache for all panels
-constexpr int kPanelMultiple = 4;  // one row walks four panels at once
+constexpr std::int64_t kLongPart = 200000;  // nanoseconds
+constexpr std::int64_t kParts = 64;         // of a long call
+constexpr std::int64_t kBytesRead = 16;     // a nanosecond, from memory
+// Panels of a part: enough of them pay for packing the rows, so few that their outputs stay in the
+// second-level cache. A few rows are not packed.
+constexpr int kFewRows = 4, kFewPanels = 4, kMinPanels = 8, kMaxPanels = 32;
 
-template <typename Element>
-void Pack(int n, int k, float* out, const Element& element) {
-  for (int i0 = 0; i0 < n; i0 += kPanel) {
-    for (int j = 0; j < k; ++j) {
-      for (int i = i0; i < i0 + kPanel; ++i) *out++ = i < n ? element(i, j) : 0.0f;
+/// Rows of x that stay in the second-level cache for all panels: shallow layers are cut into more
+/// parts.
+int RowBlock(int k) { return k <= 512 ? 48 : k <= 1024 ? 96 : 192; }
+
+std::int64_t PanelTime(const LinearWeight& w, int rows) {
+  const std::int64_t size = std::int64_t{kPanel} * w.k;
+  const std::int64_t bytes = size * static_cast<std::int64_t>(ElementBytes(w.type));
+  return std::max(FmaTime(rows * size), bytes / kBytesRead) + 20;
+}
+
+int Panels(const LinearWeight& w) { return (w.n + kPanel - 1) / kPanel; }
+
+std::int64_t ItemTime(const LinearItem& item) {
+  return item.m == 0 ? 0 : PanelTime(item.w, item.m) * Panels(item.w);
+}
+
+void AddBlocks(const LinearItem& item, std::int64_t part, TaskList<LinearBlock>& list) {
+  if (item.m == 0 || item.w.n == 0) return;
+  const int panels = Panels(item.w), row_block = RowBlock(item.w.k);
+  const int blocks = (item.m + row_block - 1) / row_block;
+  for (int i = 0, row = 0; i < blocks; ++i) {
+    const int rows = (item.m - row + blocks - i - 1) / (blocks - i);
+    const std::int64_t time = PanelTime(item.w, rows);
+    const int least = rows <= kFewRows ? kFewPanels : kMinPanels;
+    const int most =
+        static_cast<int>(std::clamp<std::int64_t>(part / time, least, std::max(least, kMaxPanels)));
+    const int pieces = (panels + most - 1) / most;
+    // Even numbers of panels: tiles take two.
+    const int step = ((panels + pieces - 1) / pieces + 1) / 2 * 2;
+    for (int panel = 0; panel < panels; panel += step) {
+      const int end = std::min(panel + step, panels);
+      list.Add(
+          {item.w, panel, end, item.x + row * item.ldx, item.ldx, rows, item.y + row * item.ldy,
+           item.ldy, item.x_scale == nullptr ? nullptr : item.x_scale + row * item.ld_x_scale,
+           item.ld_x_scale},
+          time * (end - panel));
     }
+    row += rows;
   }
 }
 
-void AddBlocks(const LinearItem& item, TaskList<LinearBlock>& list) {
-  if (item.m == 0 || item.w.n == 0) return;
-  const int n = item.w.n, k = item.w.k;
-  const int panels = (n + kPanel - 1) / kPanel;
-  // Deep layers read a panel from far away: more rows share it.
-  const int row_block = k > 1024 ? 2 * kRowBlock : kRowBlock;
-  for (int row = 0; row < item.m; row += row_block) {
-    const int rows = std::min(row_block, item.m - row);
-    // A row or two wait for the weights, not for the multipliers.
-    const std::int64_t time = FmaTime(std::int64_t{std::max(rows, 3)} * kPanel * k) + 20;
-    int step = static_cast<int>(std::max<std::int64_t>(1, kPartTime / time));
-    if (step > kPanelMultiple) step = step / kPanelMultiple * kPanelMultiple;
-    // Deep layers share their slices of x among panels, though a part then takes longer.
-    if (k >= 512 && rows > 12) step = std::max(step, kPanelMultiple);
-    for (int panel = 0; panel < panels; panel += step) {
-      const int end = std::min(panel + step, panels);
-      list.Add({item.w.data, n, k, panel, end, item.x + row * item.ldx, item.ldx, rows,
-                item.y + row * item.ldy, item.ldy},
-               time * (end - panel));
-    }
+void CheckItem(const LinearItem& item) {
+  if (item.m < 0 || item.w.n < 0 || (item.m > 0 && item.w.k < 1)) {
+    throw std::logic_error("LinearMany: an item needs m >= 0, n >= 0 and k >= 1");
+  }
+  const bool fp8 = item.w.type == WeightType::kFp8;
+  if (fp8 != (item.w.scale != nullptr)) {
+    throw std::logic_error("LinearMany: FP8 weights have scales, others none");
+  }
+  if (!fp8 && item.x_scale != nullptr) {
+    throw std::logic_error("LinearMany: only FP8 weights take quantised activations");
   }
 }
 
 }  // namespace
-
-std::size_t PackedSize(int n, int k) {
-  if (n < 0 || k < 1) throw std::logic_error("PackedSize: a linear layer needs n >= 0 and k >= 1");
-  return (static_cast<std::size_t>(n) + kPanel - 1) / kPanel * kPanel * static_cast<std::size_t>(k);
-}
-
-void PackLinear(const float* w, std::int64_t ldw, int n, int k, float* out) {
-  Pack(n, k, out, [=](int i, int j) { return w[i * ldw + j]; });
-}
-
-void PackLinearTransposed(const float* w, std::int64_t ldw, int n, int k, float* out) {
-  Pack(n, k, out, [=](int i, int j) { return w[j * ldw + i]; });
-}
 
 void Linear(const LinearWeight& w, const float* x, std::int64_t ldx, int m, float* y,
             std::int64_t ldy, ThreadPool& pool) {
@@ -68,12 +81,13 @@ void Linear(const LinearWeight& w, const float* x, std::int64_t ldx, int m, floa
 void LinearMany(const LinearItem* items, int count, ThreadPool& pool) {
   thread_local TaskList<LinearBlock> list;
   list.Clear();
+  std::int64_t total = 0;
   for (int i = 0; i < count; ++i) {
-    if (items[i].m < 0 || items[i].w.n < 0 || (items[i].m > 0 && items[i].w.k < 1)) {
-      throw std::logic_error("LinearMany: an item needs m >= 0, n >= 0 and k >= 1");
-    }
-    AddBlocks(items[i], list);
+    CheckItem(items[i]);
+    total += ItemTime(items[i]);
   }
+  const std::int64_t part = std::clamp(total / kParts, kPartTime, kLongPart);
+  for (int i = 0; i < count; ++i) AddBlocks(items[i], part, list);
   list.Run(pool, ActiveVariant().linear);
 }
 

@@ -14,7 +14,7 @@ inline constexpr std::int64_t kPartTime = 15000;
 inline constexpr std::int64_t kSerialTime = 4000;
 
 /// Estimated time of so many multiply-adds.
-constexpr std::int64_t FmaTime(std::int64_t fma) { return fma / 30; }
+constexpr std::int64_t FmaTime(std::int64_t fma) { return fma / 40; }
 
 /// Runs body(first, end) over pieces of [0, count), each of about kPartTime.
 template <typename Body>

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/bf16.h"
+#include "kernels/cache_row.h"
+#include "kernels/fp8_table.h"
 #include "kernels/linear.h"
 #include "kernels/math.h"
 #include "kernels/variant.h"
@@ -10,16 +13,22 @@
 namespace temper::kernels {
 namespace {
 
-/// The sum of Linear(): blocks of 128 from 0, each added to the running y.
-template <typename W, typename X>
-float BlockedDot(int k, const W& w, const X& x) {
+/// The sum of Linear(): blocks of 128 from 0, each times its scale added to the running y.
+template <typename W, typename X, typename S>
+float BlockedDot(int k, const W& w, const X& x, const S& scale) {
   float y = 0.0f;
   for (int k0 = 0; k0 < k; k0 += kBlock) {
     float a = 0.0f;
     for (int j = k0; j < std::min(k0 + kBlock, k); ++j) a = std::fma(w(j), x(j), a);
-    y = y + a;
+    y = std::fma(a, scale(k0 / kBlock), y);
   }
   return y;
+}
+
+/// Without scales: fma(a, 1, y) is y + a.
+template <typename W, typename X>
+float BlockedDot(int k, const W& w, const X& x) {
+  return BlockedDot(k, w, x, [](int) { return 1.0f; });
 }
 
 float TreeSum(float* lane) {
@@ -29,14 +38,40 @@ float TreeSum(float* lane) {
   return lane[0];
 }
 
-void ScalarLinear(const LinearBlock& b) {
+/// `value(i, k)` is W[i, k].
+template <typename Value>
+void LinearRows(const LinearBlock& b, const Value& value) {
+  const std::int64_t blocks = (b.w.k + kBlock - 1) / kBlock;
   for (int r = 0; r < b.m; ++r) {
-    for (int i = b.panel * kPanel; i < std::min(b.panel_end * kPanel, b.n); ++i) {
-      const float* w = b.w + static_cast<std::int64_t>(i / kPanel) * b.k * kPanel + i % kPanel;
-      const float* x = b.x + r * b.ldx;
+    const float* x = b.x + r * b.ldx;
+    for (int i = b.panel * kPanel; i < std::min(b.panel_end * kPanel, b.w.n); ++i) {
+      const auto scale = [&](int block) {
+        if (b.w.scale == nullptr) return 1.0f;
+        const float s = b.w.scale[i / kBlock * blocks + block];
+        return b.x_scale == nullptr ? s : b.x_scale[r * b.ld_x_scale + block] * s;
+      };
       b.y[r * b.ldy + i] = BlockedDot(
-          b.k, [&](int j) { return w[j * kPanel]; }, [&](int j) { return x[j]; });
+          b.w.k, [&](int k) { return value(i, k); }, [&](int k) { return x[k]; }, scale);
     }
+  }
+}
+
+void ScalarLinear(const LinearBlock& b) {
+  const auto at = [&](int i, int k) {
+    return (std::int64_t{i / kPanel} * b.w.k + k) * kPanel + i % kPanel;
+  };
+  switch (b.w.type) {
+    case WeightType::kF32:
+      return LinearRows(
+          b, [&](int i, int k) { return static_cast<const float*>(b.w.data)[at(i, k)]; });
+    case WeightType::kBf16:
+      return LinearRows(b, [&](int i, int k) {
+        return DecodeBf16(static_cast<const std::uint16_t*>(b.w.data)[at(i, k)]);
+      });
+    case WeightType::kFp8:
+      return LinearRows(b, [&](int i, int k) {
+        return kShiftedE4m3.value[static_cast<const std::uint8_t*>(b.w.data)[at(i, k)]];
+      });
   }
 }
 
@@ -54,15 +89,20 @@ MaxSum Softmax(float* s, int n) {
 
 /// One query head over the row's keys. q [latent + rope], o [latent].
 void AttendHead(const float* q, const AttentionRow& row, const AttentionBlock& b, float* o) {
+  const int dim = b.latent + b.rope;
   MaxSum all{0, 0};
   float p[kSplit];
   for (int first = 0; first < row.count; first += kSplit) {
     const int n = std::min(kSplit, row.count - first);
-    const float* const* key = row.keys + first;
+    float* key = b.scratch;  // [n][dim]
     for (int j = 0; j < n; ++j) {
-      p[j] = b.scale * BlockedDot(
-                           b.latent + b.rope, [&](int d) { return key[j][b.offset + d]; },
-                           [&](int d) { return q[d]; });
+      LoadCacheRow(b.type, static_cast<const char*>(row.keys[first + j]) + b.offset, b.latent,
+                   b.rope, key + j * dim);
+    }
+    for (int j = 0; j < n; ++j) {
+      p[j] =
+          b.scale * BlockedDot(
+                        dim, [&](int d) { return key[j * dim + d]; }, [&](int d) { return q[d]; });
     }
     const MaxSum split = Softmax(p, n);
     const float m = std::max(all.max, split.max);
@@ -70,7 +110,7 @@ void AttendHead(const float* q, const AttentionRow& row, const AttentionBlock& b
     const float e_new = first == 0 ? 0.0f : Exp(split.max - m);
     for (int d = 0; d < b.latent; ++d) {
       const float part = BlockedDot(
-          n, [&](int j) { return key[j][b.offset + d]; }, [&](int j) { return p[j]; });
+          n, [&](int j) { return key[j * dim + d]; }, [&](int j) { return p[j]; });
       o[d] = first == 0 ? part : std::fma(part, e_new, o[d] * e_old);
     }
     all = first == 0 ? split : MaxSum{m, std::fma(split.sum, e_new, all.sum * e_old)};

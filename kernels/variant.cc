@@ -10,7 +10,7 @@ namespace temper::kernels {
 const Variant& ActiveVariant() {
   switch (ActiveIsa()) {
     case Isa::kAvx512:
-      return kAvx512Variant;
+      return HasVbmi() ? kAvx512VbmiVariant : kAvx512Variant;
     case Isa::kAvx2:
       return kAvx2Variant;
     case Isa::kScalar:

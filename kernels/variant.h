@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/linear.h"
 
 namespace temper::kernels {
 
@@ -12,14 +13,15 @@ inline constexpr int kChunk = 1024;  // entries a chunk of log-sum-exp
 
 /// A block of a linear layer: rows [0, m) of x and y, outputs of panels [panel, panel_end).
 struct LinearBlock {
-  const float* w;  // the whole packed matrix
-  int n, k;
+  LinearWeight w;  // the whole packed matrix
   int panel, panel_end;
   const float* x;
   std::int64_t ldx;
   int m;
   float* y;  // column 0 of the layer, whatever the panels
   std::int64_t ldy;
+  const float* x_scale = nullptr;
+  std::int64_t ld_x_scale = 0;
 };
 
 /// Neighbouring rows of one sequence: rows[0 .. m) share `keys`. q and o start at the first of
@@ -29,7 +31,8 @@ struct AttentionBlock {
   const AttentionRow* rows;
   int m, heads, latent, rope;
   float scale;
-  std::int64_t offset;
+  CacheType type;
+  std::int64_t offset;  // bytes
   float* o;
   float* scratch;  // AttentionScratch() floats, 64-byte aligned
 };
@@ -60,6 +63,7 @@ struct Variant {
 extern const Variant kScalarVariant;
 extern const Variant kAvx2Variant;
 extern const Variant kAvx512Variant;
+extern const Variant kAvx512VbmiVariant;  // where the processor has VBMI
 
 const Variant& ActiveVariant();
 

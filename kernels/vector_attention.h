@@ -8,12 +8,11 @@
 
 #include "kernels/linear.h"
 #include "kernels/variant.h"
+#include "kernels/vector_linear.h"
 #include "kernels/vector_rows.h"
 
 namespace temper::kernels {
 namespace {
-
-void VectorLinear(const LinearBlock& b);
 
 /// Transposes 8 x 8: column i of the 8 rows goes to out + 16 i.
 TEMPER_LANES void Transpose8(const float* const* row, int d, float* out) {
@@ -172,6 +171,7 @@ TEMPER_LANES MaxSum Merge(const float* part, MaxSum split, int latent, float* o,
 
 /// Scratch of a block, cut into its arrays.
 struct AttentionArrays {
+  float* rows;   // [kSplit][dim] keys that the cache doesn't hold as floats
   float* tile;   // [16][dim][16]
   float* score;  // [pairs][kSplit]
   float* part;   // [kValueRows][latent]
@@ -210,8 +210,14 @@ void AttendSplit(const AttentionBlock& b, const AttentionArrays& a, const float*
   for (int r = row; r < row_end; ++r) most = std::max(most, b.rows[r].count);
   const int ld = (std::min(most - first, kSplit) + 15) / 16 * 16;
   const int pair0 = row * b.heads, pairs = (row_end - row) * b.heads;
-  VectorLinear({a.tile, ld, dim, 0, ld / 16, b.q + static_cast<std::int64_t>(pair0) * dim, dim,
-                pairs, a.score, ld});
+  VectorLinear({{a.tile, ld, dim},
+                0,
+                ld / 16,
+                b.q + static_cast<std::int64_t>(pair0) * dim,
+                dim,
+                pairs,
+                a.score,
+                ld});
   // Heads of one row see the same keys: tiles end with a row where a row fills one.
   const int unit = b.heads >= 4 ? b.heads : std::min(pairs, kValueRows / b.heads * b.heads);
   for (int pair = 0; pair < pairs; pair += unit) {
@@ -233,6 +239,7 @@ void VectorAttention(const AttentionBlock& b) {
   float* free = b.scratch;
   const int ld = (std::min(most, kSplit) + 15) / 16 * 16;
   a.tile = free, free += static_cast<std::int64_t>(ld) * dim;
+  a.rows = free, free += static_cast<std::int64_t>(ld) * dim;
   a.score = free, free += static_cast<std::int64_t>(pairs) * ld;
   a.part = free, free += kValueRows * b.latent;
   a.max = free, free += pairs;
@@ -240,7 +247,15 @@ void VectorAttention(const AttentionBlock& b) {
   for (int first = 0; first < most; first += kSplit) {
     const int keys = std::min(most - first, kSplit);
     const float* key[kSplit];
-    for (int j = 0; j < keys; ++j) key[j] = b.rows[0].keys[first + j] + b.offset;
+    for (int j = 0; j < keys; ++j) {
+      const char* at = static_cast<const char*>(b.rows[0].keys[first + j]) + b.offset;
+      if (b.type == CacheType::kF32) {
+        key[j] = reinterpret_cast<const float*>(at);
+        continue;
+      }
+      LoadCacheRow(b.type, at, b.latent, b.rope, a.rows + static_cast<std::int64_t>(j) * dim);
+      key[j] = a.rows + static_cast<std::int64_t>(j) * dim;
+    }
     TransposeKeys(key, keys, dim, a.tile);
     for (int row = 0; row < b.m;) {
       int end = row;

@@ -85,7 +85,7 @@ Tensors AttentionOp::Forward(const Tensors& in) {
     std::memcpy(a + i * row + latent, q + i * qk + nope, rope * sizeof(float));
   }
 
-  std::vector<const float*> keys(m);
+  std::vector<const void*> keys(m);
   std::vector<kernels::AttentionRow> rows(m);
   for (int t = 0; t < m; ++t) {
     keys[t] = kv + std::int64_t(t) * row;
@@ -93,8 +93,8 @@ Tensors AttentionOp::Forward(const Tensors& in) {
   }
   torch::Tensor latent_out = torch::empty({m, heads, latent});
   float* lo = latent_out.data_ptr<float>();
-  kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()), 0, lo,
-                        pool);
+  kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()),
+                        kernels::CacheType::kF32, 0, lo, pool);
   torch::Tensor out = torch::empty({m, std::int64_t(heads) * c.v_dim});
   items.clear();
   for (int h = 0; h < heads; ++h) {

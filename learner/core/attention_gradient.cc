@@ -29,7 +29,7 @@ constexpr std::int64_t Padded(std::int64_t n) { return (n + kPanel - 1) / kPanel
 void Linear(const float* packed, int n, int k, const float* x, std::int64_t ldx, int m, float* out,
             std::int64_t ldo) {
   kernels::ActiveVariant().linear(
-      {packed, n, k, 0, (n + kPanel - 1) / kPanel, x, ldx, m, out, ldo});
+      {{packed, n, k}, 0, (n + kPanel - 1) / kPanel, x, ldx, m, out, ldo});
 }
 
 /// One head of one sequence.
