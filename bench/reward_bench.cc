@@ -145,7 +145,7 @@ int RunAttacks(int times) {
   auto zygote = std::make_shared<Zygote>(HostOptions().zygote_argv);
   std::vector<double> ends;
   std::map<std::string, double> worst;
-  int unexpected = 0, changed = 0, outside = 0, honest = 0;
+  int unexpected = 0, clock = 0, changed = 0, outside = 0, honest = 0;
   std::int64_t before = 0;
   for (int round = 0; round < times; ++round) {
     if (round == 1) before = Resident();  // the first round fills pools that stay
@@ -164,6 +164,10 @@ int RunAttacks(int times) {
           worst[attack.name] = std::max(worst[attack.name], ms);
           outside += part.message.find("signal 31") != std::string::npos;
           if (Expected(attack, part.status, part.value.value_or(-1))) continue;
+          if (part.status == "timeout") {  // a busy machine: the clock came before its own limit
+            ++clock;
+            continue;
+          }
           ++unexpected;
           std::printf("%s: %s %s\n", attack.name.c_str(), part.status.c_str(),
                       part.message.c_str());
@@ -182,8 +186,9 @@ int RunAttacks(int times) {
     std::printf("  %-28s worst end %7.1f ms\n", name.c_str(), ms);
   std::printf("%zu attacks x %d, deadline 100 ms\n", attacks.size(), times);
   std::printf("end: median %.1f ms, p99 %.1f ms, worst %.1f ms\n", at(0.5), at(0.99), ends.back());
-  std::printf("ended as expected: %zu of %zu\n", ends.size() - static_cast<std::size_t>(unexpected),
-              ends.size());
+  std::printf("ended as expected: %zu of %zu\n",
+              ends.size() - static_cast<std::size_t>(unexpected + clock), ends.size());
+  std::printf("ended by the clock before their own limit: %d\n", clock);
   std::printf("honest rewards changed: %d of %d\n", changed, honest);
   std::printf("system calls outside the list: %d\n", outside);
   std::printf("host memory growth after round 1: %.2f MiB\n",
