@@ -1,4 +1,6 @@
 // The workshop's commands as a shell runs them: exit codes, JSON, a backtest over a small database.
+#include "cli/eval_formats.h"
+#include "configs/error.h"
 #include "store/trajectories.h"
 #include "tests/cli/programs.h"
 
@@ -131,6 +133,35 @@ TEST_F(RewardCommands, PromptsWritesTheRowsOfATask) {
   ASSERT_EQ(ran.code, 0) << ran.err;
   EXPECT_EQ(ran.Lines().size(), 7u);
   EXPECT_EQ(Temper({"reward", "prompts", script, "--split", "test"}).code, 2);
+}
+
+TEST_F(RewardCommands, EvalReadsPublishedRows) {
+  const auto rows = [&](const char* format, const std::string& text, int shots = 0) {
+    return ReadFormatRows({format, Write("shots.jsonl", text), shots}, Write("rows.jsonl", text));
+  };
+  auto read = rows("gsm8k", R"({"question":"6*7?","answer":"6*7=<<6*7=42>>42\n#### 42"})", 1);
+  EXPECT_EQ(read[0].prompt,
+            "Question: 6*7?\nAnswer: 6*7=<<6*7=42>>42\n#### 42\n\nQuestion: 6*7?\nAnswer:");
+  read = rows("math", R"({"problem":"p","solution":"so $\\boxed{\\frac{1}{2}}$","level":"1"})");
+  EXPECT_EQ(read[0].answer, "\\frac{1}{2}");
+  read = rows("mmlu", R"({"question":"q","choices":["a","b","c","d"],"answer":2,"subject":"x"})");
+  EXPECT_EQ(read[0].prompt, "q\nA. a\nB. b\nC. c\nD. d\nAnswer:");
+  EXPECT_EQ(read[0].answer, "C");
+  read = rows("ceval", R"({"question":"q","A":"1","B":"2","C":"3","D":"4","answer":"D"})");
+  EXPECT_EQ(read[0].answer, "D");
+  EXPECT_THROW(rows("mmlu", R"({"question":"q","choices":["a","b"],"answer":2})"), UserError);
+  EXPECT_THROW(rows("gsm8k", R"({"question":"q","answer":"42"})"), UserError);
+  EXPECT_THROW(FormatReward("humaneval"), UserError);
+  EXPECT_THROW(FormatReward("gsm9k"), UserError);
+  const Ran ran =
+      Temper({"eval", "--model", Model(), "--data", Path("rows.jsonl"), "--format", "gsm8k"});
+  EXPECT_EQ(ran.code, 2);  // the last rows written have another form
+  Write("rows.jsonl", R"({"question":"6*7?","answer":"#### 42"})");
+  const Ran good = Temper({"eval", "--model", Path("model"), "--data", Path("rows.jsonl"),
+                           "--format", "gsm8k", "--max-new-tokens", "4"});
+  ASSERT_EQ(good.code, 0) << good.err;
+  EXPECT_EQ(good.Lines().back()["extraction"], "rule:gsm8k {\"method\":\"flexible\"}");
+  EXPECT_EQ(good.Lines().back()["shots"], 0);
 }
 
 }  // namespace
