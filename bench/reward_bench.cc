@@ -15,6 +15,7 @@
 
 #include "reward/function.h"
 #include "reward/host.h"
+#include "reward/rules.h"
 #include "reward/sandbox.h"
 #include "reward/zygote.h"
 #include "tests/reward/attacks.h"
@@ -77,6 +78,34 @@ void Print(const char* what, double rate) {
   std::printf("%-44s %10.0f /s %8.2f us\n", what, rate, 1e6 / rate);
 }
 
+std::vector<SampleInput> MathGroup() {
+  const char* const answers[] = {"\\frac{3}{4}", "42",   "x^2+2x+1", "\\sqrt{2}",
+                                 "(1, 2)",       "0.75", "7\\%",     "12"};
+  std::vector<SampleInput> samples;
+  for (int i = 0; i < 16; ++i) {
+    SampleInput sample = Sample(
+        "We add the terms, so the result is \\boxed{" + std::string(answers[i % 8]) + "}.", "0.75");
+    samples.push_back(sample);
+  }
+  return samples;
+}
+
+void MathSpeed() {
+  const Rule& rule = *FindRule("math");
+  const std::vector<SampleInput> samples = MathGroup();
+  double sum = 0;
+  Print("math, in this process", Rate(16, [&] {
+          for (const SampleInput& s : samples)
+            sum += RunRule(rule, s.completion, *s.answer).value_or(0);
+        }));
+  const char* const same[] = {"\\frac{3}{4}", "0.75", "\\dfrac{6}{8}", "3/4"};
+  Print("math, every answer right", Rate(4, [&] {
+          for (const char* text : same)
+            sum += RunRule(rule, std::string("\\boxed{") + text + "}", "0.75").value_or(0);
+        }));
+  if (sum < 0) std::printf("%f\n", sum);
+}
+
 void ScriptSpeed(const char* what, const std::string& text) {
   Job job;
   job.name = "bench.lua";
@@ -102,9 +131,12 @@ void ScriptSpeed(const char* what, const std::string& text) {
 }
 
 int Speed() {
+  MathSpeed();
   const std::string library = std::string(TEMPER_SOURCE_DIR) + "/reward/library/";
   ScriptSpeed("sum.lua", ReadScript(library + "sum.lua"));
   ScriptSpeed("smallest script", "function score(s) return #s.completion end");
+  ScriptSpeed("rules.math in Lua",
+              "function score(s) return rules.math(s.completion, s.answer) end");
   return 0;
 }
 
@@ -113,7 +145,7 @@ int RunAttacks(int times) {
   auto zygote = std::make_shared<Zygote>(HostOptions().zygote_argv);
   std::vector<double> ends;
   std::map<std::string, double> worst;
-  int unexpected = 0, changed = 0, outside = 0, honest = 0;
+  int unexpected = 0, clock = 0, changed = 0, outside = 0, honest = 0;
   std::int64_t before = 0;
   for (int round = 0; round < times; ++round) {
     if (round == 1) before = Resident();  // the first round fills pools that stay
@@ -131,8 +163,9 @@ int RunAttacks(int times) {
           ends.push_back(ms);
           worst[attack.name] = std::max(worst[attack.name], ms);
           outside += part.message.find("signal 31") != std::string::npos;
-          if (Expected(attack, part.status, part.value.value_or(-1)) ||
-              EndedByTheClock(attack, part.status)) {
+          if (Expected(attack, part.status, part.value.value_or(-1))) continue;
+          if (part.status == "timeout") {  // a busy machine: the clock came before its own limit
+            ++clock;
             continue;
           }
           ++unexpected;
@@ -153,8 +186,9 @@ int RunAttacks(int times) {
     std::printf("  %-28s worst end %7.1f ms\n", name.c_str(), ms);
   std::printf("%zu attacks x %d, deadline 100 ms\n", attacks.size(), times);
   std::printf("end: median %.1f ms, p99 %.1f ms, worst %.1f ms\n", at(0.5), at(0.99), ends.back());
-  std::printf("ended as expected: %zu of %zu\n", ends.size() - static_cast<std::size_t>(unexpected),
-              ends.size());
+  std::printf("ended as expected: %zu of %zu\n",
+              ends.size() - static_cast<std::size_t>(unexpected + clock), ends.size());
+  std::printf("ended by the clock before their own limit: %d\n", clock);
   std::printf("honest rewards changed: %d of %d\n", changed, honest);
   std::printf("system calls outside the list: %d\n", outside);
   std::printf("host memory growth after round 1: %.2f MiB\n",

@@ -2,21 +2,12 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/reward_commands.h"
 #include "store/runs.h"
 #include "store/trajectories.h"
 
 namespace temper::cli {
 namespace {
-
-/// RUN itself, or the run with a database in a folder of runs that belong together (a
-/// quickstart's).
-std::string RunFolder(const std::string& given) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  if (fs::exists(fs::path(given) / "trajectories.db", error)) return given;
-  const fs::path inner = fs::path(given) / "grpo";
-  return fs::exists(inner / "trajectories.db", error) ? inner.string() : given;
-}
 
 int List(const Arguments& arguments) {
   std::string dir;

@@ -13,6 +13,7 @@ int RewardWorker(const Arguments& args);
 int RewardZygote(const Arguments& args);
 int Generate(const Arguments& args);
 int Eval(const Arguments& args);
+int Reward(const Arguments& args);
 int Runs(const Arguments& args);
 int Probe(const Arguments& args);
 int ProbeLoss(const Arguments& args);

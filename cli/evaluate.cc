@@ -159,15 +159,23 @@ Json Evaluate(const EvalOptions& options) {
   host_options.functions = {options.reward};
   reward::RewardHost host(host_options);
   host.Check();
+  std::vector<engine::Row> rows =
+      options.format.name.empty()
+          ? engine::ReadRows(options.data, engine::RowUse::kPrompt, "", "")
+          : ReadFormatRows(options.format, options.data);
   const Model model = LoadModel(options.model_dir, options.sampling.numerics);
-  std::vector<engine::Row> rows = engine::ReadRows(options.data, engine::RowUse::kPrompt, "", "");
   std::vector<std::vector<std::int32_t>> prompts;
   for (const engine::Row& row : rows) prompts.push_back(engine::PromptIds(row, model.tokenizer));
   Evaluation evaluation(options, std::move(rows), std::move(prompts));
   const double seconds =
       SampleAll(model, evaluation.prompts(), options.sampling,
                 [&](Completion completion) { evaluation.Add(std::move(completion), &host); });
-  return evaluation.Summary(seconds);
+  Json summary = evaluation.Summary(seconds);
+  if (!options.format.name.empty()) {
+    const Json format = FormatSummary(options.format);
+    for (const auto& [key, value] : format.items()) summary[key] = value;
+  }
+  return summary;
 }
 
 }  // namespace temper::cli

@@ -2,6 +2,7 @@
 // Held-out rows completed and scored: mean@n, pass@k and what failed.
 #include <string>
 
+#include "cli/eval_formats.h"
 #include "cli/model.h"
 #include "configs/json.h"
 #include "reward/host.h"
@@ -15,6 +16,7 @@ struct EvalOptions {
   Sampling sampling;
   double threshold = 1.0;  // a score at least this passes
   bool show_progress = true;
+  EvalFormat format;         // name "" = rows with prompt and answer
   std::string samples_path;  // "" = none; a line a sample otherwise
 };
 

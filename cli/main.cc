@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
       {"generate", "complete prompts", Generate},
       {"bench", "prefill and decode rates against this machine's memory", Bench},
       {"eval", "score completions of a data set: mean@k, pass@k", Eval},
+      {"reward", "write rewards: test, lint, try, backtest, watch", Reward},
       {"runs", "look into the trajectory database of a run", Runs},
       {"probe", "numbers to hold Temper against another implementation", Probe},
       {"doctor", "what this machine has, what is missing and how to get it", Doctor},

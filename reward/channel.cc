@@ -204,10 +204,16 @@ MadeRows Channel::Prompts(const RowsRequest& request) {
   if (made.outcome.status != Status::kOk) return made;
   AppendRowsRequest(request, &unsent_);
   const auto failure = Answer(
-      Seconds(static_cast<std::size_t>(request.count)),
+      Seconds(static_cast<std::size_t>(std::max(request.count, 1))),
       [&](std::string_view body) { made = ReadRows(body); }, kMaxRowsFrame);
   if (failure) made.outcome = *failure;
   return made;
+}
+
+MadeRows Channel::Cases() {
+  RowsRequest request;
+  request.count = kCases;
+  return Prompts(request);
 }
 
 }  // namespace temper::reward

@@ -25,6 +25,8 @@ class Channel {
   Outcome Check();
   /// Asks a task script for rows (reward/script.h); its clock is `count` samples'.
   MadeRows Prompts(const RowsRequest& request);
+  /// The script's global `cases`, an object a row; none if there is none.
+  MadeRows Cases();
 
   const std::string& missing_isolation() const { return missing_; }
   int spawned() const { return spawned_; }

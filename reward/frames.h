@@ -48,8 +48,9 @@ struct MadeRows {
 };
 struct RowsRequest {
   std::uint64_t seed = 0, batch = 0;
-  int count = 0;
+  int count = 0;  // kCases: the script's own cases instead
 };
+constexpr int kCases = -1;
 
 /// A sandbox sent what is no frame of ours.
 struct FrameError : std::runtime_error {

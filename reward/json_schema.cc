@@ -84,6 +84,21 @@ std::size_t CodePoints(const std::string& text) {
   }));
 }
 
+/// Equal values; the order of an object's fields says nothing.
+bool Equal(const Json& a, const Json& b) {
+  if (a.is_object() && b.is_object()) {
+    if (a.size() != b.size()) return false;
+    for (const auto& [key, value] : a.items()) {
+      if (!b.contains(key) || !Equal(value, b[key])) return false;
+    }
+    return true;
+  }
+  if (a.is_array() && b.is_array()) {
+    return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), Equal);
+  }
+  return a == b;
+}
+
 bool FitsNumber(const Json& value, const std::string& key, const Json& bound) {
   if (!value.is_number()) return true;
   const double x = value.get<double>(), limit = bound.get<double>();
@@ -114,13 +129,13 @@ bool FitsObject(const Json& value, const Json& schema) {
 
 bool FitsKeyword(const Json& value, const std::string& key, const Json& bound) {
   const auto fits = [&](const Json& schema) { return FitsSchema(value, schema); };
-  const auto equal = [&](const Json& other) { return value == other; };
+  const auto equal = [&](const Json& other) { return Equal(value, other); };
   if (key == "type") {
     const Json types = bound.is_array() ? bound : Json::array({bound});
     return std::any_of(types.begin(), types.end(),
                        [&](const Json& type) { return HasType(value, type.get<std::string>()); });
   }
-  if (key == "const") return value == bound;
+  if (key == "const") return Equal(value, bound);
   if (key == "enum") return std::any_of(bound.begin(), bound.end(), equal);
   if (key == "anyOf") return std::any_of(bound.begin(), bound.end(), fits);
   if (key == "allOf") return std::all_of(bound.begin(), bound.end(), fits);

@@ -13,6 +13,9 @@ std::optional<double> LastNumberRule(const RuleInput& input);
 std::optional<double> LcsRatio(const RuleInput& input);
 std::optional<double> MultipleChoice(const RuleInput& input);
 
+// reward/math_rule.cc
+std::optional<double> Math(const RuleInput& input);
+
 // reward/countdown.cc
 std::optional<double> Countdown(const RuleInput& input);
 

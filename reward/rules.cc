@@ -54,6 +54,7 @@ const std::vector<Rule>& Rules() {
       {"language", false, {"language", "min"}, Language},
       {"last_number", true, {}, LastNumberRule},
       {"lcs_ratio", true, {}, LcsRatio},
+      {"math", true, {"decimals", "whole"}, Math},
       {"multiple_choice", true, {"choices"}, MultipleChoice},
       {"regex", false, {"pattern", "full", "group"}, Regex},
       {"repetition_penalty", false, {"ngram_size", "max_penalty"}, RepetitionPenalty},

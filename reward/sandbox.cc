@@ -122,6 +122,13 @@ Outcome Function::Prompts(std::uint64_t seed, std::uint64_t batch, int n,
   }
 }
 
+Outcome Function::Cases(std::vector<std::string>* rows) {
+  if (loaded_.status != Status::kOk || script_ == nullptr) return loaded_;
+  LuaScript::Rows made = script_->Cases();
+  *rows = std::move(made.rows);
+  return made.outcome;
+}
+
 Outcome RunFunction(const Job& job, const SampleInput& sample) {
   return Function(job).Score(sample);
 }

@@ -40,6 +40,8 @@ class Function {
   std::vector<Outcome> ScoreGroup(std::span<const SampleInput> samples);
   /// Rows of a task script; a rule has none.
   Outcome Prompts(std::uint64_t seed, std::uint64_t batch, int n, std::vector<std::string>* rows);
+  /// The script's global `cases`; none if there is none.
+  Outcome Cases(std::vector<std::string>* rows);
 
  private:
   Outcome ScoreRule(const SampleInput& sample) const;

@@ -162,6 +162,23 @@ int LuaScript::PromptsBody(lua_State* state) {
   return 0;
 }
 
+int LuaScript::CasesBody(lua_State* state) {
+  Call& call = *static_cast<Call*>(lua_touserdata(state, 1));
+  lua_settop(state, 0);
+  PushGlobal(state, "cases");
+  if (lua_isnil(state, -1)) return 0;
+  if (!lua_istable(state, -1)) {
+    return luaL_error(state, "`cases` is a %s; it must be a list of tables",
+                      luaL_typename(state, -1));
+  }
+  const Json list = ReadJson(state, -1);
+  if (!list.is_array()) return luaL_error(state, "`cases` must be a list of tables");
+  for (const Json& item : list) {
+    call.made->push_back(item.dump(-1, ' ', false, Json::error_handler_t::replace));
+  }
+  return 0;
+}
+
 /// Pushing the handler allocates, so even that happens in a protected call.
 int LuaScript::Protected(lua_State* state) {
   Call& call = *static_cast<Call*>(lua_touserdata(state, 1));
@@ -308,18 +325,12 @@ std::vector<Outcome> LuaScript::ScoreGroup(std::span<const SampleInput> samples)
   return outcomes;
 }
 
-LuaScript::Rows LuaScript::Prompts(std::uint64_t seed, std::uint64_t batch, int n) {
+LuaScript::Rows LuaScript::MakeRows(lua_CFunction body, int n) {
   Rows rows;
-  if (loaded_.status != Status::kOk) {
-    rows.outcome = loaded_;
-    return rows;
-  }
-  // A row may take as much work as the scoring of a sample.
-  Begin(n, seed * 0x9E3779B97F4A7C15u + batch + 1);
   Call call{this, &rows.outcome};
   call.count = n;
   call.made = &rows.rows;
-  Run(PromptsBody, &call);
+  Run(body, &call);
   Judge(&rows.outcome);
   if (rows.outcome.status == Status::kOk) {
     rows.outcome.score = 0.0;
@@ -327,6 +338,19 @@ LuaScript::Rows LuaScript::Prompts(std::uint64_t seed, std::uint64_t batch, int 
     rows.rows.clear();
   }
   return rows;
+}
+
+LuaScript::Rows LuaScript::Prompts(std::uint64_t seed, std::uint64_t batch, int n) {
+  if (loaded_.status != Status::kOk) return {loaded_, {}};
+  // A row may take as much work as the scoring of a sample.
+  Begin(n, seed * 0x9E3779B97F4A7C15u + batch + 1);
+  return MakeRows(PromptsBody, n);
+}
+
+LuaScript::Rows LuaScript::Cases() {
+  if (loaded_.status != Status::kOk) return {loaded_, {}};
+  Begin(1, 0);
+  return MakeRows(CasesBody, 0);
 }
 
 }  // namespace temper::reward

@@ -40,6 +40,8 @@ class LuaScript {
   /// prompts(rng, n): exactly n tables with `prompt`. The same (seed, batch, n) gives the same
   /// rows.
   Rows Prompts(std::uint64_t seed, std::uint64_t batch, int n);
+  /// The global `cases`, a list of tables; none if there is none.
+  Rows Cases();
 
  private:
   struct Call;
@@ -47,10 +49,12 @@ class LuaScript {
   static int ScoreBody(lua_State* state);
   static int GroupBody(lua_State* state);
   static int PromptsBody(lua_State* state);
+  static int CasesBody(lua_State* state);
   static int Protected(lua_State* state);
 
   void Begin(std::int64_t share, std::uint64_t random_seed);
   void Run(lua_CFunction body, Call* call);
+  Rows MakeRows(lua_CFunction body, int n);
   void Judge(Outcome* outcome) const;
   void TakeTrace(Outcome* outcome);
 

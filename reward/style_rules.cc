@@ -180,7 +180,7 @@ std::optional<double> CosineScaled(const RuleInput& input) {
   if (input.options == nullptr || !input.options->contains("correct")) {
     RuleInput plain = input;
     plain.options = nullptr;
-    correct = Accuracy(plain) == 1.0;
+    correct = Math(plain) == 1.0;
   }
   // A short right answer is worth most, a long wrong one costs least.
   const double from = correct ? max_correct : min_wrong, to = correct ? min_correct : max_wrong;

@@ -113,14 +113,17 @@ class Server {
   }
   void Prompts(const RowsRequest& request) {
     MadeRows made;
-    made.outcome = function_->Prompts(request.seed, request.batch, request.count, &made.rows);
+    made.outcome =
+        request.count == kCases
+            ? function_->Cases(&made.rows)
+            : function_->Prompts(request.seed, request.batch, request.count, &made.rows);
     std::size_t bytes = 0;
     for (const std::string& row : made.rows) bytes += row.size() + 4;
     if (bytes > kMaxRowsFrame / 2) {
       made.rows.clear();
       made.outcome.status = Status::kInvalidReturn;
       made.outcome.score.reset();
-      made.outcome.message = "prompts(): the rows have more than 8 MiB";
+      made.outcome.message = "the rows have more than 8 MiB";
     }
     AppendRows(made, &out_);
   }

@@ -13,3 +13,11 @@ function score(sample)
     format = format and 1.0 or 0.0,
   }
 end
+
+cases = {
+  {name = "right", prompt = "17+25+8;", completion = "17+25=42;42+8=50;<50>", answer = "50", expect = {score = 1, format = 1}},
+  {name = "wrong", completion = "<51>", answer = "50", expect = {score = 0, format = 1}},
+  {name = "two answers", completion = "<1><50>", answer = "50", expect = {score = 0, format = 0}},
+  {name = "goes on", completion = "<50> and more", answer = "50", expect = {score = 0, format = 0}},
+  {name = "no number in the row", completion = "<50>", answer = "many", expect = {status = "not_applicable"}},
+}
