@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/model.h"
 #include "configs/error.h"
+#include "engine/speculation.h"
 #include "kernels/cpu.h"
 
 namespace temper::cli {
@@ -96,6 +97,8 @@ Json Spread(std::vector<double> x) {
   return {{"min", round(x.front())}, {"median", round(x[x.size() / 2])}, {"max", round(x.back())}};
 }
 
+double Share(double x) { return std::round(x * 1000) / 1000; }
+
 std::int64_t ResidentBytes() {
   std::ifstream file("/proc/self/statm");
   std::int64_t size = 0, resident = 0;
@@ -105,10 +108,11 @@ std::int64_t ResidentBytes() {
 
 void Report(const Model& model, const Options& options, int batch) {
   kernels::ThreadPool pool(options.threads);
-  std::vector<double> prefill, decode, ttft, read;
+  std::vector<double> prefill, decode, ttft, read, fma;
   engine::EngineStats stats;
   for (int run = 0; run < options.runs; ++run) {
     read.push_back(bench::ReadRate(pool));
+    fma.push_back(bench::FmaRate(pool));
     const Run r = Once(model, options, batch, run);
     prefill.push_back(options.prompt / r.prefill_s);
     ttft.push_back(1e3 * r.prefill_s);
@@ -121,6 +125,12 @@ void Report(const Model& model, const Options& options, int batch) {
   const double row = double(shape.cache_row_bytes());
   const double cache = row * (options.prompt + batch * options.new_tokens / 2.0);
   const double bytes = (model.weights->StepBytes(batch) + cache) / batch;
+  // The head is computed for a prompt's last token only.
+  const double weights = engine::WeightsPerToken(model.config);
+  const double head = double(model.config.hidden_size) * model.config.vocab_size;
+  const double prompt_flop =
+      2 * (weights - head + engine::AttentionPerToken(model.config, options.prompt / 2.0));
+  const double flop_rate = bench::Median(fma) * 1e9;
   Json line = {{"batch", batch},
                {"prompt", options.prompt},
                {"new", options.new_tokens},
@@ -133,17 +143,22 @@ void Report(const Model& model, const Options& options, int batch) {
                {"ttft_ms", Spread(ttft)},
                {"bytes_per_token", std::llround(bytes)},
                {"read_gb_s", Spread(read)},
+               {"fma_gflop_s", Spread(fma)},
+               {"prefill_flop_share", Share(bench::Median(prefill) * prompt_flop / flop_rate)},
                {"weight_bytes", model.weights->bytes()},
                {"rss_bytes", ResidentBytes()},
                {"runs", options.runs}};
   if (!decode.empty()) {
     line["decode_tok_s"] = Spread(decode);
     const double rate = bench::Median(read) * 1e9;
-    line["limit_share"] = std::round(bench::Median(decode) * bytes / rate * 1000) / 1000;
+    line["limit_share"] = Share(bench::Median(decode) * bytes / rate);
+    const double keys = options.prompt + options.new_tokens / 2.0;
+    const double flop = 2 * (weights + engine::AttentionPerToken(model.config, keys));
+    line["decode_flop_share"] = Share(bench::Median(decode) * flop / flop_rate);
   }
   if (stats.drafted > 0) {
     line["drafted"] = stats.drafted;
-    line["acceptance"] = std::round(1000.0 * double(stats.accepted) / double(stats.drafted)) / 1000;
+    line["acceptance"] = Share(double(stats.accepted) / double(stats.drafted));
   }
   PrintLine(line.dump());
 }

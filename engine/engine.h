@@ -53,7 +53,7 @@ struct EngineOptions {
   int chunk = 512;           // prompt tokens a step
   int valid_ids = 0;         // ids past it are never sampled (tokenizer's size); 0 = all
   std::int64_t cache_tokens = 0;       // tokens the cache may hold; 0 = as many as memory has
-  std::int64_t prefix_tokens = 16384;  // prompt tokens kept for later prompts that begin alike
+  std::int64_t prefix_tokens = 16384;  // prompt tokens kept for later prompts that begin alike, 512 MiB at most
   Speculation speculation = Speculation::kAuto;  // drafts by the MTP layer, if the model has one
 };
 

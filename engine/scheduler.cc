@@ -8,6 +8,7 @@ namespace temper::engine {
 namespace {
 
 constexpr int kPageTokens = LatentCache::kPageTokens;
+constexpr std::int64_t kPrefixBytes = std::int64_t{512} << 20;  // kept for later prompts
 
 int Pages(std::int64_t tokens) { return int((tokens + kPageTokens - 1) / kPageTokens); }
 
@@ -21,7 +22,7 @@ Scheduler::Scheduler(std::shared_ptr<Weights> weights, const EngineOptions& opti
       cache_(forward_.CacheBytes(config().num_layers + (config().mtp_layers > 0 &&
                                                         options.speculation != Speculation::kOff)),
              Pages(options.cache_tokens)),
-      prefixes_(options.prefix_tokens / kPageTokens),
+      prefixes_(std::min(options.prefix_tokens, kPrefixBytes / cache_.row()) / kPageTokens),
       rule_(config(), weights_->numerics().weight_bytes()),
       can_draft_(config().mtp_layers > 0 && options.speculation != Speculation::kOff) {}
 

@@ -22,6 +22,17 @@ double AttentionWeights(const ModelConfig& c) {
 
 }  // namespace
 
+double WeightsPerToken(const ModelConfig& c) {
+  const double h = c.hidden_size, moe = std::max(0, c.num_layers - c.first_dense);
+  return c.num_layers * AttentionWeights(c) + (c.num_layers - moe) * 3 * h * c.intermediate_size +
+         moe * ((c.top_k + c.shared_experts) * 3 * h * c.moe_intermediate_size + h * c.experts) +
+         h * c.vocab_size;
+}
+
+double AttentionPerToken(const ModelConfig& c, double keys) {
+  return c.num_layers * double(c.heads) * (c.latent_dim() + c.kv_lora_rank) * keys;
+}
+
 SpeculationRule::SpeculationRule(const ModelConfig& c, double bytes_per_weight)
     : bytes_(bytes_per_weight) {
   const double h = c.hidden_size;

@@ -6,6 +6,12 @@
 
 namespace temper::engine {
 
+/// Multiply-adds of a token with weights: attention in the absorbed form, router, chosen and shared
+/// experts, the head; main layers only.
+double WeightsPerToken(const ModelConfig& config);
+/// Those of attention's scores and values over so many keys, all main layers.
+double AttentionPerToken(const ModelConfig& config, double keys);
+
 /// Decoding is bound by the weights it reads, then by multiply-adds. A step of B rows reads every
 /// dense weight once and E (1 - (1 - k/E)^B) of a layer's E experts; drafting doubles the rows,
 /// runs the MTP layer and the head again, and gains the accepted share of a token.

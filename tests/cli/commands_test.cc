@@ -1,4 +1,6 @@
 // What the torch-free commands print, and that it is the same again.
+#include <set>
+
 #include "cli/evaluate.h"
 #include "cli/tasks.h"
 #include "tests/cli/programs.h"
@@ -69,6 +71,65 @@ TEST_F(CommandsTest, ChatsAreRenderedByTheProbeAndGeneratedFrom) {
       {"generate", "--model", model, "--prompts", Write("p.jsonl", row), "--max-new-tokens", "2"});
   ASSERT_EQ(ran.code, 0) << ran.err;
   EXPECT_EQ(ran.Lines().at(0)["prompt_ids"], lines[1]["ids"]);
+}
+
+TEST_F(CommandsTest, GenerateRunsInEveryModeAndNamesAWrongOne) {
+  const std::string model = Model();
+  std::set<std::string> outputs;
+  for (const char* dtype : {"fp32", "bf16", "fp8", "fp8-w8a8"}) {
+    const std::vector<std::string> args = {"generate", "--model",       model, "--prompt",
+                                           "1+1;",     "--dtype",       dtype, "--max-new-tokens",
+                                           "6",        "--cache-dtype", "bf16"};
+    const Ran ran = Temper(args);
+    ASSERT_EQ(ran.code, 0) << ran.err;
+    outputs.insert(ran.Lines().at(0)["logp"].dump());
+  }
+  EXPECT_EQ(outputs.size(), 4u);
+  const Ran wrong = Temper({"generate", "--model", model, "--prompt", "1", "--dtype", "int4"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("dtype: \"int4\" is none of fp32, bf16, fp8, fp8-w8a8"),
+            std::string::npos)
+      << wrong.err;
+}
+
+TEST_F(CommandsTest, BenchMeasuresEachBatchAndReportsTheCache) {
+  const std::string model = Model();
+  const Ran ran = Temper({"bench", "--model", model, "--batch", "1,3", "--prompt", "20", "--new",
+                          "5", "--dtype", "fp8", "--runs", "3", "--threads", "2"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const std::vector<Json> lines = ran.Lines();
+  ASSERT_EQ(lines.size(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    const Json& line = lines[i];
+    EXPECT_EQ(line["batch"], i == 0 ? 1 : 3);
+    EXPECT_EQ(line["prompt"], 20);
+    EXPECT_EQ(line["new"], 5);
+    EXPECT_EQ(line["dtype"], "fp8");
+    EXPECT_EQ(line["threads"], 2);
+    EXPECT_EQ(line["runs"], 3);
+    for (const char* key : {"prefill_tok_s", "decode_tok_s", "ttft_ms", "read_gb_s"}) {
+      EXPECT_GT(line[key]["min"], 0) << key;
+      EXPECT_LE(line[key]["min"], line[key]["median"]) << key;
+      EXPECT_LE(line[key]["median"], line[key]["max"]) << key;
+    }
+    for (const char* key : {"bytes_per_token", "limit_share", "rss_bytes"}) {
+      EXPECT_GT(line[key], 0) << key;
+    }
+    EXPECT_TRUE(line["isa"].is_string());
+  }
+  EXPECT_LT(lines[1]["bytes_per_token"], lines[0]["bytes_per_token"]);
+  const Ran report = Temper({"bench", "--model", model, "--cache-report"});
+  ASSERT_EQ(report.code, 0) << report.err;
+  int measured = 0;
+  for (const Json& line : report.Lines()) {
+    if (line["layout"] != "mla") continue;
+    ++measured;
+    EXPECT_EQ(line["measured"], line["bytes_per_token_layer"]);
+  }
+  EXPECT_EQ(measured, 2);
+  EXPECT_EQ(report.Lines().back()["reduction"], 0.933);
+  EXPECT_EQ(Temper({"bench", "--model", model, "--batch", "1,x"}).code, 2);
+  EXPECT_EQ(Temper({"bench", "--model", model, "--prompt", "9999999"}).code, 2);
 }
 
 TEST_F(CommandsTest, AStopStringEndsASampleAndIsLeftOut) {
