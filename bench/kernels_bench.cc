@@ -113,7 +113,7 @@ void BenchRows(ThreadPool& pool) {
   std::vector<std::int32_t> ids(m * 8);
   const RouterShape shape{64, 8, 8, 4, true, 2.5f};
   const double route = Seconds([&] {
-    RouteNoauxTc(x.data(), 64, weight.data(), shape, m, nullptr, ids.data(), y.data(), pool);
+    Route(x.data(), 64, weight.data(), shape, m, nullptr, ids.data(), y.data(), pool);
   });
   const double sample = Seconds([&] { SampleToken(x.data(), v, v, {}, 0.5f); });
   const int large = 129280;

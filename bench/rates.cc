@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <ctime>
+#include <memory>
+#include <new>
 
 #include "kernels/cpu.h"
 
@@ -101,14 +103,15 @@ double FmaRate(kernels::ThreadPool& pool) {
 }
 
 double ReadRate(kernels::ThreadPool& pool) {
-  static const char* memory = [] {
-    auto* p = static_cast<char*>(std::aligned_alloc(64, kReadBytes));
-    if (p == nullptr) std::abort();
-    std::fill_n(p, kReadBytes, static_cast<char>(1));
-    return p;
-  }();
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  const std::unique_ptr<char, Free> memory(
+      static_cast<char*>(std::aligned_alloc(std::size_t{2} << 20, kReadBytes)));
+  if (!memory) throw std::bad_alloc();
+  std::fill_n(memory.get(), kReadBytes, static_cast<char>(1));
   const int parts = static_cast<int>(kReadBytes / kReadPart);
-  const auto read = [](int i) { Read(memory + static_cast<std::size_t>(i) * kReadPart); };
+  const auto read = [&](int i) { Read(memory.get() + static_cast<std::size_t>(i) * kReadPart); };
   const double t = Once([&] { pool.Run(parts, read); }, pool.threads());
   return static_cast<double>(kReadBytes) / t * 1e-9;
 }

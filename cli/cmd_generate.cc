@@ -17,7 +17,8 @@ int Generate(const Arguments& arguments) {
   Args args("temper generate", "Completes prompts.");
   args.Text("--model", "DIR", "model folder in Hugging Face layout", &model_dir).Required();
   args.Text("--prompt", "TEXT", "one prompt", &prompt);
-  args.Text("--prompts", "F.jsonl", "rows {\"prompt\"} or {\"ids\"}", &prompts_file);
+  args.Text("--prompts", "F.jsonl", "rows {\"prompt\"} (a string or messages) or {\"ids\"}",
+            &prompts_file);
   args.Integer("--n", "samples a prompt", 1, INT_MAX, &n);
   sampling_args.Declare(&args);
   args.Flag("--json", "JSON lines on a terminal too", &json);
@@ -27,13 +28,13 @@ int Generate(const Arguments& arguments) {
     args.Fail("give either --prompt or --prompts");
   }
   const Sampling sampling = sampling_args.Resolve(args, n);
-  const Model model = LoadModel(model_dir);
+  const Model model = LoadModel(model_dir, sampling.numerics);
   std::vector<std::vector<std::int32_t>> prompts;
   if (args.Given("--prompt")) {
     prompts.push_back(model.tokenizer.EncodePrompt(prompt));
   } else {
     for (const engine::Row& row : engine::ReadRows(prompts_file, engine::RowUse::kPrompt, "", "")) {
-      prompts.push_back(PromptIds(row, model.tokenizer));
+      prompts.push_back(engine::PromptIds(row, model.tokenizer));
     }
   }
   const bool lines = json || isatty(STDOUT_FILENO) == 0;

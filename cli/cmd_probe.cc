@@ -1,5 +1,6 @@
 #include <climits>
 #include <cstdio>
+#include <functional>
 #include <iostream>
 
 #include "cli/args.h"
@@ -17,7 +18,7 @@ void DeclareForward(Args* args, engine::ProbeOptions* options) {
   args->Text("--model", "DIR", "model folder", &options->model).Required();
   args->Text("--ids", "F.json", "[[ids...], ...], used as given", &options->ids).Required();
   args->Text("--out", "O.safetensors", "written", &options->out).Required();
-  args->Text("--dtype", "M", "numeric mode", &options->dtype);
+  args->Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &options->dtype);
   args->Integer("--chunk", "prompt tokens a forward", 1, INT_MAX, &options->chunk);
   args->Integer("--threads", "0 = all cores", 0, 4096, &options->threads);
 }
@@ -27,6 +28,8 @@ int Logits(const Arguments& arguments) {
   options.threads = 0;
   Args args("temper probe logits", "Logits and chosen experts of given ids.");
   DeclareForward(&args, &options);
+  args.Text("--cache-dtype", "C", "fp32, bf16 or fp8", &options.cache_dtype);
+  args.Text("--fp8-scale", "S", "of weights quantised here: pow2 or fp32", &options.fp8_scale);
   if (!args.Parse(arguments)) return 0;
   options.threads = Threads(options.threads);
   engine::ProbeLogits(options);
@@ -97,31 +100,58 @@ int Sample(const Arguments& arguments) {
   return 0;
 }
 
+/// A JSON value a line on stdin, a JSON object a line on stdout; a bad line gives {"error"}.
+int ForEachLine(const std::function<Json(const Json& value, const std::string& where)>& answer) {
+  bool failed = false;
+  std::int64_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    ++number;
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const std::string where = "stdin:" + std::to_string(number);
+    try {
+      PrintLine(answer(configs::ParseJson(line, where), where).dump());
+    } catch (const UserError& error) {
+      failed = true;
+      const std::string what = error.what();
+      const bool placed = what.rfind(where, 0) == 0;
+      PrintLine(Json{{"error", placed ? what : where + ": " + what}}.dump(
+          -1, ' ', false, Json::error_handler_t::replace));
+    }
+  }
+  return failed ? 2 : 0;
+}
+
 int Tokens(const Arguments& arguments) {
   std::string model_dir;
   Args args("temper probe tokens", "Encodes and decodes: a JSON string a line on stdin.");
   args.Text("--model", "DIR", "folder with tokenizer.json", &model_dir).Required();
   if (!args.Parse(arguments)) return 0;
   const engine::Tokenizer tokenizer(model_dir);
-  bool failed = false;
-  std::int64_t number = 0;
-  for (std::string line; std::getline(std::cin, line);) {
-    ++number;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    try {
-      const Json text = configs::ParseJson(line, "stdin:" + std::to_string(number));
-      if (!text.is_string()) {
-        throw UserError("stdin:" + std::to_string(number) + ": " + configs::Brief(text) +
-                        " must be a JSON string");
-      }
-      const std::vector<std::int32_t> ids = tokenizer.Encode(text.get<std::string>());
-      PrintLine(Json{{"ids", ids}, {"text", tokenizer.Decode(ids, false)}}.dump());
-    } catch (const UserError& error) {
-      failed = true;
-      PrintLine(Json{{"error", error.what()}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+  return ForEachLine([&](const Json& text, const std::string& where) -> Json {
+    if (!text.is_string()) {
+      throw UserError(where + ": " + configs::Brief(text) + " must be a JSON string");
     }
-  }
-  return failed ? 2 : 0;
+    const std::vector<std::int32_t> ids = tokenizer.Encode(text.get_ref<const std::string&>());
+    return {{"ids", ids}, {"text", tokenizer.Decode(ids, false)}};
+  });
+}
+
+int Template(const Arguments& arguments) {
+  std::string model_dir;
+  Args args("temper probe template",
+            "Renders chats: a list of messages a line on stdin, or an object with \"messages\".");
+  args.Text("--model", "DIR", "folder with tokenizer.json and a chat template", &model_dir)
+      .Required();
+  args.Note(
+      "Object lines: {\"messages\", \"add_generation_prompt\": false, \"continue_final_message\": "
+      "false, \"tools\"}; what else stands there is a variable of the template (\"thinking\").\n");
+  if (!args.Parse(arguments)) return 0;
+  const engine::Tokenizer tokenizer(model_dir);
+  return ForEachLine([&](const Json& line, const std::string&) -> Json {
+    const engine::Chat chat = engine::ReadChat(line);
+    const std::string text = tokenizer.chat().Render(chat.messages, chat.options).text;
+    return {{"text", text}, {"ids", tokenizer.Encode(text)}};
+  });
 }
 
 }  // namespace
@@ -133,6 +163,7 @@ int Probe(const Arguments& args) {
       {"grad", "gradient of every weight for given ids and masks", Grad},
       {"loss", "loss, gradient and advantages of given log-probs", ProbeLoss},
       {"sample", "the random numbers of sampling", Sample},
+      {"template", "chats to text and ids", Template},
       {"tokens", "text to ids and back", Tokens},
   };
   return RunGroup("temper probe", "Numbers to hold Temper against another implementation.", kProbes,

@@ -16,6 +16,7 @@ int Eval(const Arguments& args);
 int Runs(const Arguments& args);
 int Probe(const Arguments& args);
 int ProbeLoss(const Arguments& args);
+int Bench(const Arguments& args);
 int Doctor(const Arguments& args);
 
 }  // namespace temper::cli

@@ -76,7 +76,7 @@ class Evaluation {
     std::vector<reward::SampleInput> inputs;
     for (const Completion& completion : group_) {
       reward::SampleInput& input = inputs.emplace_back();
-      input.prompt_json = Json(row.prompt).dump();
+      input.prompt_json = engine::PromptJson(row).dump();
       input.completion = completion.text;
       input.completion_ids = completion.sample.ids;
       if (row.has_answer) input.answer = row.answer;
@@ -159,10 +159,10 @@ Json Evaluate(const EvalOptions& options) {
   host_options.functions = {options.reward};
   reward::RewardHost host(host_options);
   host.Check();
-  const Model model = LoadModel(options.model_dir);
+  const Model model = LoadModel(options.model_dir, options.sampling.numerics);
   std::vector<engine::Row> rows = engine::ReadRows(options.data, engine::RowUse::kPrompt, "", "");
   std::vector<std::vector<std::int32_t>> prompts;
-  for (const engine::Row& row : rows) prompts.push_back(PromptIds(row, model.tokenizer));
+  for (const engine::Row& row : rows) prompts.push_back(engine::PromptIds(row, model.tokenizer));
   Evaluation evaluation(options, std::move(rows), std::move(prompts));
   const double seconds =
       SampleAll(model, evaluation.prompts(), options.sampling,

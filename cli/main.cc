@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
       {"sft", "supervised fine-tuning", Sft},
       {"grpo", "reinforcement learning: starts a learner, actors and reward workers", Grpo},
       {"generate", "complete prompts", Generate},
+      {"bench", "prefill and decode rates against this machine's memory", Bench},
       {"eval", "score completions of a data set: mean@k, pass@k", Eval},
       {"runs", "look into the trajectory database of a run", Runs},
       {"probe", "numbers to hold Temper against another implementation", Probe},

@@ -55,18 +55,14 @@ int Threads(int wish) {
   return wish > 0 ? wish : std::max(1u, std::thread::hardware_concurrency());
 }
 
-Model LoadModel(const std::string& dir) {
+Model LoadModel(const std::string& dir, const engine::Numerics& numerics) {
   engine::ModelConfig config = engine::ReadModelConfig(dir);
   engine::Tokenizer tokenizer(dir);
   std::set<std::int32_t> stops(config.eos_ids.begin(), config.eos_ids.end());
   if (tokenizer.eos_id() >= 0) stops.insert(tokenizer.eos_id());
-  auto weights = std::make_shared<engine::Weights>(engine::Weights::Load(dir, config));
+  auto weights = std::make_shared<engine::Weights>(engine::Weights::Load(dir, config, numerics));
   return {
       std::move(config), std::move(weights), std::move(tokenizer), {stops.begin(), stops.end()}};
-}
-
-std::vector<std::int32_t> PromptIds(const engine::Row& row, const engine::Tokenizer& tokenizer) {
-  return row.ids.empty() ? tokenizer.EncodePrompt(row.prompt) : row.ids;
 }
 
 double SampleAll(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,

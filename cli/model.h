@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "configs/json.h"
-#include "engine/data/rows.h"
+#include "engine/data/row_ids.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
 #include "engine/tokenizer.h"
@@ -23,10 +23,7 @@ struct Model {
   engine::Tokenizer tokenizer;
   std::vector<std::int32_t> stop_ids;  // config.json's and the tokenizer's end of sequence
 };
-Model LoadModel(const std::string& dir);
-
-/// {"ids"} rows as they are, strings as the model sees a prompt.
-std::vector<std::int32_t> PromptIds(const engine::Row& row, const engine::Tokenizer& tokenizer);
+Model LoadModel(const std::string& dir, const engine::Numerics& numerics = {});
 
 struct Sampling {
   int n = 1;  // samples a prompt
@@ -35,6 +32,7 @@ struct Sampling {
   std::uint64_t seed = 0;
   std::vector<std::string> stops;  // text that ends a sample and is left out of it
   int threads = 1;
+  engine::Numerics numerics;
 };
 
 struct Completion {

@@ -2,7 +2,7 @@
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cli/*.cc)
 list(FILTER cli_sources EXCLUDE REGEX "main\\.cc$")
-add_library(cli STATIC ${cli_sources})
+add_library(cli STATIC ${cli_sources} ${CMAKE_SOURCE_DIR}/bench/rates.cc)
 temper_flags(cli)
 # Data files (reward library, quickstart's configs) are found beside an installation or here.
 target_compile_definitions(cli PRIVATE TEMPER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

@@ -12,6 +12,8 @@ void SamplingArgs::Declare(Args* args) {
   args->Number("--min-p", "keep tokens of this share of the likeliest", 0, 1, &min_p);
   args->Integer("--seed", "of sampling", std::int64_t{0}, INT64_MAX, &seed);
   args->List("--stop", "TEXT", "ends a sample; the text leaves it out", &stops);
+  args->Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &dtype);
+  args->Text("--cache-dtype", "C", "fp32, bf16 or fp8", &cache_dtype);
   args->Integer("--threads", "0 = all cores", 0, 4096, &threads);
 }
 
@@ -27,7 +29,8 @@ Sampling SamplingArgs::Resolve(const Args& args, int n) const {
            static_cast<float>(min_p)},
           static_cast<std::uint64_t>(seed),
           stops,
-          threads};
+          threads,
+          engine::ParseNumerics(dtype, cache_dtype, "pow2")};
 }
 
 }  // namespace temper::cli

@@ -52,6 +52,12 @@ void CheckRewards(const Config& config, const std::string& where) {
                         "\"; give each its own \"name\" (metrics are kept by name)");
     }
   }
+  // Scores that are normalised inside the group have nothing left to divide by there.
+  if (config.reward.aggregation == "normalize_then_sum" && config.grpo.scale_rewards == "group") {
+    Refuse(where,
+           "reward.aggregation: normalize_then_sum divides in the group already; set "
+           "grpo.scale_rewards to \"batch\" (GDPO) or \"none\"");
+  }
 }
 
 }  // namespace

@@ -101,9 +101,11 @@ struct RewardFunction {
   std::string rule;                          // a rule's name
   std::string name;                          // default: the file's stem or the rule
   double weight = 1.0;
+  std::string options = {};                  // of the rule: a JSON object's text; "" = none
 };
 
 struct Reward {
+  std::string aggregation = "sum";           // sum | normalize_then_sum (GDPO)
   std::string on_error = "drop";             // drop | score | stop
   double on_error_score = 0.0;
   double timeout_s = 1.0;                    // (0, 3600] wall clock a sample

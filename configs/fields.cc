@@ -174,17 +174,26 @@ std::string ReadRewards(const Json& list, std::vector<RewardFunction>* out) {
         if (!wrong.empty()) return "weight: " + wrong;
         continue;
       }
+      if (key == "options") {
+        if (value.is_null()) continue;
+        if (!value.is_object()) return "options: " + Must(value, "an object");
+        reward.options = value.empty() ? "" : value.dump();
+        continue;
+      }
       std::string* text = key == "script" ? &reward.script
                           : key == "rule" ? &reward.rule
                           : key == "name" ? &reward.name
                                           : nullptr;
-      if (text == nullptr) return key + ": unknown setting; known are script, rule, name, weight";
+      if (text == nullptr) return key + ": unknown setting; known are script, rule, name, weight, options";
       if (value.is_null()) continue;
       if (!value.is_string()) return key + ": " + Must(value, "a string");
       *text = value.get<std::string>();
     }
     if (reward.script.empty() == reward.rule.empty()) {
       return Must(item, "given either \"script\" or \"rule\"");
+    }
+    if (reward.rule.empty() && !reward.options.empty()) {
+      return Must(item, "without \"options\": they belong to rules; a script reads its row");
     }
     out->push_back(std::move(reward));
   }
@@ -199,6 +208,7 @@ Json WriteRewards(const std::vector<RewardFunction>& rewards) {
         reward.script.empty() ? reward.rule : reward.script;
     item["name"] = reward.name;
     item["weight"] = reward.weight;
+    if (!reward.options.empty()) item["options"] = Json::parse(reward.options);
     list.push_back(item);
   }
   return list;
@@ -207,7 +217,7 @@ Json WriteRewards(const std::vector<RewardFunction>& rewards) {
 Field Rewards() {
   return {"rewards",
           "list",
-          "{\"script\" or \"rule\", \"name\", \"weight\"}",
+          "{\"script\" or \"rule\", \"name\", \"weight\", \"options\" of a rule}",
           "what scores a completion; the score is the weighted sum; grpo needs at least one",
           [](Config& c, const Json& v) -> std::string {
             if (v.is_null()) return c.rewards.clear(), "";
@@ -393,6 +403,8 @@ void AddGrpo(std::vector<Field>* t) {
 
 void AddRest(std::vector<Field>* t) {
   t->push_back(Rewards());
+  t->push_back(Choice(AT(reward.aggregation), {"sum", "normalize_then_sum"},
+                      "of several rewards; normalize_then_sum is GDPO, with scale_rewards batch"));
   t->push_back(Choice(AT(reward.on_error), {"drop", "score", "stop"}, "what a failed reward does"));
   t->push_back(Number(AT(reward.on_error_score), {-kInf, kInf, true}, "of on_error: score"));
   t->push_back(Number(AT(reward.timeout_s), {0, 3600, true}, "seconds of wall clock a sample"));

@@ -115,10 +115,20 @@ std::string ReadWholeFile(const std::string& path, std::uint64_t max_bytes) {
   return text;
 }
 
+void RemoveHalfWritten(const std::string& path) {
+  struct stat status;
+  if (::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) ::unlink(path.c_str());
+}
+
 void WriteWholeFile(const std::string& path, std::string_view bytes) {
   OutputFd file(path, O_WRONLY | O_CREAT | O_TRUNC);
-  file.Write(bytes);
-  file.SyncAndClose();
+  try {
+    file.Write(bytes);
+    file.SyncAndClose();
+  } catch (const MachineError&) {
+    RemoveHalfWritten(path);
+    throw;
+  }
 }
 
 void SyncFolder(const std::string& path) {

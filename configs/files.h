@@ -35,6 +35,9 @@ class InputFile {
 /// The whole file. Throws UserError if it is larger than max_bytes.
 std::string ReadWholeFile(const std::string& path, std::uint64_t max_bytes);
 
+/// Removes a regular file that could not be written to its end; devices stay.
+void RemoveHalfWritten(const std::string& path);
+
 /// Creates (or replaces) a file with these bytes and fsyncs it. Throws MachineError with errno's
 /// text.
 void WriteWholeFile(const std::string& path, std::string_view bytes);

@@ -56,6 +56,29 @@ class CountingIterator {
   throw UserError(where + ":" + std::to_string(line) + ":" + std::to_string(column) + ": " + what);
 }
 
+// Refuses too many values before any of them costs memory: what separates and opens is counted,
+// which for JSON is exactly the values and keys.
+void CheckCount(std::string_view text, const std::string& where, const JsonLimits& limits) {
+  if (text.size() <= limits.max_values) return;
+  std::size_t count = 1;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') {
+      for (++at; at < text.size() && text[at] != '"'; ++at) at += text[at] == '\\';
+      continue;
+    }
+    if (c == '[' || c == '{') {
+      const std::size_t next = text.find_first_not_of(" \t\r\n", at + 1);
+      if (next != text.npos && (text[next] == ']' || text[next] == '}')) continue;
+    } else if (c != ',' && c != ':') {
+      continue;
+    }
+    if (++count > limits.max_values) {
+      ThrowAt(text, at, where, "more than " + std::to_string(limits.max_values) + " values");
+    }
+  }
+}
+
 // Builds the value bottom-up on an explicit stack: objects are filled once, at their end, so that a
 // vocabulary of 100,000 keys costs neither ordered_json's linear look-ups nor copies at each
 // growth.
@@ -204,6 +227,7 @@ Json ParseJson(std::string_view text, const std::string& where, const JsonLimits
   // nlohmann's lexer takes a NUL for the end of the text and would ignore what follows.
   const std::size_t nul = text.find('\0');
   if (nul != text.npos) ThrowAt(text, nul, where, "a NUL byte");
+  CheckCount(text, where, limits);
   Builder builder(text, where, limits);
   const CountingIterator begin(text.data(), builder.reached());
   const CountingIterator end(text.data() + text.size(), builder.reached());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/unicode.h"
 #include "engine/utf8.h"
 
 namespace temper::engine {
@@ -28,6 +29,19 @@ std::size_t SpaceAtStart(std::string_view text) {
     at += static_cast<std::size_t>(length);
   }
   return at;
+}
+
+bool WordAtEnd(std::string_view text) {
+  if (text.empty()) return false;
+  std::size_t start = text.size() - 1;
+  while (start > 0 && (static_cast<std::uint8_t>(text[start]) & 0xC0) == 0x80) --start;
+  int length = 0;
+  return IsWordCharacter(DecodeUtf8(text.substr(start), &length));
+}
+
+bool WordAtStart(std::string_view text) {
+  int length = 0;
+  return !text.empty() && IsWordCharacter(DecodeUtf8(text, &length));
 }
 
 }  // namespace
@@ -85,6 +99,9 @@ void AddedTokenFinder::Cut(std::string_view text,
     std::size_t begin = at;
     at += token.content.size();
     std::size_t end = at;
+    if (token.single_word && (WordAtEnd(text.substr(0, begin)) || WordAtStart(text.substr(end)))) {
+      continue;
+    }
     if (token.lstrip) begin -= SpaceAtEnd(text.substr(0, begin));
     if (token.rstrip) end += SpaceAtStart(text.substr(end));
     begin = std::max(begin, done);

@@ -14,6 +14,7 @@ struct AddedToken {
   std::int32_t id = 0;
   std::string content;
   bool special = false, lstrip = false, rstrip = false;
+  bool single_word = false;  // counts only where no word character is beside it
 };
 
 /// Finds the leftmost, then longest token at each place (as Hugging Face's Aho-Corasick matcher).

@@ -15,7 +15,7 @@ namespace {
 using configs::Brief;
 using configs::Quote;
 
-constexpr std::int64_t kMaxId = (1 << 22) - 1;
+constexpr std::int64_t kMaxId = (1 << 20) - 1;
 constexpr std::int32_t kNoRank = std::numeric_limits<std::int32_t>::max();
 // Up to here a scan for the best pair is faster than a heap.
 constexpr std::size_t kShortPiece = 24;

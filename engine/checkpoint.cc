@@ -10,11 +10,17 @@
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/json.h"
+#include "kernels/fp8.h"
+#include "kernels/linear.h"
 
 namespace temper::engine {
 namespace {
 
 using configs::Quote;
+
+constexpr const char* kScaleSuffix = "_scale_inv";
+
+std::int64_t Blocks(std::int64_t n) { return (n + kernels::kBlock - 1) / kernels::kBlock; }
 
 std::string ShapeText(const std::vector<std::int64_t>& shape) {
   std::string out = "[";
@@ -83,9 +89,32 @@ class Comparison {
       Note(Quote(spec.name) + " has shape " + ShapeText(info.shape) + " instead of " +
            ShapeText(spec.shape));
     }
-    if (info.dtype != Dtype::kF32 && info.dtype != Dtype::kBf16 && info.dtype != Dtype::kF16) {
+    if (info.dtype == Dtype::kF8E4m3) {
+      CheckScale(spec);
+    } else if (info.dtype != Dtype::kF32 && info.dtype != Dtype::kBf16 &&
+               info.dtype != Dtype::kF16) {
       Note(Quote(spec.name) + " has dtype " + DtypeName(info.dtype) +
            " instead of F32, BF16 or F16");
+    }
+  }
+  void CheckScale(const TensorSpec& spec) {
+    if (spec.kind != TensorSpec::Kind::kLinear) {
+      Note(Quote(spec.name) + " has dtype F8_E4M3, which only matrices of layers may have");
+      return;
+    }
+    const std::string name = spec.name + kScaleSuffix;
+    known_.insert(name);
+    if (!reader_.Has(name)) {
+      Note(Quote(name) + " is missing: " + Quote(spec.name) + " is F8_E4M3");
+      return;
+    }
+    const TensorInfo& info = reader_.Info(name);
+    const std::vector<std::int64_t> shape{Blocks(spec.shape[0]), Blocks(spec.shape[1])};
+    if (info.shape != shape) {
+      Note(Quote(name) + " has shape " + ShapeText(info.shape) + " instead of " + ShapeText(shape));
+    }
+    if (info.dtype != Dtype::kF32) {
+      Note(Quote(name) + " has dtype " + DtypeName(info.dtype) + " instead of F32");
     }
   }
   void CheckCopy(const std::string& copy, const std::string& source) {
@@ -109,20 +138,48 @@ class Comparison {
 }  // namespace
 
 void ReadCheckpoint(const std::string& model_dir, const ModelConfig& config,
-                    const std::function<void(const TensorSpec&, std::span<const float>)>& give) {
+                    const std::function<void(const TensorSpec&, const TensorData&)>& give) {
   const CheckpointReader reader(model_dir);
   const std::vector<TensorSpec> specs = RequiredTensors(config);
   Comparison(model_dir, reader, config).Run(specs);
+  const auto where = [&](const std::string& name) {
+    return reader.File(name).path() + ": tensor " + Quote(name) + ": ";
+  };
   for (const TensorSpec& spec : specs) {
+    if (reader.Info(spec.name).dtype == Dtype::kF8E4m3) {
+      std::vector<std::uint8_t> codes(std::size_t(spec.count()));
+      reader.File(spec.name).Read(spec.name, std::as_writable_bytes(std::span(codes)));
+      const std::vector<float> scales = reader.ReadFloats(spec.name + kScaleSuffix);
+      const std::int64_t k = spec.shape[1];
+      const std::string bad =
+          kernels::CheckFp8Weight(codes.data(), k, int(spec.shape[0]), int(k), scales.data());
+      if (!bad.empty()) throw UserError(where(spec.name) + bad);
+      give(spec, {{}, codes, scales});
+      continue;
+    }
     const std::vector<float> values = reader.ReadFloats(spec.name);
     const auto bad =
         std::find_if_not(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
     if (bad != values.end()) {
-      throw UserError(reader.File(spec.name).path() + ": tensor " + Quote(spec.name) +
-                      ": element " + std::to_string(bad - values.begin()) + " is not finite");
+      throw UserError(where(spec.name) + "element " + std::to_string(bad - values.begin()) +
+                      " is not finite");
     }
-    give(spec, values);
+    give(spec, {values, {}, {}});
   }
+}
+
+void ReadCheckpointValues(
+    const std::string& model_dir, const ModelConfig& config,
+    const std::function<void(const TensorSpec&, std::span<const float>)>& give) {
+  kernels::ThreadPool pool(1);
+  ReadCheckpoint(model_dir, config, [&](const TensorSpec& spec, const TensorData& data) {
+    if (data.codes.empty()) return give(spec, data.values);
+    const int n = int(spec.shape[0]), k = int(spec.shape[1]);
+    std::vector<float> values(data.codes.size());
+    kernels::DequantizeWeight(data.codes.data(), k, n, k, data.scales.data(), values.data(), k,
+                              pool);
+    give(spec, values);
+  });
 }
 
 }  // namespace temper::engine

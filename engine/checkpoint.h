@@ -9,10 +9,23 @@
 
 namespace temper::engine {
 
-/// Gives every required tensor, in RequiredTensors order, as FP32. All disagreements (missing, unknown, shapes, dtypes,
-/// MTP copies that differ from their source) are listed in one UserError before the first callback. Non-finite values are refused by name.
+/// A tensor as a checkpoint or a learner has it: FP32 values, or E4M3 codes with the multipliers of
+/// their 128 x 128 blocks.
+struct TensorData {
+  std::span<const float> values;
+  std::span<const std::uint8_t> codes;
+  std::span<const float> scales;
+};
+
+/// Gives every required tensor, in RequiredTensors order: E4M3 blocks (F8_E4M3 with NAME_scale_inv beside it) as they are, all
+/// else as FP32. All disagreements (missing, unknown, shapes, dtypes, MTP copies that differ from their source) are listed in
+/// one UserError before the first callback. Non-finite values are refused by name.
 void ReadCheckpoint(const std::string& model_dir, const ModelConfig& config,
-                    const std::function<void(const TensorSpec&, std::span<const float>)>& give);
+                    const std::function<void(const TensorSpec&, const TensorData&)>& give);
+
+/// The same with blocks dequantised: code times scale, in FP32.
+void ReadCheckpointValues(const std::string& model_dir, const ModelConfig& config,
+                          const std::function<void(const TensorSpec&, std::span<const float>)>& give);
 
 /// Writes `dir`/model.safetensors (sharded past `shard_bytes`, with index), config.json (config.raw with torch_dtype set), and copies
 /// tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json from `tokenizer_dir` where present.

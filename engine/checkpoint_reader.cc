@@ -38,7 +38,10 @@ struct CheckpointReader::State {
   }
 
   void ReadIndex(const std::string& path) {
-    const Json index = configs::ReadJsonFile(path);
+    configs::JsonLimits limits;
+    limits.max_bytes = std::size_t{64} << 20;
+    limits.max_values = 1'000'000;  // DeepSeek-V3 has 91,000 tensors
+    const Json index = configs::ReadJsonFile(path, limits);
     const auto map = index.find("weight_map");
     if (map == index.end() || !map->is_object()) {
       throw UserError(path + ": weight_map is missing: it must map tensor names to files");

@@ -73,6 +73,7 @@ void WriteIndex(const std::string& dir, const std::vector<Planned>& plan, std::s
 void WriteConfig(const std::string& dir, const ModelConfig& config, Dtype dtype) {
   Json raw = config.raw;
   const char* name = dtype == Dtype::kF32 ? "float32" : "bfloat16";
+  raw.erase("quantization_config");  // what is written is not quantised
   raw["torch_dtype"] = name;
   // The newer spelling of the same field; transformers would prefer it.
   if (raw.contains("dtype")) raw["dtype"] = name;

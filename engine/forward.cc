@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/bf16.h"
+#include "kernels/cache_row.h"
 #include "kernels/ops.h"
 #include "kernels/router.h"
 
@@ -33,6 +35,8 @@ enum Buffer {
   kExpertOut,
   kShared,
   kMtpPair,
+  kQuantized,
+  kInputScales,
   kBuffers
 };
 
@@ -63,7 +67,7 @@ const float* Forward::Table(int position) {
 void Forward::Embed(const std::int32_t* ids, int m, float* out) const {
   const std::size_t h = weights_.config().hidden_size;
   for (int r = 0; r < m; ++r) {
-    std::memcpy(out + r * h, weights_.embedding().data() + ids[r] * h, h * sizeof(float));
+    weights_.Embed(ids[r], out + r * h);
   }
 }
 
@@ -74,6 +78,33 @@ void Forward::Hidden(const ForwardRows& rows, float* hidden, const Experts& expe
   for (int i = 0; i < c.num_layers; ++i) Layer(i, i, rows, x, experts);
   kernels::RmsNorm(x, c.hidden_size, weights_.norm().data(), c.rms_norm_eps, rows.m, c.hidden_size,
                    hidden, c.hidden_size, pool_);
+}
+
+std::int64_t Forward::CacheBytes(int layers) const {
+  const ModelConfig& c = weights_.config();
+  return layers * std::int64_t(kernels::CacheRowBytes(weights_.numerics().cache, c.kv_lora_rank,
+                                                      c.qk_rope_dim));
+}
+
+void Forward::Linear(const PackedLinear& w, const float* x, std::int64_t ldx, int m, float* y,
+                     std::int64_t ldy) {
+  if (!weights_.numerics().quantizes_inputs() || w.type != kernels::WeightType::kFp8) {
+    kernels::Linear(w.view(), x, ldx, m, y, ldy, pool_);
+    return;
+  }
+  const std::int64_t blocks = (w.k + kernels::kBlock - 1) / kernels::kBlock;
+  float* values = Scratch(kQuantized, std::size_t(m) * w.k);
+  float* scales = Scratch(kInputScales, std::size_t(m) * blocks);
+  kernels::QuantizeActivations(x, ldx, m, w.k, weights_.numerics().scale, values, w.k, scales,
+                               pool_);
+  const kernels::LinearItem item{w.view(), values, w.k, m, y, ldy, scales, blocks};
+  kernels::LinearMany(&item, 1, pool_);
+}
+
+void Forward::AddBlock(float* out, int m, float* x) {
+  const std::int64_t count = std::int64_t(m) * weights_.config().hidden_size;
+  if (weights_.numerics().rounds()) kernels::RoundBf16(out, count, pool_);
+  kernels::Add(x, out, count, x, pool_);
 }
 
 void Forward::Logits(const float* hidden, int m, float* logits) {
@@ -90,7 +121,7 @@ void Forward::Mtp(int j, const ForwardRows& rows, const float* hidden, float* ou
   Embed(rows.ids, rows.m, x);
   kernels::RmsNorm(x, h, w.enorm.data(), c.rms_norm_eps, rows.m, h, pair, 2 * h, pool_);
   kernels::RmsNorm(hidden, h, w.hnorm.data(), c.rms_norm_eps, rows.m, h, pair + h, 2 * h, pool_);
-  kernels::Linear(w.eh.view(), pair, 2 * h, rows.m, x, h, pool_);
+  Linear(w.eh, pair, 2 * h, rows.m, x, h);
   Layer(c.num_layers + j, 0, rows, x, nullptr);
   kernels::RmsNorm(x, h, w.head_norm.data(), c.rms_norm_eps, rows.m, h, out, h, pool_);
 }
@@ -109,7 +140,7 @@ void Forward::Layer(int index, int cache_layer, const ForwardRows& rows, float* 
   float* out = Scratch(kBlockOut, std::size_t(rows.m) * h);
   kernels::RmsNorm(x, h, w.post_norm.data(), c.rms_norm_eps, rows.m, h, normed, h, pool_);
   Mlp(w.mlp, normed, rows.m, out);
-  kernels::Add(x, out, std::int64_t(rows.m) * h, x, pool_);
+  AddBlock(out, rows.m, x);
 }
 
 void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRows& rows, float* x) {
@@ -123,22 +154,23 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   kernels::RmsNorm(x, h, w.input_norm.data(), c.rms_norm_eps, m, h, normed, h, pool_);
   float* q = Scratch(kQuery, std::size_t(m) * heads * qk);
   if (c.q_lora_rank == 0) {
-    kernels::Linear(w.q.view(), normed, h, m, q, heads * qk, pool_);
+    Linear(w.q, normed, h, m, q, heads * qk);
   } else {
     const int rank = c.q_lora_rank;
     float* low = Scratch(kLowRank, std::size_t(m) * rank);
-    kernels::Linear(w.q_a.view(), normed, h, m, low, rank, pool_);
+    Linear(w.q_a, normed, h, m, low, rank);
     kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
-    kernels::Linear(w.q_b.view(), low, rank, m, q, heads * qk, pool_);
+    Linear(w.q_b, low, rank, m, q, heads * qk);
   }
   float* kv = Scratch(kLatent, std::size_t(m) * row);
-  kernels::Linear(w.kv_a.view(), normed, h, m, kv, row, pool_);
+  Linear(w.kv_a, normed, h, m, kv, row);
   kernels::RmsNorm(kv, row, w.kv_a_norm.data(), kLowRankEps, m, latent, kv, row, pool_);
   kernels::Rope(kv + latent, row, 1, 0, rope, rows.positions, m, table, pool_);
-  const std::int64_t offset = std::int64_t(cache_layer) * row;
-  for (int r = 0; r < m; ++r) {
-    std::memcpy(rows.latent[r] + offset, kv + std::int64_t(r) * row, row * sizeof(float));
-  }
+  const kernels::CacheType cache = weights_.numerics().cache;
+  const std::int64_t offset = CacheBytes(cache_layer);
+  for (int r = 0; r < m; ++r)
+    kernels::StoreCacheRow(cache, kv + std::int64_t(r) * row, latent, rope,
+                           rows.latent[r] + offset);
 
   kernels::Rope(q + nope, heads * qk, heads, qk, rope, rows.positions, m, table, pool_);
   float* absorbed = Scratch(kAbsorbed, std::size_t(m) * heads * row);
@@ -153,8 +185,7 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   }
   float* latent_out = Scratch(kLatentOut, std::size_t(m) * heads * latent);
   kernels::MlaAttention(absorbed, rows.attention, m, heads, latent, rope,
-                        float(c.attention_scale()), kernels::CacheType::kF32,
-                        offset * std::int64_t(sizeof(float)), latent_out, pool_);
+                        float(c.attention_scale()), cache, offset, latent_out, pool_);
   float* values = Scratch(kHeads, std::size_t(m) * heads * c.v_dim);
   items_.clear();
   for (int n = 0; n < heads; ++n) {
@@ -163,17 +194,43 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   }
   kernels::LinearMany(items_.data(), heads, pool_);
   float* out = Scratch(kBlockOut, std::size_t(m) * h);
-  kernels::Linear(w.o.view(), values, heads * c.v_dim, m, out, h, pool_);
-  kernels::Add(x, out, std::int64_t(m) * h, x, pool_);
+  Linear(w.o, values, heads * c.v_dim, m, out, h);
+  AddBlock(out, m, x);
 }
 
 void Forward::Mlp(const MlpWeights& w, const float* in, int m, float* out) {
-  const int width = w.down.k;
+  const int width = w.down.k, h = w.down.n;
   float* gate_up = Scratch(kGateUp, std::size_t(m) * 2 * width);
   float* gated = Scratch(kGated, std::size_t(m) * width);
-  kernels::Linear(w.gate_up.view(), in, w.gate_up.k, m, gate_up, 2 * width, pool_);
+  Linear(w.gate_up, in, h, m, gate_up, 2 * width);
+  if (w.up.n > 0) Linear(w.up, in, h, m, gate_up + width, 2 * width);
   kernels::SwiGlu(gate_up, 2 * width, m, width, gated, width, pool_);
-  kernels::Linear(w.down.view(), gated, width, m, out, w.down.n, pool_);
+  Linear(w.down, gated, width, m, out, h);
+}
+
+void Forward::RunExperts(const LayerWeights& w, PackedLinear MlpWeights::*member, const float* in,
+                         int in_width, float* out, std::int64_t ldo) {
+  const int experts = weights_.config().experts, pairs = counts_[experts];
+  const std::int64_t blocks = (in_width + kernels::kBlock - 1) / kernels::kBlock;
+  const float* scales = nullptr;
+  if (weights_.numerics().quantizes_inputs()) {
+    float* values = Scratch(kQuantized, std::size_t(pairs) * in_width);
+    float* s = Scratch(kInputScales, std::size_t(pairs) * blocks);
+    kernels::QuantizeActivations(in, in_width, pairs, in_width, weights_.numerics().scale, values,
+                                 in_width, s, pool_);
+    in = values;
+    scales = s;
+  }
+  items_.clear();
+  for (int e = 0; e < experts; ++e) {
+    const std::int64_t first = counts_[e];
+    const int m = int(counts_[e + 1] - first);
+    if (m == 0) continue;
+    items_.push_back({(w.experts[e].*member).view(), in + first * in_width, in_width, m,
+                      out + first * ldo, ldo, scales ? scales + first * blocks : nullptr,
+                      scales ? blocks : 0});
+  }
+  kernels::LinearMany(items_.data(), int(items_.size()), pool_);
 }
 
 void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer) {
@@ -183,13 +240,11 @@ void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts
   float* normed = Scratch(kNormed, std::size_t(m) * h);
   kernels::RmsNorm(x, h, w.post_norm.data(), c.rms_norm_eps, m, h, normed, h, pool_);
   float* logits = Scratch(kLogits, std::size_t(m) * c.experts);
-  kernels::Linear(w.router.view(), normed, h, m, logits, c.experts, pool_);
+  Linear(w.router, normed, h, m, logits, c.experts);
   float* weight = Scratch(kWeight, pairs);
   expert_ids_.resize(pairs);
-  const kernels::RouterShape shape{
-      c.experts, k, c.groups, c.topk_groups, c.norm_topk_prob, c.routed_scaling_factor};
-  kernels::RouteNoauxTc(logits, c.experts, w.router_bias.data(), shape, m, nullptr,
-                        expert_ids_.data(), weight, pool_);
+  kernels::Route(logits, c.experts, w.router_bias.data(), c.router_shape(), m, nullptr,
+                 expert_ids_.data(), weight, pool_);
   if (experts) experts(moe_layer, expert_ids_.data());
 
   // Rows sorted by expert, stable by token: every expert sees one contiguous block.
@@ -206,25 +261,25 @@ void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts
   float* gate_up = Scratch(kExpertGateUp, std::size_t(pairs) * 2 * width);
   float* gated = Scratch(kExpertGated, std::size_t(pairs) * width);
   float* out = Scratch(kExpertOut, std::size_t(pairs) * h);
-  const auto run = [&](auto member, const float* in, int in_width, float* to, int to_width) {
-    items_.clear();
-    for (int e = 0; e < c.experts; ++e) {
-      const std::int64_t first = counts_[e];
-      items_.push_back({(w.experts[e].*member).view(), in + first * in_width, in_width,
-                        int(counts_[e + 1] - first), to + first * to_width, to_width});
-    }
-    kernels::LinearMany(items_.data(), c.experts, pool_);
-  };
-  run(&MlpWeights::gate_up, gathered, h, gate_up, 2 * width);
+  RunExperts(w, &MlpWeights::gate_up, gathered, h, gate_up, 2 * width);
+  if (w.experts[0].up.n > 0)
+    RunExperts(w, &MlpWeights::up, gathered, h, gate_up + width, 2 * width);
   kernels::SwiGlu(gate_up, 2 * width, int(pairs), width, gated, width, pool_);
-  run(&MlpWeights::down, gated, width, out, h);
+  RunExperts(w, &MlpWeights::down, gated, width, out, h);
 
   float* shared = nullptr;
   if (c.shared_experts > 0) {
     shared = Scratch(kShared, std::size_t(m) * h);
     Mlp(w.shared, normed, m, shared);
   }
-  kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, x, h, m, h, x, h, pool_);
+  if (!weights_.numerics().rounds()) {
+    kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, x, h, m, h, x, h, pool_);
+    return;
+  }
+  float* block = Scratch(kBlockOut, std::size_t(m) * h);
+  kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, nullptr, h, m, h, block, h,
+                          pool_);
+  AddBlock(block, m, x);
 }
 
 }  // namespace temper::engine

@@ -16,11 +16,10 @@ struct ForwardRows {
   int m = 0;
   const std::int32_t* ids = nullptr;        // [m]
   const std::int32_t* positions = nullptr;  // [m]
-  /// [m] where a row's own latent rows go: [layers][L + R]. Must be what
-  /// attention[r].keys[position] points at.
-  float* const* latent = nullptr;
-  /// [m] keys: base pointers [layers][L + R] of the sequence by position (layer i at + i *
-  /// latent_dim); count = position + 1.
+  /// [m] where a row's own latent rows go: [layers] of CacheRowBytes. Must be what
+  /// the last of attention[r].keys points at.
+  std::byte* const* latent = nullptr;
+  /// [m] keys: base pointers of the sequence's rows by position, as `latent`; count = position + 1.
   const kernels::AttentionRow* attention = nullptr;
 };
 
@@ -28,6 +27,9 @@ class Forward {
  public:
   /// Both must outlive this object. Not thread-safe: one caller, `pool` inside.
   Forward(const Weights& weights, kernels::ThreadPool& pool);
+
+  /// Bytes of the cache rows of so many layers of one token.
+  std::int64_t CacheBytes(int layers) const;
 
   /// Receives the chosen experts of a MoE layer (index among MoE layers): ids [m, top_k] ascending.
   using Experts = std::function<void(int moe_layer, const std::int32_t* ids)>;
@@ -46,8 +48,16 @@ class Forward {
  private:
   void Layer(int index, int cache_layer, const ForwardRows& rows, float* x, const Experts& experts);
   void Attention(const LayerWeights& w, int cache_layer, const ForwardRows& rows, float* x);
+  /// y = W x, x quantised first where the mode and W say so.
+  void Linear(const PackedLinear& w, const float* x, std::int64_t ldx, int m, float* y,
+              std::int64_t ldy);
+  /// Rounds a block's output as the mode says and adds it to the residual stream.
+  void AddBlock(float* out, int m, float* x);
   void Mlp(const MlpWeights& w, const float* in, int m, float* out);
   void Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer);
+  /// The experts' matrices on rows sorted by expert (counts_).
+  void RunExperts(const LayerWeights& w, PackedLinear MlpWeights::*member, const float* in,
+                int in_width, float* out, std::int64_t ldo);
   void Embed(const std::int32_t* ids, int m, float* out) const;
   /// Rotary table long enough for `position`.
   const float* Table(int position);

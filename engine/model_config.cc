@@ -62,25 +62,44 @@ class Fields {
   std::string where_;
 };
 
+bool IsV2(const Fields& f) { return f.Need("model_type") == "deepseek_v2"; }
+
 void RefuseUnsupported(const Fields& f) {
   const Json& type = f.Need("model_type");
-  if (type != "deepseek_v3") {
+  if (type != "deepseek_v3" && type != "deepseek_v2") {
     throw UserError(f.Where("model_type") + ": " + Brief(type) +
-                    " is not supported: it must be \"deepseek_v3\"");
+                    " is not supported: it must be \"deepseek_v2\" or \"deepseek_v3\"");
   }
-  f.Only("architectures", Json::array({"DeepseekV3ForCausalLM"}));
-  if (f.Find("quantization_config")) {
-    throw UserError(f.Where("quantization_config") +
-                    ": quantised checkpoints are not supported: convert the model to BF16 first");
-  }
+  const bool v2 = IsV2(f);
+  f.Only("architectures", Json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"}));
   f.Only("attention_bias", false);
   f.Only("hidden_act", "silu");
   f.Only("moe_layer_freq", 1);
-  f.Only("scoring_func", "sigmoid");
-  f.Only("topk_method", "noaux_tc");
+  f.Only("scoring_func", v2 ? "softmax" : "sigmoid");
+  if (!v2) f.Only("topk_method", "noaux_tc");
   f.Only("rope_interleave", true);
   if (f.Number("attention_dropout", 0, 1, 0) != 0) {
     throw UserError(f.Where("attention_dropout") + ": only 0 is supported");
+  }
+}
+
+// The published block format of FP8 checkpoints; what follows from it stands in the tensors.
+void ReadQuantization(const Fields& f, const std::string& where) {
+  const Json* object = f.Find("quantization_config");
+  if (!object) return;
+  const std::string name = where + ": quantization_config";
+  if (!object->is_object()) throw UserError(name + ": " + Brief(*object) + " must be an object");
+  const Fields q(*object, name);
+  q.Need("quant_method");
+  q.Only("quant_method", "fp8");
+  q.Only("fmt", "e4m3");
+  q.Only("activation_scheme", "dynamic");
+  q.Need("weight_block_size");
+  q.Only("weight_block_size", Json::array({128, 128}));
+  const Json* scale = q.Find("scale_fmt");
+  if (scale && *scale != "ue8m0" && *scale != "float") {
+    throw UserError(q.Where("scale_fmt") + ": " + Brief(*scale) +
+                    " is not supported: it must be \"ue8m0\" or \"float\"");
   }
 }
 
@@ -118,6 +137,18 @@ void ReadShape(const Fields& f, ModelConfig& c) {
   c.max_positions = f.Int("max_position_embeddings", 1, std::int64_t{1} << 28);
 }
 
+void ReadV2Router(const Fields& f, ModelConfig& c) {
+  const Json* method = f.Find("topk_method");
+  if (!method || *method == "greedy") {
+    c.router = kernels::RouterMethod::kGreedy;
+  } else if (*method == "group_limited_greedy") {
+    c.router = kernels::RouterMethod::kGroupLimitedGreedy;
+  } else {
+    throw UserError(f.Where("topk_method") + ": " + Brief(*method) +
+                    " is not supported: it must be \"greedy\" or \"group_limited_greedy\"");
+  }
+}
+
 void ReadExperts(const Fields& f, ModelConfig& c) {
   c.experts = f.Int("n_routed_experts", 1, 65536);
   c.shared_experts = f.Int("n_shared_experts", 1, 1024);
@@ -125,18 +156,30 @@ void ReadExperts(const Fields& f, ModelConfig& c) {
     throw UserError(f.Where("n_shared_experts") + ": shared experts wider than " +
                     std::to_string(kMaxDim));
   }
-  c.groups = f.Int("n_group", 1, c.experts);
-  c.topk_groups = f.Int("topk_group", 1, c.groups);
+  const bool v2 = c.model_type == "deepseek_v2";
+  c.groups = f.Int("n_group", 1, c.experts, v2 ? 1 : 0);
+  if (c.groups == 0) f.Need("n_group");
+  c.topk_groups = f.Int("topk_group", 1, c.groups, c.groups == 1 ? 1 : 0);
+  if (c.topk_groups == 0) f.Need("topk_group");
+  if (v2) ReadV2Router(f, c);
   const int in_group = c.experts / c.groups;
-  // A group's score is the sum of its two best.
-  if (c.experts % c.groups != 0 || in_group < 2) {
+  // A noaux_tc group's score is the sum of its two best.
+  const int least = c.has_router_bias() ? 2 : 1;
+  if (c.experts % c.groups != 0 || in_group < least) {
     throw UserError(f.Where("n_group") + ": " + std::to_string(c.groups) +
                     " must divide n_routed_experts (" + std::to_string(c.experts) +
-                    ") into groups of at least 2");
+                    ") into groups of at least " + std::to_string(least));
   }
-  c.top_k = f.Int("num_experts_per_tok", 1, std::int64_t{in_group} * c.topk_groups);
-  c.norm_topk_prob = f.Bool("norm_topk_prob", true);
-  c.routed_scaling_factor = static_cast<float>(f.Number("routed_scaling_factor", 1e-6, 1e6, 2.5));
+  const bool limited = c.router != kernels::RouterMethod::kGreedy;
+  c.top_k = f.Int("num_experts_per_tok", 1,
+                  limited ? std::int64_t{in_group} * c.topk_groups : std::int64_t{c.experts});
+  c.norm_topk_prob = f.Bool("norm_topk_prob", !v2);
+  if (v2 && c.norm_topk_prob) {
+    throw UserError(f.Where("norm_topk_prob") +
+                    ": true is not supported for deepseek_v2: implementations disagree on it");
+  }
+  c.routed_scaling_factor =
+      static_cast<float>(f.Number("routed_scaling_factor", 1e-6, 1e6, v2 ? 1.0 : 2.5));
 }
 
 // rope_type, or type as older files spell it; both must agree.
@@ -272,7 +315,8 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   const Fields f(json, where);
   RefuseUnsupported(f);
   ModelConfig c;
-  c.model_type = "deepseek_v3";
+  ReadQuantization(f, where);
+  c.model_type = IsV2(f) ? "deepseek_v2" : "deepseek_v3";
   ReadShape(f, c);
   ReadExperts(f, c);
   c.rms_norm_eps = static_cast<float>(f.Number("rms_norm_eps", 1e-12, 1, 1e-6));

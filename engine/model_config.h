@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "configs/json.h"
+#include "kernels/router.h"
 
 namespace temper::engine {
 
 struct ModelConfig {
-  std::string model_type;  // deepseek_v3
+  std::string model_type;  // deepseek_v2, deepseek_v3
   int vocab_size = 0, hidden_size = 0, intermediate_size = 0, moe_intermediate_size = 0;
   int num_layers = 0;       // num_hidden_layers
   int mtp_layers = 0;       // num_nextn_predict_layers (0 or 1 here)
@@ -18,6 +19,7 @@ struct ModelConfig {
   int q_lora_rank = 0;      // 0: one q_proj
   int kv_lora_rank = 0, qk_nope_dim = 0, qk_rope_dim = 0, v_dim = 0;
   int experts = 0, top_k = 0, shared_experts = 0, groups = 1, topk_groups = 1;
+  kernels::RouterMethod router = kernels::RouterMethod::kNoauxTc;
   bool norm_topk_prob = true;
   float routed_scaling_factor = 1.0f;
   float rms_norm_eps = 1e-6f;
@@ -32,6 +34,10 @@ struct ModelConfig {
   Json raw;                 // the file as read: written back with the weights
 
   bool IsMoe(int layer) const { return layer >= first_dense; }  // MTP layers included
+  bool has_router_bias() const { return router == kernels::RouterMethod::kNoauxTc; }
+  kernels::RouterShape router_shape() const {
+    return {experts, top_k, groups, topk_groups, norm_topk_prob, routed_scaling_factor, router};
+  }
   int qk_dim() const { return qk_nope_dim + qk_rope_dim; }
   int latent_dim() const { return kv_lora_rank + qk_rope_dim; }
   /// Softmax scale with YaRN's m^2 (engine-facts D1).

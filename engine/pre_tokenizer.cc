@@ -20,6 +20,9 @@ using configs::Quote;
 constexpr std::uint32_t kMatchLimit = 20'000'000;  // PCRE2's unit: one internal match call
 constexpr std::uint32_t kHeapLimitKib = 64 * 1024;
 constexpr std::size_t kJitStack = std::size_t{1} << 20;
+// Digits asks Rust's char::is_numeric, which knows Unicode 17; Split's Oniguruma stops at 16.
+constexpr const char* kNumeric =
+    "[\\p{N}\xF0\x91\xB7\xA0-\xF0\x91\xB7\xA9\xF0\x96\xBF\xB4-\xF0\x96\xBF\xB6]";
 // GPT-2's, built into ByteLevel when use_regex is set.
 constexpr const char* kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -122,8 +125,7 @@ struct PreTokenizer::Cutter {
     const Pattern& pattern = owner.patterns_[level];
     const int rc =
         pcre2_match(pattern.code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                    from, PCRE2_NO_UTF_CHECK, scratch.data.get(),
-                    scratch.context.get());
+                    from, PCRE2_NO_UTF_CHECK, scratch.data.get(), scratch.context.get());
     if (rc == PCRE2_ERROR_NOMATCH) return false;
     if (rc < 0) {
       throw UserError(pattern.where + ": pattern " + Quote(pattern.source) +
@@ -169,7 +171,8 @@ void PreTokenizer::Add(const Json& json, const std::string& where) {
     }
     AddPattern(regex->get<std::string>(), where);
   } else if (type == "Digits") {
-    AddPattern(BoolOf(json, "individual_digits", false, where) ? "\\p{N}" : "\\p{N}+", where);
+    const bool one = BoolOf(json, "individual_digits", false, where);
+    AddPattern(std::string(kNumeric) + (one ? "" : "+"), where);
   } else if (type == "ByteLevel") {
     if (BoolOf(json, "add_prefix_space", true, where)) {
       throw UserError(where + ": add_prefix_space true is not supported");

@@ -63,7 +63,7 @@ struct Loaded {
 
   explicit Loaded(const ProbeOptions& o)
       : config(ReadModelConfig(o.model)),
-        weights(Weights::Load(o.model, config)),
+        weights(Weights::Load(o.model, config, ParseNumerics(o.dtype, o.cache_dtype, o.fp8_scale))),
         sequences(ReadSequences(o.ids, config.vocab_size)),
         pool(o.threads),
         moe_layers(std::max(0, config.num_layers - config.first_dense)) {
@@ -78,20 +78,10 @@ struct Loaded {
   }
 };
 
-void CheckDtypes(const ProbeOptions& o) {
-  for (const auto& [key, value] :
-       {std::pair{"--dtype", o.dtype}, {"--cache-dtype", o.cache_dtype}}) {
-    if (value != "fp32") {
-      throw UserError(std::string(key) + ": " + value +
-                      " is not supported by this build; use fp32");
-    }
-  }
-}
-
 /// Some rows of a sequence with their places in a cache.
 struct RowBatch {
   std::vector<std::int32_t> ids, positions;
-  std::vector<float*> latent;
+  std::vector<std::byte*> latent;
   std::vector<kernels::AttentionRow> attention;
   std::vector<LatentRows*> owner;
 
@@ -117,7 +107,6 @@ void FileExperts(std::vector<std::int32_t>& out, int layer, int length, int top_
 }  // namespace
 
 void ProbeLogits(const ProbeOptions& o) {
-  CheckDtypes(o);
   Loaded l(o);
   const ModelConfig& c = l.config;
   const std::int64_t v = c.vocab_size, h = c.hidden_size;
@@ -133,7 +122,7 @@ void ProbeLogits(const ProbeOptions& o) {
   Forward forward(l.weights, l.pool);
   for (const std::vector<std::int32_t>& ids : l.sequences) {
     const int t = int(ids.size());
-    LatentCache cache(std::int64_t(c.num_layers) * c.latent_dim());
+    LatentCache cache(forward.CacheBytes(c.num_layers));
     LatentRows rows(&cache);
     std::vector<float> hidden(std::size_t(t) * h), logits(std::size_t(t) * v);
     std::vector<std::int32_t> experts(std::size_t(l.moe_layers) * t * c.top_k);
@@ -153,7 +142,7 @@ void ProbeLogits(const ProbeOptions& o) {
     writer.WriteInts(experts);
     if (c.mtp_layers == 0) continue;
     std::vector<float> mtp(std::size_t(t - 1) * v);
-    LatentCache mtp_cache(c.latent_dim());
+    LatentCache mtp_cache(forward.CacheBytes(1));
     LatentRows mtp_rows(&mtp_cache);
     for (int first = 0; first < t - 1; first += o.chunk) {
       const int m = std::min(o.chunk, t - 1 - first);
@@ -185,7 +174,6 @@ void WriteLogprobs(const std::string& path, const Sequences& sequences, int moe_
 }
 
 void ProbeLogprobs(const ProbeOptions& o) {
-  CheckDtypes(o);
   Loaded l(o);
   const ModelConfig& c = l.config;
   const std::vector<int> prompt = PromptLengths(o.prompt_lens, l.sequences);
@@ -196,7 +184,7 @@ void ProbeLogprobs(const ProbeOptions& o) {
     result.experts.emplace_back(std::size_t(l.moe_layers) * ids.size() * c.top_k);
   }
   Forward forward(l.weights, l.pool);
-  LatentCache cache(std::int64_t(c.num_layers) * c.latent_dim());
+  LatentCache cache(forward.CacheBytes(c.num_layers));
   std::vector<float> hidden, logits, logp;
 
   for (std::size_t first = 0; first < count; first += o.batch) {

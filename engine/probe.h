@@ -18,6 +18,7 @@ struct ProbeOptions {
   std::string out;  // safetensors
   std::string dtype = "fp32";
   std::string cache_dtype = "fp32";
+  std::string fp8_scale = "pow2";
   int batch = 1;    // logprobs: sequences decoded together
   int chunk = 512;  // prompt tokens a forward
   int threads = 1;

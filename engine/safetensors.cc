@@ -37,6 +37,14 @@ constexpr std::array<DtypeRow, 8> kDtypes = {{{Dtype::kF32, "F32", 4},
 
 const DtypeRow& Row(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)]; }
 
+// The reference reads sizes as unsigned integers: "-0" is none.
+std::int64_t GetSize(const Json& value, const std::string& where) {
+  if (value.is_number_integer() && !value.is_number_unsigned() && value.get<std::int64_t>() == 0) {
+    throw UserError(where + ": -0 must be an integer in [0, 9223372036854775807]");
+  }
+  return configs::GetInt(value, where, 0, std::numeric_limits<std::int64_t>::max());
+}
+
 // Checks one header against its file; every message starts with the path.
 class HeaderReader {
  public:
@@ -45,13 +53,14 @@ class HeaderReader {
       : file_(file), tensors_(tensors), metadata_(metadata) {}
 
   void Read() {
-    const std::string text = ReadText();
+    std::string text = ReadText();
     configs::JsonLimits limits;
     limits.max_depth = 4;
     limits.max_values = std::size_t{4} << 20;
-    const Json header = configs::ParseJson(text, file_.path() + ": header", limits);
+    Json header = configs::ParseJson(text, file_.path() + ": header", limits);
+    std::string().swap(text);  // metadata may be long: it is not kept twice
     data_bytes_ = file_.size() - data_begin_;
-    for (const auto& [name, value] : header.items()) {
+    for (auto& [name, value] : header.get_ref<Json::object_t&>()) {
       if (name == "__metadata__") {
         ReadMetadata(value);
       } else {
@@ -73,7 +82,32 @@ class HeaderReader {
     Fail("tensor " + Quote(name) + ": " + what);
   }
 
+  // Other model files are named before their first bytes are taken for a length.
+  void RefuseOtherFormats() const {
+    constexpr std::pair<std::string_view, const char*> kMagics[] = {
+        {"PK\x03\x04", "a ZIP archive, as PyTorch writes .bin and .pt: convert it to safetensors"},
+        {"\x80\x02", "a pickle: convert it to safetensors"},
+        {"\x80\x03", "a pickle: convert it to safetensors"},
+        {"\x80\x04", "a pickle: convert it to safetensors"},
+        {"\x80\x05", "a pickle: convert it to safetensors"},
+        {"GGUF", "a GGUF file: convert it to safetensors"},
+        {"\x7f"
+         "ELF",
+         "a program, not safetensors"},
+        {"\x1f\x8b", "compressed by gzip: unpack it first"},
+        {"version h", "a Git LFS pointer: fetch the file itself"}};
+    std::string start(std::min<std::uint64_t>(file_.size(), 9), '\0');
+    file_.ReadAt(0, std::as_writable_bytes(std::span(start)));
+    if (start.size() == 9 && start[8] == '{') return;  // what looks like a magic is a length
+    for (const auto& [magic, what] : kMagics) {
+      if (start.compare(0, magic.size(), magic) == 0) {
+        Fail(std::string("is ") + what);
+      }
+    }
+  }
+
   std::string ReadText() {
+    RefuseOtherFormats();
     if (file_.size() < 8) {
       Fail(std::to_string(file_.size()) + " bytes: a safetensors file has at least 8");
     }
@@ -94,11 +128,11 @@ class HeaderReader {
     return text;
   }
 
-  void ReadMetadata(const Json& value) {
+  void ReadMetadata(Json& value) {
     if (!value.is_object()) Fail("__metadata__ must be an object of strings");
-    for (const auto& [key, text] : value.items()) {
+    for (auto& [key, text] : value.get_ref<Json::object_t&>()) {
       if (!text.is_string()) Fail("__metadata__: " + Quote(key) + " must be a string");
-      metadata_.emplace(key, text.get<std::string>());
+      metadata_.emplace(key, std::move(text.get_ref<std::string&>()));
     }
   }
 
@@ -118,9 +152,8 @@ class HeaderReader {
       FailTensor(name, "data_offsets must be [begin, end]");
     }
     const std::string where = file_.path() + ": tensor " + Quote(name) + ": data_offsets";
-    constexpr auto kMax = std::numeric_limits<std::int64_t>::max();
-    info.begin = static_cast<std::uint64_t>(configs::GetInt(offsets[0], where, 0, kMax));
-    info.end = static_cast<std::uint64_t>(configs::GetInt(offsets[1], where, 0, kMax));
+    info.begin = static_cast<std::uint64_t>(GetSize(offsets[0], where));
+    info.end = static_cast<std::uint64_t>(GetSize(offsets[1], where));
     if (info.begin > info.end) {
       FailTensor(name, "data_offsets [" + std::to_string(info.begin) + ", " +
                            std::to_string(info.end) + "] run backwards");
@@ -150,11 +183,9 @@ class HeaderReader {
       FailTensor(name, "shape has " + std::to_string(value.size()) + " dimensions: at most " +
                            std::to_string(kMaxRank));
     }
-    constexpr auto kMax = std::numeric_limits<std::int64_t>::max();
     std::int64_t bytes = static_cast<std::int64_t>(Row(info.dtype).size);
     for (const Json& d : value) {
-      const std::int64_t dim =
-          configs::GetInt(d, file_.path() + ": tensor " + Quote(name) + ": shape", 0, kMax);
+      const std::int64_t dim = GetSize(d, file_.path() + ": tensor " + Quote(name) + ": shape");
       if (__builtin_mul_overflow(bytes, dim, &bytes)) {
         FailTensor(name, "shape " + configs::Brief(value) + " overflows 64 bits");
       }

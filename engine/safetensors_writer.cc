@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "configs/error.h"
+#include "configs/files.h"
 #include "configs/json.h"
 #include "engine/float_bits.h"
 #include "engine/safetensors.h"
@@ -48,7 +49,9 @@ struct SafetensorsWriter::State {
   int fd = -1;
 
   ~State() {
-    if (fd >= 0) ::close(fd);
+    if (fd < 0) return;
+    ::close(fd);
+    configs::RemoveHalfWritten(path);
   }
   [[noreturn]] void Fail(const std::string& what, int error) const {
     throw MachineError(path + ": " + what + ": " + std::generic_category().message(error));

@@ -1,4 +1,4 @@
-// The table of tensors of a DeepSeek-V3 checkpoint, by their published names.
+// The table of tensors of a DeepSeek checkpoint, by their published names.
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,7 +27,8 @@ class Table {
       return;
     }
     Add(p + "mlp.gate.weight", {c_.experts, c_.hidden_size}, Kind::kRouter);
-    Add(p + "mlp.gate.e_score_correction_bias", {c_.experts}, Kind::kRouterBias);
+    if (c_.has_router_bias())
+      Add(p + "mlp.gate.e_score_correction_bias", {c_.experts}, Kind::kRouterBias);
     for (int e = 0; e < c_.experts; ++e) {
       AddMlp(p + "mlp.experts." + std::to_string(e) + ".", c_.moe_intermediate_size);
     }

@@ -1,6 +1,7 @@
 #include "engine/tokenizer.h"
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -19,7 +20,9 @@ namespace {
 using configs::Brief;
 using configs::Quote;
 
-constexpr std::int64_t kMaxId = (1 << 22) - 1;
+constexpr std::int64_t kMaxId = (1 << 20) - 1;
+// Each place of a text may be compared with a whole token.
+constexpr std::size_t kMaxAddedToken = 512;
 
 const Json* Member(const Json& json, const char* name) {
   const auto it = json.find(name);
@@ -76,6 +79,9 @@ struct Tokenizer::State {
   std::vector<bool> special;
   bool add_bos = false;
   std::int32_t bos = -1, eos = -1, pad = -1;
+  std::string dir;
+  std::once_flag chat_read;
+  std::optional<ChatTemplates> chat;
 
   State(const Json& json, const std::string& path)
       : bpe(ReadModel(json, path)), pre_tokenizer(ReadPreTokenizer(json, path)) {
@@ -114,15 +120,18 @@ struct Tokenizer::State {
     if (!content || !content->is_string() || content->get_ref<const std::string&>().empty()) {
       throw UserError(at + ": content must be a non-empty string");
     }
+    if (content->get_ref<const std::string&>().size() > kMaxAddedToken) {
+      throw UserError(at + ": content of " +
+                      std::to_string(content->get_ref<const std::string&>().size()) +
+                      " bytes: at most " + std::to_string(kMaxAddedToken) + " are supported");
+    }
     const Json* id = Member(json, "id");
     if (!id) throw UserError(at + ": id is missing");
-    if (Flag(json, "single_word", at)) {
-      throw UserError(at + ": single_word true is not supported");
-    }
     AddedToken token;
     token.content = content->get<std::string>();
     token.id = static_cast<std::int32_t>(configs::GetInt(*id, at + ": id", 0, kMaxId));
     token.special = Flag(json, "special", at);
+    token.single_word = Flag(json, "single_word", at);
     token.lstrip = Flag(json, "lstrip", at);
     token.rstrip = Flag(json, "rstrip", at);
     return token;
@@ -144,7 +153,9 @@ struct Tokenizer::State {
   }
 
   void ReadConfig(const std::string& path) {
-    const Json json = configs::ReadJsonFile(path);
+    configs::JsonLimits limits;
+    limits.max_bytes = std::size_t{16} << 20;
+    const Json json = configs::ReadJsonFile(path, limits);
     if (!json.is_object()) throw UserError(path + ": must be an object");
     add_bos = Flag(json, "add_bos_token", path);
     bos = NamedToken(json, "bos_token", path);
@@ -191,9 +202,13 @@ struct Tokenizer::State {
 
 Tokenizer::Tokenizer(const std::string& dir) {
   const std::string path = dir + "/tokenizer.json";
-  const Json json = configs::ReadJsonFile(path);
+  configs::JsonLimits limits;
+  limits.max_bytes = std::size_t{64} << 20;
+  limits.max_values = 4'000'000;  // a vocabulary of 128,000 tokens has 400,000
+  const Json json = configs::ReadJsonFile(path, limits);
   if (!json.is_object()) throw UserError(path + ": must be an object");
   state_ = std::make_unique<State>(json, path);
+  state_->dir = dir;
   const std::string config = dir + "/tokenizer_config.json";
   if (configs::Exists(config)) state_->ReadConfig(config);
 }
@@ -221,16 +236,21 @@ std::vector<std::int32_t> Tokenizer::EncodePrompt(std::string_view text) const {
   return ids;
 }
 
+const ChatTemplates& Tokenizer::chat() const {
+  std::call_once(state_->chat_read, [this] { state_->chat.emplace(state_->dir); });
+  return *state_->chat;
+}
+
 std::string Tokenizer::Decode(const std::vector<std::int32_t>& ids, bool skip_special) const {
   std::string bytes;
-  for (const std::int32_t id : ids) {
-    // Ids without a token give nothing, as in Hugging Face's decoder.
-    if (id < 0 || id >= size() || (skip_special && state_->special[static_cast<std::size_t>(id)])) {
-      continue;
-    }
-    bytes += state_->bytes[static_cast<std::size_t>(id)];
-  }
+  for (const std::int32_t id : ids) bytes += Bytes(id, skip_special);
   return LossyUtf8(bytes);
+}
+
+// Ids without a token give nothing, as in Hugging Face's decoder.
+std::string_view Tokenizer::Bytes(std::int32_t id, bool skip_special) const {
+  if (id < 0 || id >= size() || (skip_special && IsSpecial(id))) return {};
+  return state_->bytes[static_cast<std::size_t>(id)];
 }
 
 std::string Tokenizer::TokenBytes(std::int32_t id) const {

@@ -105,6 +105,18 @@ std::string LossyUtf8(std::string_view bytes) {
   return out;
 }
 
+std::size_t UnfinishedBytes(std::string_view bytes) {
+  for (std::size_t n = 1; n <= 3 && n <= bytes.size(); ++n) {
+    const std::string_view tail = bytes.substr(bytes.size() - n);
+    const Lead lead = LeadOf(static_cast<unsigned char>(tail[0]));
+    if (lead.length == 0) continue;
+    bool whole = false;
+    const auto good = static_cast<std::size_t>(Prefix(tail, &whole));
+    return !whole && good == n && static_cast<std::size_t>(lead.length) > n ? n : 0;
+  }
+  return 0;
+}
+
 bool IsWhiteSpace(std::uint32_t c) {
   return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||

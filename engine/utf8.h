@@ -22,6 +22,9 @@ void AppendUtf8(std::uint32_t code_point, std::string* out);
 /// Each maximal ill-formed part becomes one U+FFFD (Unicode 3.9, as String::from_utf8_lossy).
 std::string LossyUtf8(std::string_view bytes);
 
+/// Bytes at the end (0 to 3) that are the beginning of a character whose rest is missing.
+std::size_t UnfinishedBytes(std::string_view bytes);
+
 /// Unicode White_Space.
 bool IsWhiteSpace(std::uint32_t code_point);
 

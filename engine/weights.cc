@@ -1,177 +1,362 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <new>
 
 #include "configs/error.h"
 #include "engine/checkpoint.h"
+#include "kernels/bf16.h"
 
 namespace temper::engine {
 
-AlignedFloats::AlignedFloats(std::size_t count) : size_(count) {
-  const std::size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
-  data_.reset(static_cast<float*>(std::aligned_alloc(64, std::max<std::size_t>(bytes, 64))));
+AlignedBytes::AlignedBytes(std::size_t bytes) : size_(bytes) {
+  const std::size_t padded = std::max<std::size_t>((bytes + 63) / 64 * 64, 64);
+  data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, padded)));
   if (!data_) throw std::bad_alloc();
-  std::fill_n(data_.get(), bytes / sizeof(float), 0.0f);
+  std::memset(data_.get(), 0, padded);
 }
 
-void AlignedFloats::Free::operator()(float* p) const { std::free(p); }
+void AlignedBytes::Free::operator()(std::byte* p) const { std::free(p); }
 
 namespace {
 
-PackedLinear Allocate(int n, int k) { return {AlignedFloats(kernels::PackedSize(n, k)), n, k}; }
+using kernels::kBlock;
+using kernels::WeightType;
 
-void Pack(PackedLinear& out, const float* w) {
-  kernels::PackLinear(w, out.k, out.n, out.k, out.storage.data());
+int Blocks(int n) { return (n + kBlock - 1) / kBlock; }
+
+PackedLinear Allocate(WeightType type, int n, int k) {
+  PackedLinear out{AlignedBytes(kernels::PackedBytes(type, n, k)), {}, n, k, type};
+  if (type == WeightType::kFp8) out.scale.resize(std::size_t(Blocks(n)) * Blocks(k));
+  return out;
 }
 
-/// Packs `rows` rows of w into the rows [first, first + rows) of a packed matrix that others share
-/// (gate above up).
+std::vector<std::uint16_t> ToBf16(const float* values, std::size_t count) {
+  std::vector<std::uint16_t> out(count);
+  kernels::EncodeBf16(values, std::int64_t(count), out.data());
+  return out;
+}
+
+/// FP32 or BF16 rows [first, first + rows) of a packed matrix.
 void PackRows(PackedLinear& out, int first, int rows, const float* w) {
-  constexpr int kPanel = kernels::kPanel;
-  const std::int64_t k = out.k;
-  for (int i = 0; i < rows; ++i) {
-    const int row = first + i;
-    float* to = out.storage.data() + row / kPanel * k * kPanel + row % kPanel;
-    const float* from = w + i * k;
-    for (std::int64_t j = 0; j < k; ++j) to[j * kPanel] = from[j];
+  if (out.type == WeightType::kF32) {
+    kernels::PackRows(w, out.k, rows, out.k, first, reinterpret_cast<float*>(out.storage.data()));
+  } else {
+    kernels::PackRows(ToBf16(w, std::size_t(rows) * out.k).data(), out.k, rows, out.k, first,
+                      reinterpret_cast<std::uint16_t*>(out.storage.data()));
   }
 }
 
-void Copy(std::vector<float>& out, std::span<const float> values) {
-  std::copy(values.begin(), values.end(), out.begin());
+/// Codes and multipliers as rows [first, first + rows), `first` a multiple of 128.
+void PackCodes(PackedLinear& out, int first, int rows, const std::uint8_t* codes,
+               const float* scales) {
+  kernels::PackRows(codes, out.k, rows, out.k, first,
+                    reinterpret_cast<std::uint8_t*>(out.storage.data()));
+  const std::size_t columns = Blocks(out.k);
+  for (std::size_t i = 0; i < Blocks(rows) * columns; ++i)
+    out.scale[first / kBlock * columns + i] = scales[i] * kernels::kFp8Shift;
+}
+
+bool AllPowersOfTwo(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float x) {
+    int e = 0;
+    return std::frexp(x, &e) == 0.5f;
+  });
+}
+
+/// W [n, k] read as its transpose [k, n].
+void PackTransposed(PackedLinear& out, const float* w) {
+  if (out.type == WeightType::kF32) {
+    kernels::PackLinearTransposed(w, out.n, out.n, out.k,
+                                  reinterpret_cast<float*>(out.storage.data()));
+  } else {
+    kernels::PackBf16Transposed(ToBf16(w, std::size_t(out.n) * out.k).data(), out.n, out.n, out.k,
+                                reinterpret_cast<std::uint16_t*>(out.storage.data()));
+  }
 }
 
 }  // namespace
 
+/// What a name sets. Matrices [rows, k] that the mode keeps in FP8 take codes, all others values.
 struct Weights::Slot {
-  std::size_t count = 0;
+  int rows = 0, k = 0;
   bool set = false;
-  std::function<void(Weights&, std::span<const float>)> put;
+  std::function<void(Weights&, const float*)> put;
+  std::function<void(Weights&, const std::uint8_t* codes, const float* scales)> put_codes;
+  std::size_t count() const { return std::size_t(rows) * k; }
 };
 
-Weights::Weights(const ModelConfig& config) : config_(config) {
-  const ModelConfig& c = config_;
-  const int h = c.hidden_size;
-  embedding_.resize(std::size_t(c.vocab_size) * h);
-  norm_.resize(h);
-  head_ = Allocate(c.vocab_size, h);
-  layers_.resize(c.num_layers + c.mtp_layers);
+/// Lays out every slot of the model.
+class Weights::Builder {
+ public:
+  explicit Builder(Weights& weights)
+      : w_(weights),
+        c_(weights.config_),
+        fp8_(weights.numerics_.fp8()),
+        high_(weights.numerics_.rounds() ? WeightType::kBf16 : WeightType::kF32),
+        low_(fp8_ ? WeightType::kFp8 : high_) {}
 
-  const auto slot = [this](const std::string& name, std::int64_t count, auto put) {
-    auto s = std::make_shared<Slot>();
-    s->count = count;
-    s->put = std::move(put);
-    slots_[name] = std::move(s);
-  };
-  const auto vector_slot = [&](const std::string& name, int count, auto member, int layer) {
-    layers_[layer].*member = std::vector<float>(count);
-    slot(name, count, [member, layer](Weights& w, std::span<const float> v) {
-      Copy(w.layers_[layer].*member, v);
-    });
-  };
-  const auto linear_slot = [&](const std::string& name, int n, int k, auto member, int layer) {
-    layers_[layer].*member = Allocate(n, k);
-    slot(name, std::int64_t(n) * k, [member, layer](Weights& w, std::span<const float> v) {
-      Pack(w.layers_[layer].*member, v.data());
-    });
-  };
-  // `find` gives the MLP of the (possibly moved) Weights.
-  const auto mlp_slots = [&](const std::string& prefix, int width, auto find) {
-    MlpWeights& mlp = find(*this);
-    mlp.gate_up = Allocate(2 * width, h);
-    mlp.down = Allocate(h, width);
-    for (int up = 0; up < 2; ++up) {
-      slot(prefix + (up ? "up_proj.weight" : "gate_proj.weight"), std::int64_t(width) * h,
-           [find, width, up](Weights& w, std::span<const float> v) {
-             PackRows(find(w).gate_up, up * width, width, v.data());
-           });
+  void Run() {
+    const int h = c_.hidden_size, vocab = c_.vocab_size;
+    w_.norm_.resize(h);
+    w_.head_ = Allocate(high_, vocab, h);
+    w_.layers_.resize(c_.num_layers + c_.mtp_layers);
+    if (high_ == WeightType::kF32) {
+      w_.embedding_.resize(std::size_t(vocab) * h);
+    } else {
+      w_.embedding_bf16_.resize(std::size_t(vocab) * h);
     }
-    slot(prefix + "down_proj.weight", std::int64_t(width) * h,
-         [find](Weights& w, std::span<const float> v) { Pack(find(w).down, v.data()); });
-  };
-
-  slot("model.embed_tokens.weight", std::int64_t(c.vocab_size) * h,
-       [](Weights& w, std::span<const float> v) {
-         Copy(w.embedding_, v);
-         if (w.config_.tie_word_embeddings) Pack(w.head_, v.data());
-       });
-  slot("model.norm.weight", h, [](Weights& w, std::span<const float> v) { Copy(w.norm_, v); });
-  if (!c.tie_word_embeddings) {
-    slot("lm_head.weight", std::int64_t(c.vocab_size) * h,
-         [](Weights& w, std::span<const float> v) { Pack(w.head_, v.data()); });
+    Add("model.embed_tokens.weight", vocab, h, [](Weights& w, const float* v) {
+      if (w.embedding_bf16_.empty()) {
+        std::copy_n(v, w.embedding_.size(), w.embedding_.begin());
+      } else {
+        kernels::EncodeBf16(v, std::int64_t(w.embedding_bf16_.size()), w.embedding_bf16_.data());
+      }
+      if (w.config_.tie_word_embeddings) PackRows(w.head_, 0, w.head_.n, v);
+    });
+    Add("model.norm.weight", 1, h,
+        [](Weights& w, const float* v) { w.SetVector(w.norm_, v, true); });
+    if (!c_.tie_word_embeddings) {
+      Add("lm_head.weight", vocab, h,
+          [](Weights& w, const float* v) { PackRows(w.head_, 0, w.head_.n, v); });
+    }
+    for (int i = 0; i < int(w_.layers_.size()); ++i) Layer(i);
   }
 
-  for (int i = 0; i < int(layers_.size()); ++i) {
-    const std::string p = "model.layers." + std::to_string(i) + ".";
-    const std::string a = p + "self_attn.";
-    LayerWeights& layer = layers_[i];
-    vector_slot(p + "input_layernorm.weight", h, &LayerWeights::input_norm, i);
-    const int q_rows = c.heads * c.qk_dim();
-    if (c.q_lora_rank == 0) {
-      linear_slot(a + "q_proj.weight", q_rows, h, &LayerWeights::q, i);
+ private:
+  template <typename Put>
+  Slot& Add(const std::string& name, int rows, int k, Put put) {
+    auto slot = std::make_shared<Slot>();
+    slot->rows = rows;
+    slot->k = k;
+    slot->put = std::move(put);
+    return *(w_.slots_[name] = std::move(slot));
+  }
+  void Vector(const std::string& name, int count, std::vector<float> LayerWeights::*member, int i,
+              bool rounds = true) {
+    (w_.layers_[i].*member).resize(count);
+    Add(name, 1, count, [member, i, rounds](Weights& w, const float* v) {
+      w.SetVector(w.layers_[i].*member, v, rounds);
+    });
+  }
+  /// `find` gives the matrix of the (possibly moved) Weights; the slot is its rows [first, ...).
+  template <typename Find>
+  void Rows(const std::string& name, int rows, int first, Find find) {
+    const PackedLinear& p = find(w_);
+    Slot& slot = Add(name, rows, p.k, [find, rows, first](Weights& w, const float* v) {
+      PackRows(find(w), first, rows, v);
+    });
+    if (p.type != WeightType::kFp8) return;
+    slot.put_codes = [find, rows, first](Weights& w, const std::uint8_t* codes, const float* s) {
+      PackCodes(find(w), first, rows, codes, s);
+    };
+  }
+  void Linear(const std::string& name, WeightType type, int n, int k,
+              PackedLinear LayerWeights::*member, int i) {
+    w_.layers_[i].*member = Allocate(type, n, k);
+    Rows(name, n, 0, [member, i](Weights& w) -> PackedLinear& { return w.layers_[i].*member; });
+  }
+  template <typename Find>
+  void Mlp(const std::string& prefix, int width, Find find) {
+    const int h = c_.hidden_size;
+    MlpWeights& mlp = find(w_);
+    // Gate and up share a matrix where their blocks of 128 rows line up.
+    const bool split = fp8_ && width % kBlock != 0;
+    mlp.gate_up = Allocate(low_, split ? width : 2 * width, h);
+    if (split) mlp.up = Allocate(low_, width, h);
+    mlp.down = Allocate(low_, h, width);
+    const auto gate_up = [find](Weights& w) -> PackedLinear& { return find(w).gate_up; };
+    Rows(prefix + "gate_proj.weight", width, 0, gate_up);
+    if (split) {
+      Rows(prefix + "up_proj.weight", width, 0,
+           [find](Weights& w) -> PackedLinear& { return find(w).up; });
     } else {
-      linear_slot(a + "q_a_proj.weight", c.q_lora_rank, h, &LayerWeights::q_a, i);
-      vector_slot(a + "q_a_layernorm.weight", c.q_lora_rank, &LayerWeights::q_a_norm, i);
-      linear_slot(a + "q_b_proj.weight", q_rows, c.q_lora_rank, &LayerWeights::q_b, i);
+      Rows(prefix + "up_proj.weight", width, width, gate_up);
     }
-    linear_slot(a + "kv_a_proj_with_mqa.weight", c.latent_dim(), h, &LayerWeights::kv_a, i);
-    vector_slot(a + "kv_a_layernorm.weight", c.kv_lora_rank, &LayerWeights::kv_a_norm, i);
-    for (int n = 0; n < c.heads; ++n) {
-      layer.w_uk.push_back(Allocate(c.kv_lora_rank, c.qk_nope_dim));
-      layer.w_uv.push_back(Allocate(c.v_dim, c.kv_lora_rank));
+    Rows(prefix + "down_proj.weight", h, 0,
+         [find](Weights& w) -> PackedLinear& { return find(w).down; });
+  }
+  void KvB(const std::string& name, int i);
+  void Attention(const std::string& a, int i);
+  void Layer(int i);
+
+  Weights& w_;
+  const ModelConfig& c_;
+  const bool fp8_;
+  const WeightType high_, low_;
+};
+
+/// kv_b_proj is kept as each head's W_UK^T and W_UV. In the FP8 modes their blocks stay blocks
+/// where heads are multiples of 128 wide; other shapes keep the dequantised values in FP32.
+void Weights::Builder::KvB(const std::string& name, int i) {
+  const int latent = c_.kv_lora_rank, nope = c_.qk_nope_dim, v_dim = c_.v_dim;
+  const bool blocks = fp8_ && nope % kBlock == 0 && v_dim % kBlock == 0;
+  w_.AllocateHeads(i, blocks ? WeightType::kFp8 : high_);
+  const int rows = c_.heads * (nope + v_dim);
+  Slot& slot = Add(name, rows, latent, [i](Weights& w, const float* v) {
+    const ModelConfig& mc = w.config_;
+    for (int n = 0; n < mc.heads; ++n) {
+      const float* head = v + std::int64_t(n) * (mc.qk_nope_dim + mc.v_dim) * mc.kv_lora_rank;
+      PackTransposed(w.layers_[i].w_uk[n], head);
+      PackRows(w.layers_[i].w_uv[n], 0, mc.v_dim,
+               head + std::int64_t(mc.qk_nope_dim) * mc.kv_lora_rank);
     }
-    const int kv_rows = c.heads * (c.qk_nope_dim + c.v_dim);
-    slot(a + "kv_b_proj.weight", std::int64_t(kv_rows) * c.kv_lora_rank,
-         [i](Weights& w, std::span<const float> v) {
-           const ModelConfig& mc = w.config_;
-           const std::int64_t l = mc.kv_lora_rank;
-           for (int n = 0; n < mc.heads; ++n) {
-             const float* head = v.data() + n * (mc.qk_nope_dim + mc.v_dim) * l;
-             PackedLinear& uk = w.layers_[i].w_uk[n];
-             kernels::PackLinearTransposed(head, l, uk.n, uk.k, uk.storage.data());
-             Pack(w.layers_[i].w_uv[n], head + mc.qk_nope_dim * l);
-           }
-         });
-    linear_slot(a + "o_proj.weight", h, c.heads * c.v_dim, &LayerWeights::o, i);
-    vector_slot(p + "post_attention_layernorm.weight", h, &LayerWeights::post_norm, i);
-    layer.moe = c.IsMoe(i);
-    if (!layer.moe) {
-      mlp_slots(p + "mlp.", c.intermediate_size,
-                [i](Weights& w) -> MlpWeights& { return w.layers_[i].mlp; });
-    } else {
-      linear_slot(p + "mlp.gate.weight", c.experts, h, &LayerWeights::router, i);
-      vector_slot(p + "mlp.gate.e_score_correction_bias", c.experts, &LayerWeights::router_bias, i);
-      layer.experts.resize(c.experts);
-      for (int e = 0; e < c.experts; ++e) {
-        mlp_slots(p + "mlp.experts." + std::to_string(e) + ".", c.moe_intermediate_size,
-                  [i, e](Weights& w) -> MlpWeights& { return w.layers_[i].experts[e]; });
+  });
+  if (!fp8_) return;
+  slot.put_codes = [i, rows, blocks](Weights& w, const std::uint8_t* codes, const float* scales) {
+    const ModelConfig& mc = w.config_;
+    const int l = mc.kv_lora_rank;
+    if (!blocks) {
+      std::vector<float> values(std::size_t(rows) * l);
+      kernels::ThreadPool pool(1);
+      kernels::DequantizeWeight(codes, l, rows, l, scales, values.data(), l, pool);
+      w.AllocateHeads(i, AllPowersOfTwo({scales, std::size_t(Blocks(rows)) * Blocks(l)})
+                             ? WeightType::kBf16
+                             : WeightType::kF32);
+      w.slots_.at("model.layers." + std::to_string(i) + ".self_attn.kv_b_proj.weight")
+          ->put(w, values.data());
+      return;
+    }
+    const int columns = Blocks(l), uk_blocks = mc.qk_nope_dim / kBlock;
+    for (int n = 0; n < mc.heads; ++n) {
+      const int row = n * (mc.qk_nope_dim + mc.v_dim);
+      PackedLinear& uk = w.layers_[i].w_uk[n];
+      kernels::PackFp8Transposed(codes + std::int64_t(row) * l, l, uk.n, uk.k,
+                                 reinterpret_cast<std::uint8_t*>(uk.storage.data()));
+      for (int a = 0; a < columns; ++a) {
+        for (int b = 0; b < uk_blocks; ++b) {
+          uk.scale[a * uk_blocks + b] =
+              scales[(row / kBlock + b) * columns + a] * kernels::kFp8Shift;
+        }
       }
-      if (c.shared_experts > 0) {
-        mlp_slots(p + "mlp.shared_experts.", c.moe_intermediate_size * c.shared_experts,
-                  [i](Weights& w) -> MlpWeights& { return w.layers_[i].shared; });
-      }
+      const int value_row = row + mc.qk_nope_dim;
+      PackCodes(w.layers_[i].w_uv[n], 0, mc.v_dim, codes + std::int64_t(value_row) * l,
+                scales + std::int64_t(value_row / kBlock) * columns);
     }
-    if (i >= c.num_layers) {
-      vector_slot(p + "enorm.weight", h, &LayerWeights::enorm, i);
-      vector_slot(p + "hnorm.weight", h, &LayerWeights::hnorm, i);
-      linear_slot(p + "eh_proj.weight", h, 2 * h, &LayerWeights::eh, i);
-      vector_slot(p + "shared_head.norm.weight", h, &LayerWeights::head_norm, i);
+  };
+}
+
+void Weights::Builder::Attention(const std::string& a, int i) {
+  const int h = c_.hidden_size, q_rows = c_.heads * c_.qk_dim();
+  if (c_.q_lora_rank == 0) {
+    Linear(a + "q_proj.weight", low_, q_rows, h, &LayerWeights::q, i);
+  } else {
+    Linear(a + "q_a_proj.weight", low_, c_.q_lora_rank, h, &LayerWeights::q_a, i);
+    Vector(a + "q_a_layernorm.weight", c_.q_lora_rank, &LayerWeights::q_a_norm, i);
+    Linear(a + "q_b_proj.weight", low_, q_rows, c_.q_lora_rank, &LayerWeights::q_b, i);
+  }
+  Linear(a + "kv_a_proj_with_mqa.weight", low_, c_.latent_dim(), h, &LayerWeights::kv_a, i);
+  Vector(a + "kv_a_layernorm.weight", c_.kv_lora_rank, &LayerWeights::kv_a_norm, i);
+  KvB(a + "kv_b_proj.weight", i);
+  Linear(a + "o_proj.weight", low_, h, c_.heads * c_.v_dim, &LayerWeights::o, i);
+}
+
+void Weights::Builder::Layer(int i) {
+  const std::string p = "model.layers." + std::to_string(i) + ".";
+  const int h = c_.hidden_size;
+  LayerWeights& layer = w_.layers_[i];
+  Vector(p + "input_layernorm.weight", h, &LayerWeights::input_norm, i);
+  Attention(p + "self_attn.", i);
+  Vector(p + "post_attention_layernorm.weight", h, &LayerWeights::post_norm, i);
+  layer.moe = c_.IsMoe(i);
+  if (!layer.moe) {
+    Mlp(p + "mlp.", c_.intermediate_size,
+        [i](Weights& w) -> MlpWeights& { return w.layers_[i].mlp; });
+  } else {
+    Linear(p + "mlp.gate.weight", high_, c_.experts, h, &LayerWeights::router, i);
+    if (c_.has_router_bias()) {
+      Vector(p + "mlp.gate.e_score_correction_bias", c_.experts, &LayerWeights::router_bias, i,
+             /*rounds=*/false);
     }
+    layer.experts.resize(c_.experts);
+    for (int e = 0; e < c_.experts; ++e) {
+      Mlp(p + "mlp.experts." + std::to_string(e) + ".", c_.moe_intermediate_size,
+          [i, e](Weights& w) -> MlpWeights& { return w.layers_[i].experts[e]; });
+    }
+    if (c_.shared_experts > 0) {
+      Mlp(p + "mlp.shared_experts.", c_.moe_intermediate_size * c_.shared_experts,
+          [i](Weights& w) -> MlpWeights& { return w.layers_[i].shared; });
+    }
+  }
+  if (i < c_.num_layers) return;
+  Vector(p + "enorm.weight", h, &LayerWeights::enorm, i);
+  Vector(p + "hnorm.weight", h, &LayerWeights::hnorm, i);
+  Linear(p + "eh_proj.weight", high_, h, 2 * h, &LayerWeights::eh, i);
+  Vector(p + "shared_head.norm.weight", h, &LayerWeights::head_norm, i);
+}
+
+Weights::Weights(const ModelConfig& config, const Numerics& numerics)
+    : config_(config), numerics_(numerics) {
+  Builder(*this).Run();
+}
+
+void Weights::AllocateHeads(int i, kernels::WeightType type) {
+  LayerWeights& layer = layers_[i];
+  if (!layer.w_uk.empty() && layer.w_uk[0].type == type) return;
+  layer.w_uk.clear();
+  layer.w_uv.clear();
+  for (int n = 0; n < config_.heads; ++n) {
+    layer.w_uk.push_back(Allocate(type, config_.kv_lora_rank, config_.qk_nope_dim));
+    layer.w_uv.push_back(Allocate(type, config_.v_dim, config_.kv_lora_rank));
   }
 }
 
-void Weights::Set(const std::string& name, std::span<const float> values) {
+void Weights::SetVector(std::vector<float>& out, const float* values, bool rounds) const {
+  std::copy_n(values, out.size(), out.begin());
+  if (rounds && numerics_.rounds()) kernels::RoundBf16(out.data(), std::int64_t(out.size()));
+}
+
+void Weights::Embed(std::int32_t id, float* out) const {
+  const std::int64_t h = config_.hidden_size;
+  if (embedding_bf16_.empty()) {
+    std::copy_n(embedding_.data() + id * h, h, out);
+  } else {
+    kernels::DecodeBf16(embedding_bf16_.data() + id * h, h, out);
+  }
+}
+
+void Weights::Set(const std::string& name, const TensorData& data) {
   const auto it = slots_.find(name);
   if (it == slots_.end()) throw UserError("weights: " + name + " is no tensor of this model");
   Slot& slot = *it->second;
-  if (values.size() != slot.count) {
-    throw UserError("weights: " + name + " has " + std::to_string(values.size()) +
-                    " values, the config wants " + std::to_string(slot.count));
+  const bool coded = !data.codes.empty();
+  const std::size_t given = coded ? data.codes.size() : data.values.size();
+  if (given != slot.count()) {
+    throw UserError("weights: " + name + " has " + std::to_string(given) +
+                    " values, the config wants " + std::to_string(slot.count()));
   }
-  slot.put(*this, values);
+  kernels::ThreadPool pool(1);
+  const int rows = slot.rows, k = slot.k;
+  const std::size_t blocks = std::size_t(Blocks(rows)) * Blocks(k);
+  if (coded) {
+    if (data.scales.size() != blocks) {
+      throw UserError("weights: " + name + " has " + std::to_string(data.scales.size()) +
+                      " scales, its blocks of 128 x 128 are " + std::to_string(blocks));
+    }
+    const std::string bad =
+        kernels::CheckFp8Weight(data.codes.data(), k, rows, k, data.scales.data());
+    if (!bad.empty()) throw UserError("weights: " + name + ": " + bad);
+    if (slot.put_codes) {
+      slot.put_codes(*this, data.codes.data(), data.scales.data());
+    } else {
+      std::vector<float> values(slot.count());
+      kernels::DequantizeWeight(data.codes.data(), k, rows, k, data.scales.data(), values.data(), k,
+                                pool);
+      slot.put(*this, values.data());
+    }
+  } else if (slot.put_codes) {
+    std::vector<std::uint8_t> codes(slot.count());
+    std::vector<float> scales(blocks);
+    kernels::QuantizeWeight(data.values.data(), k, rows, k, numerics_.scale, codes.data(), k,
+                            scales.data(), pool);
+    slot.put_codes(*this, codes.data(), scales.data());
+  } else {
+    slot.put(*this, data.values.data());
+  }
   slot.set = true;
 }
 
@@ -188,10 +373,46 @@ void Weights::CheckComplete() const {
   }
 }
 
-Weights Weights::Load(const std::string& model_dir, const ModelConfig& config) {
-  Weights weights(config);
-  ReadCheckpoint(model_dir, config, [&](const TensorSpec& spec, std::span<const float> values) {
-    weights.Set(spec.name, values);
+namespace {
+
+std::size_t Bytes(const PackedLinear& p) { return p.storage.size() + p.scale.size() * 4; }
+std::size_t Bytes(const MlpWeights& m) { return Bytes(m.gate_up) + Bytes(m.up) + Bytes(m.down); }
+
+std::size_t DenseBytes(const LayerWeights& l) {
+  std::size_t total = Bytes(l.mlp) + Bytes(l.shared);
+  for (const PackedLinear* p : {&l.q, &l.q_a, &l.q_b, &l.kv_a, &l.o, &l.router, &l.eh})
+    total += Bytes(*p);
+  for (const PackedLinear& p : l.w_uk) total += Bytes(p);
+  for (const PackedLinear& p : l.w_uv) total += Bytes(p);
+  return total;
+}
+
+}  // namespace
+
+std::size_t Weights::bytes() const {
+  std::size_t total = embedding_.size() * 4 + embedding_bf16_.size() * 2 + Bytes(head_);
+  for (const LayerWeights& l : layers_) {
+    total += DenseBytes(l);
+    for (const MlpWeights& m : l.experts) total += Bytes(m);
+  }
+  return total;
+}
+
+double Weights::StepBytes(int rows) const {
+  double total = double(Bytes(head_)), missed = 1;
+  for (int r = 0; r < rows; ++r) missed *= 1 - double(config_.top_k) / config_.experts;
+  for (int i = 0; i < config_.num_layers; ++i) {
+    total += double(DenseBytes(layers_[i]));
+    for (const MlpWeights& m : layers_[i].experts) total += (1 - missed) * double(Bytes(m));
+  }
+  return total;
+}
+
+Weights Weights::Load(const std::string& model_dir, const ModelConfig& config,
+                      const Numerics& numerics) {
+  Weights weights(config, numerics);
+  ReadCheckpoint(model_dir, config, [&](const TensorSpec& spec, const TensorData& data) {
+    weights.Set(spec.name, data);
   });
   weights.CheckComplete();
   return weights;

@@ -1,5 +1,6 @@
 #pragma once
 // The packed weights of a model: slots by name, derived tensors rebuilt with their source.
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -7,34 +8,54 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint.h"
 #include "engine/model_config.h"
+#include "engine/numerics.h"
 #include "kernels/linear.h"
 
 namespace temper::engine {
 
-/// 64-byte aligned floats.
-class AlignedFloats {
+/// 64-byte aligned memory, zero at first.
+class AlignedBytes {
  public:
-  AlignedFloats() = default;
-  explicit AlignedFloats(std::size_t count);
-  float* data() { return data_.get(); }
-  const float* data() const { return data_.get(); }
+  AlignedBytes() = default;
+  explicit AlignedBytes(std::size_t bytes);
+  std::byte* data() { return data_.get(); }
+  const std::byte* data() const { return data_.get(); }
   std::size_t size() const { return size_; }
 
  private:
-  struct Free { void operator()(float* p) const; };
-  std::unique_ptr<float, Free> data_;
+  struct Free { void operator()(std::byte* p) const; };
+  std::unique_ptr<std::byte, Free> data_;
+  std::size_t size_ = 0;
+};
+
+class AlignedFloats {
+ public:
+  AlignedFloats() = default;
+  explicit AlignedFloats(std::size_t count) : bytes_(count * sizeof(float)), size_(count) {}
+  float* data() { return reinterpret_cast<float*>(bytes_.data()); }
+  const float* data() const { return reinterpret_cast<const float*>(bytes_.data()); }
+  std::size_t size() const { return size_; }
+
+ private:
+  AlignedBytes bytes_;
   std::size_t size_ = 0;
 };
 
 struct PackedLinear {
-  AlignedFloats storage;
+  AlignedBytes storage;
+  std::vector<float> scale;  // FP8: [ceil(n/128)][ceil(k/128)] times 2^8
   int n = 0, k = 0;
-  kernels::LinearWeight view() const { return {storage.data(), n, k}; }
+  kernels::WeightType type = kernels::WeightType::kF32;
+  kernels::LinearWeight view() const {
+    return {storage.data(), n, k, type, scale.empty() ? nullptr : scale.data()};
+  }
 };
 
 struct MlpWeights {          // one gated MLP
-  PackedLinear gate_up;      // [2I, H]: gate rows first
+  PackedLinear gate_up;      // [2I, H]: gate rows first; FP8 with I not a multiple of 128: the gate alone
+  PackedLinear up;           // [I, H] then, else empty
   PackedLinear down;         // [H, I]
 };
 
@@ -62,25 +83,41 @@ struct LayerWeights {
 class Weights {
  public:
   /// Allocates every slot; nothing is set.
-  explicit Weights(const ModelConfig& config);
+  explicit Weights(const ModelConfig& config, const Numerics& numerics = {});
 
-  /// Sets one tensor by its checkpoint name and rebuilds what derives from it. O(log n) lookup, no allocation.
-  /// Throws UserError for an unknown name or a wrong count.
-  void Set(const std::string& name, std::span<const float> values);
+  /// Sets one tensor by its checkpoint name, rounded or quantised as the mode says, and rebuilds what derives from it.
+  /// O(log n) lookup. Codes go unchanged into FP8 slots and are dequantised for others.
+  /// Throws UserError for an unknown name, a wrong count, or codes and multipliers that can't be weights.
+  void Set(const std::string& name, std::span<const float> values) { Set(name, TensorData{values, {}, {}}); }
+  void Set(const std::string& name, const TensorData& data);
   /// Throws UserError naming tensors never set.
   void CheckComplete() const;
-  static Weights Load(const std::string& model_dir, const ModelConfig& config);
+  static Weights Load(const std::string& model_dir, const ModelConfig& config, const Numerics& numerics = {});
 
   const ModelConfig& config() const { return config_; }
-  const std::vector<float>& embedding() const { return embedding_; }  // [V, H]
+  const Numerics& numerics() const { return numerics_; }
+  const std::vector<float>& embedding() const { return embedding_; }  // [V, H], fp32 only
+  /// Row `id` of the embedding, [H], in any mode.
+  void Embed(std::int32_t id, float* out) const;
   const std::vector<float>& norm() const { return norm_; }
   const PackedLinear& head() const { return head_; }
   const LayerWeights& layer(int i) const { return layers_[i]; }  // MTP layers at num_layers + j
+  /// Bytes of all packed weights.
+  std::size_t bytes() const;
+  /// Bytes that a decoding step of so many rows reads: every dense weight and the head once, of E experts as many as
+  /// independent routing chooses: E (1 - (1 - k/E)^rows) a layer. MTP layers are not in it.
+  double StepBytes(int rows) const;
 
  private:
   struct Slot;
+  class Builder;
+  /// The matrices that kv_b_proj of layer i becomes.
+  void AllocateHeads(int i, kernels::WeightType type);
+  void SetVector(std::vector<float>& out, const float* values, bool rounds) const;
   ModelConfig config_;
+  Numerics numerics_;
   std::vector<float> embedding_, norm_;
+  std::vector<std::uint16_t> embedding_bf16_;  // instead of embedding_ where the mode rounds
   PackedLinear head_;
   std::vector<LayerWeights> layers_;
   std::map<std::string, std::shared_ptr<Slot>> slots_;

@@ -67,9 +67,9 @@ void CombineExperts(const float* expert_out, std::int64_t lde, const std::int32_
           const float* more = shared + r * lds + c;
           for (int i = 0; i < n; ++i) sum[i] = sum[i] + more[i];
         }
-        const float* before = residual + r * ldr + c;
+        const float* before = residual != nullptr ? residual + r * ldr + c : nullptr;
         float* out = y + r * ldy + c;
-        for (int i = 0; i < n; ++i) out[i] = before[i] + sum[i];
+        for (int i = 0; i < n; ++i) out[i] = before != nullptr ? before[i] + sum[i] : sum[i];
       }
     }
   });

@@ -45,7 +45,7 @@ void Add(const float* a, const float* b, std::int64_t count, float* y, ThreadPoo
 /// Weighted sum of a token's experts, then the shared expert and the residual.
 ///
 ///   slot   [m, k] rows of expert_out    weight [m, k]
-///   shared may be null (then residual + acc); y may alias residual
+///   shared and residual may be null (then without them); y may alias residual
 ///
 /// Order  acc = 0; j ascending (expert ids ascend): acc = fma(weight[r, j], out[slot[r, j], :],
 /// acc);

@@ -16,7 +16,7 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 void Check(const RouterShape& s) {
   if (s.experts < 1 || s.groups < 1 || s.experts % s.groups != 0 || s.topk_groups < 1 ||
       s.topk_groups > s.groups || s.top_k < 1 || s.top_k > s.experts / s.groups * s.topk_groups) {
-    throw std::logic_error("RouteNoauxTc: top_k " + std::to_string(s.top_k) + " of " +
+    throw std::logic_error("Route: top_k " + std::to_string(s.top_k) + " of " +
                            std::to_string(s.experts) + " experts in " + std::to_string(s.groups) +
                            " groups, " + std::to_string(s.topk_groups) +
                            " kept: groups must divide experts and the kept ones hold top_k");
@@ -37,8 +37,9 @@ void MarkLargest(const float* value, int n, int count, std::uint8_t* mark) {
   }
 }
 
-float GroupScore(const float* b, int n) {
+float GroupScore(RouterMethod method, const float* b, int n) {
   if (n == 1) return b[0];
+  if (method == RouterMethod::kGroupLimitedGreedy) return *std::max_element(b, b + n);
   float first = kLowest, second = kLowest;
   for (int i = 0; i < n; ++i) {
     if (b[i] > first) {
@@ -55,8 +56,8 @@ float GroupScore(const float* b, int n) {
 void Choose(const RouterShape& shape, float* b, float* group, std::uint8_t* mark,
             std::int32_t* ids) {
   const int size = shape.experts / shape.groups;
-  if (shape.topk_groups < shape.groups) {
-    for (int g = 0; g < shape.groups; ++g) group[g] = GroupScore(b + g * size, size);
+  if (shape.topk_groups < shape.groups && shape.method != RouterMethod::kGreedy) {
+    for (int g = 0; g < shape.groups; ++g) group[g] = GroupScore(shape.method, b + g * size, size);
     MarkLargest(group, shape.groups, shape.topk_groups, mark);
     for (int g = 0; g < shape.groups; ++g) {
       if (mark[g] == 0) std::fill_n(b + g * size, size, kLowest);
@@ -80,11 +81,21 @@ void Weigh(const RouterShape& shape, const float* s, const std::int32_t* ids, fl
 
 }  // namespace
 
-void RouteNoauxTc(const float* logits, std::int64_t ld, const float* bias, const RouterShape& shape,
-                  int m, const std::int32_t* forced, std::int32_t* ids, float* weight,
-                  ThreadPool& pool) {
+void RouterScores(RouterMethod method, const float* logits, int experts, float* s) {
+  if (method == RouterMethod::kNoauxTc) {
+    ActiveVariant().sigmoid(logits, experts, s);
+    return;
+  }
+  const float max = *std::max_element(logits, logits + experts);
+  ActiveVariant().probabilities(logits, experts, 1.0f, max, nullptr, s);
+  float sum = 0.0f;
+  for (int i = 0; i < experts; ++i) sum = sum + s[i];
+  for (int i = 0; i < experts; ++i) s[i] = s[i] / sum;
+}
+
+void Route(const float* logits, std::int64_t ld, const float* bias, const RouterShape& shape, int m,
+           const std::int32_t* forced, std::int32_t* ids, float* weight, ThreadPool& pool) {
   Check(shape);
-  const auto sigmoid = ActiveVariant().sigmoid;
   const int experts = shape.experts, k = shape.top_k;
   const std::int64_t each = std::int64_t{experts} * (k + 2) * 700 + 50000;
   ForPieces(pool, m, each, [&](std::int64_t first, std::int64_t end) {
@@ -94,19 +105,20 @@ void RouteNoauxTc(const float* logits, std::int64_t ld, const float* bias, const
     float* group = b + experts;
     std::uint8_t* mark = reinterpret_cast<std::uint8_t*>(group + experts);
     for (std::int64_t r = first; r < end; ++r) {
-      sigmoid(logits + r * ld, experts, s);
+      RouterScores(shape.method, logits + r * ld, experts, s);
       std::int32_t* chosen = ids + r * k;
       if (forced != nullptr) {
         for (int j = 0; j < k; ++j) {
           const std::int32_t id = forced[r * k + j];
           if (id < 0 || id >= experts) {
-            throw std::logic_error("RouteNoauxTc: forced expert " + std::to_string(id) + " of " +
+            throw std::logic_error("Route: forced expert " + std::to_string(id) + " of " +
                                    std::to_string(experts));
           }
           chosen[j] = id;
         }
       } else {
-        for (int i = 0; i < experts; ++i) b[i] = s[i] + bias[i];
+        const bool biased = shape.method == RouterMethod::kNoauxTc;
+        for (int i = 0; i < experts; ++i) b[i] = biased ? s[i] + bias[i] : s[i];
         Choose(shape, b, group, mark, chosen);
       }
       Weigh(shape, s, chosen, weight + r * k);

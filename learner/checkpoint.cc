@@ -145,18 +145,9 @@ std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
   return steps;
 }
 
-}  // namespace
-
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
-                           Parameters& parameters, const std::string& tokenizer_dir, int keep) {
-  const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
-  const std::string name = Numbered("step-", std::uint64_t(state.step));
-  const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
-  RemoveAll(aside);
-  std::error_code error;
-  fs::create_directories(aside, error);
-  if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
-
+/// Everything of a checkpoint into a folder, its manifest last.
+void WriteFiles(const fs::path& aside, const TrainState& state, Parameters& parameters,
+                const std::string& tokenizer_dir) {
   engine::WriteCheckpoint(
       aside.string(), parameters.config(), engine::Dtype::kF32, tokenizer_dir,
       [&](const engine::TensorSpec& spec) { return parameters.Value(parameters.Find(spec.name)); });
@@ -175,6 +166,26 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
   configs::WriteWholeFile((aside / "manifest.json").string(),
                           Json{{"format", kFormat}, {"files", files}}.dump(1) + "\n");
   configs::SyncFolder(aside.string());
+}
+
+}  // namespace
+
+std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
+                           Parameters& parameters, const std::string& tokenizer_dir, int keep) {
+  const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
+  const std::string name = Numbered("step-", std::uint64_t(state.step));
+  const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
+  RemoveAll(aside);
+  std::error_code error;
+  fs::create_directories(aside, error);
+  if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
+
+  try {
+    WriteFiles(aside, state, parameters, tokenizer_dir);
+  } catch (...) {
+    fs::remove_all(aside, error);  // of a full disk, above all
+    throw;
+  }
 
   // A folder of this name is a torn one, or a lost future that this run replaces.
   if (fs::exists(final)) RemoveAll(final);

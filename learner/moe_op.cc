@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/math.h"
 #include "kernels/ops.h"
 #include "kernels/router.h"
 #include "learner/core/gradients.h"
@@ -40,10 +39,8 @@ void MoeOp::Choose(const float* logits, int m) {
   const std::int64_t pairs = std::int64_t(m) * c.top_k;
   routing_.ids.resize(pairs);
   weight_.resize(pairs);
-  const kernels::RouterShape shape{c.experts,     c.top_k,          c.groups,
-                                   c.topk_groups, c.norm_topk_prob, c.routed_scaling_factor};
-  kernels::RouteNoauxTc(logits, c.experts, w_->router_bias.data(), shape, m, nullptr,
-                        routing_.ids.data(), weight_.data(), *context_.pool);
+  kernels::Route(logits, c.experts, w_->router_bias.data(), c.router_shape(), m, nullptr,
+                 routing_.ids.data(), weight_.data(), *context_.pool);
   routing_.loads.assign(c.experts, 0);
   for (std::int32_t e : routing_.ids) ++routing_.loads[e];
   begin_.assign(c.experts + 1, 0);
@@ -120,7 +117,9 @@ Tensors MoeOp::Plain(const Tensors& in) {
   const torch::Tensor ids =
       torch::tensor(std::vector<std::int64_t>(routing_.ids.begin(), routing_.ids.end()))
           .view({m, k});
-  torch::Tensor weight = torch::sigmoid(logits).gather(1, ids);
+  const torch::Tensor scores =
+      c.has_router_bias() ? torch::sigmoid(logits) : torch::softmax(logits, 1);
+  torch::Tensor weight = scores.gather(1, ids);
   if (c.norm_topk_prob) weight = weight / (weight.sum(1, true) + kRouterEps);
   weight = weight * c.routed_scaling_factor;
 
@@ -150,21 +149,33 @@ void MoeOp::GateGradient(const std::vector<float>& d_weight, float* d_logits) co
   const std::int64_t m = std::int64_t(routing_.ids.size()) / c.top_k, k = c.top_k;
   const float* logits = logits_.data_ptr<float>();
   ForRows(*context_.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<double> s(k);
+    std::vector<float> score(c.experts);
     for (std::int64_t t = begin; t < end; ++t) {
-      // w = scale s / sum: dw/ds_i = scale (delta / sum - s / sum^2)
+      kernels::RouterScores(c.router, logits + t * c.experts, c.experts, score.data());
+      const std::int32_t* ids = routing_.ids.data() + t * k;
+      const float* dw = d_weight.data() + t * k;
+      float* out = d_logits + t * c.experts;
+      // w = scale s / sum: dw/ds_i = scale (delta / sum - s / sum^2), or w = scale s
       double sum = kRouterEps, inner = 0;
       for (std::int64_t j = 0; j < k; ++j) {
-        s[j] = kernels::Sigmoid(logits[t * c.experts + routing_.ids[t * k + j]]);
-        sum += s[j];
-        inner += s[j] * d_weight[t * k + j];
+        sum += score[ids[j]];
+        inner += double(score[ids[j]]) * dw[j];
       }
-      for (std::int64_t j = 0; j < k; ++j) {
-        const double d = d_weight[t * k + j];
-        const double ds =
-            c.routed_scaling_factor * (c.norm_topk_prob ? d / sum - inner / (sum * sum) : d);
-        d_logits[t * c.experts + routing_.ids[t * k + j]] = float(ds * s[j] * (1 - s[j]));
+      const auto ds = [&](std::int64_t j) {
+        const double d = dw[j];
+        return c.routed_scaling_factor * (c.norm_topk_prob ? d / sum - inner / (sum * sum) : d);
+      };
+      if (c.has_router_bias()) {  // ds_i/dx_i = s_i (1 - s_i)
+        for (std::int64_t j = 0; j < k; ++j) {
+          const double s = score[ids[j]];
+          out[ids[j]] = float(ds(j) * s * (1 - s));
+        }
+        continue;
       }
+      double all = 0;  // ds_i/dx_j = s_i (delta_ij - s_j)
+      for (std::int64_t j = 0; j < k; ++j) all += ds(j) * score[ids[j]];
+      for (int e = 0; e < c.experts; ++e) out[e] = float(-all * score[e]);
+      for (std::int64_t j = 0; j < k; ++j) out[ids[j]] += float(ds(j) * score[ids[j]]);
     }
   });
 }

@@ -24,7 +24,7 @@ Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : conf
 }
 
 void Parameters::Load(const std::string& model_dir) {
-  engine::ReadCheckpoint(
+  engine::ReadCheckpointValues(
       model_dir, config_, [&](const engine::TensorSpec& spec, std::span<const float> values) {
         std::copy(values.begin(), values.end(), values_.data() + Find(spec.name).offset);
       });

@@ -1,6 +1,7 @@
 #include "learner/prompts.h"
 
 #include "configs/error.h"
+#include "engine/data/row_ids.h"
 
 namespace temper::learner {
 
@@ -12,11 +13,7 @@ DatasetPrompts::DatasetPrompts(const configs::Config& config, const engine::Toke
                              config.data.answer_column)) {
   for (const engine::Row& row : rows_) {
     const std::string where = config.data.train + ":" + std::to_string(row.line) + ": ";
-    try {
-      ids_.push_back(row.ids.empty() ? tokenizer.EncodePrompt(row.prompt) : row.ids);
-    } catch (const UserError& error) {
-      throw UserError(where + error.what());
-    }
+    ids_.push_back(engine::PromptIds(row, tokenizer));
     const std::vector<std::int32_t>& ids = ids_.back();
     const int length = int(ids.size());
     if (ids.empty()) throw UserError(where + "the prompt has no token; a prompt needs one");
@@ -55,8 +52,7 @@ store::GroupRow DatasetPrompts::Prompt(std::uint64_t grp) const {
   const std::size_t i = RowOf(grp);
   store::GroupRow group;
   group.grp = grp;
-  group.prompt_json =
-      rows_[i].ids.empty() ? Json(rows_[i].prompt).dump() : Json(rows_[i].ids).dump();
+  group.prompt_json = engine::PromptJson(rows_[i]).dump();
   group.row_json = rows_[i].json.dump();
   group.prompt_ids = ids_[i];
   return group;

@@ -10,6 +10,7 @@ namespace {
 
 void BalanceRouters(Parameters& parameters, const ExpertLoads& loads, double speed) {
   const engine::ModelConfig& c = parameters.config();
+  if (!c.has_router_bias()) return;
   for (std::size_t i = 0; i < loads.layers().size(); ++i) {
     const std::vector<std::int64_t>& load = loads.layers()[i];
     const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});

@@ -9,12 +9,11 @@
 #include <cstdio>
 
 #include "configs/error.h"
-#include "reward/frames.h"
 
 namespace temper::reward {
 namespace {
 
-std::chrono::steady_clock::duration Seconds(double seconds) {
+std::chrono::steady_clock::duration Duration(double seconds) {
   return std::chrono::duration_cast<std::chrono::steady_clock::duration>(
       std::chrono::duration<double>(seconds));
 }
@@ -32,14 +31,53 @@ Channel::~Channel() {
   }
 }
 
-void Channel::Start() {
+double Channel::Seconds(std::size_t samples) const {
+  return job_.limits.timeout_s * static_cast<double>(samples);
+}
+
+template <typename Read>
+std::optional<Outcome> Channel::Answer(double seconds, const Read& read, std::uint32_t limit) {
+  const auto since = Clock::now();
+  std::string_view body;
+  std::optional<Outcome> failure;
+  try {
+    switch (Next(since + Duration(seconds), &body, limit)) {
+      case Wait::kFrame:
+        read(body);
+        return std::nullopt;
+      case Wait::kDeadline: {
+        char text[64];
+        std::snprintf(text, sizeof text, "no answer in %g s", seconds);
+        failure = Failure(Status::kTimeout, text, since);
+        break;
+      }
+      case Wait::kEnd:
+        failure = Failure(Status::kCrashed, Stop(), since);
+        break;
+    }
+  } catch (const FrameError& error) {
+    failure = Failure(Status::kCrashed, std::string("it sent ") + error.what(), since);
+  }
+  Stop();
+  return failure;
+}
+
+Outcome Channel::Start() {
   if (sandbox_.fd >= 0) {
     // A warm sandbox that died or spoke while nobody asked must not cost the next sample.
     char byte;
     const bool idle = recv(sandbox_.fd, &byte, 1, MSG_PEEK) < 0 && errno == EAGAIN;
-    if (idle) return;
+    if (idle) return loaded_.outcome;
     Stop();
   }
+  Spawn();
+  // The chunk has a sample's time.
+  const auto failure =
+      Answer(Seconds(1), [&](std::string_view body) { loaded_ = ReadLoaded(body); });
+  return failure ? *failure : loaded_.outcome;
+}
+
+void Channel::Spawn() {
   sandbox_ = zygote_.Spawn(job_.limits.memory_mib);
   ++spawned_;
   unsent_.clear();
@@ -49,7 +87,7 @@ void Channel::Start() {
   std::string_view body;
   std::string failure = "no answer in " + std::to_string(start_timeout_s_) + " s";
   try {
-    const Wait wait = Next(Clock::now() + Seconds(start_timeout_s_), &body);
+    const Wait wait = Next(Clock::now() + Duration(start_timeout_s_), &body);
     if (wait == Wait::kFrame) {
       missing_ = ReadReady(body);
       return;
@@ -93,9 +131,10 @@ bool Channel::ReceiveSome() {
   return got > 0;
 }
 
-Channel::Wait Channel::Next(Clock::time_point deadline, std::string_view* body) {
+Channel::Wait Channel::Next(Clock::time_point deadline, std::string_view* body,
+                            std::uint32_t limit) {
   while (true) {
-    *body = TakeFrame(received_, kMaxAnswerFrame, &taken_);
+    *body = TakeFrame(received_, limit, &taken_);
     if (!body->empty()) return Wait::kFrame;
     const auto left =
         std::chrono::duration_cast<std::chrono::microseconds>(deadline - Clock::now()).count();
@@ -123,27 +162,11 @@ Outcome Channel::Failure(Status status, const std::string& message, Clock::time_
 
 void Channel::Collect(std::size_t count, std::vector<Outcome>* outcomes) {
   for (std::size_t i = 0; i < count; ++i) {
-    const auto since = Clock::now();
-    std::string_view body;
-    try {
-      switch (Next(since + Seconds(job_.limits.timeout_s), &body)) {
-        case Wait::kFrame:
-          outcomes->push_back(ReadOutcome(body));
-          continue;
-        case Wait::kDeadline: {
-          char text[64];
-          std::snprintf(text, sizeof text, "no answer in %g s", job_.limits.timeout_s);
-          outcomes->push_back(Failure(Status::kTimeout, text, since));
-          break;
-        }
-        case Wait::kEnd:
-          outcomes->push_back(Failure(Status::kCrashed, Stop(), since));
-          break;
-      }
-    } catch (const FrameError& error) {
-      outcomes->push_back(Failure(Status::kCrashed, std::string("it sent ") + error.what(), since));
-    }
-    Stop();
+    const double seconds = Seconds(loaded_.scores_groups && i == 0 ? count : 1);
+    const auto failure =
+        Answer(seconds, [&](std::string_view body) { outcomes->push_back(ReadOutcome(body)); });
+    if (!failure) continue;
+    outcomes->push_back(*failure);
     return;
   }
   // An answer to no question: this sandbox is no longer ours.
@@ -154,21 +177,37 @@ std::vector<Outcome> Channel::Score(std::span<const SampleInput> samples) {
   std::vector<Outcome> outcomes;
   outcomes.reserve(samples.size());
   while (outcomes.size() < samples.size()) {
-    Start();
-    for (const SampleInput& sample : samples.subspan(outcomes.size())) {
-      AppendSample(sample, &unsent_);
+    const Outcome start = Start();
+    if (start.status != Status::kOk) {
+      outcomes.resize(samples.size(), start);
+      break;
     }
-    Collect(samples.size() - outcomes.size(), &outcomes);
+    const auto rest = samples.subspan(outcomes.size());
+    if (loaded_.scores_groups) AppendGroup(static_cast<std::uint32_t>(rest.size()), &unsent_);
+    for (std::size_t i = 0; i < rest.size(); ++i) {
+      AppendSample(rest[i], i == 0 ? nullptr : &rest[i - 1], &unsent_);
+    }
+    Collect(rest.size(), &outcomes);
+    if (loaded_.scores_groups && outcomes.size() < samples.size()) {
+      const Outcome failure = outcomes.back();
+      outcomes.assign(samples.size(), failure);
+    }
   }
   return outcomes;
 }
 
-Outcome Channel::Check() {
-  Start();
-  AppendCheck(&unsent_);
-  std::vector<Outcome> outcomes;
-  Collect(1, &outcomes);
-  return outcomes.at(0);
+Outcome Channel::Check() { return Start(); }
+
+MadeRows Channel::Prompts(const RowsRequest& request) {
+  MadeRows made;
+  made.outcome = Start();
+  if (made.outcome.status != Status::kOk) return made;
+  AppendRowsRequest(request, &unsent_);
+  const auto failure = Answer(
+      Seconds(static_cast<std::size_t>(request.count)),
+      [&](std::string_view body) { made = ReadRows(body); }, kMaxRowsFrame);
+  if (failure) made.outcome = *failure;
+  return made;
 }
 
 }  // namespace temper::reward

@@ -1,10 +1,12 @@
 #pragma once
 // One function's sandbox, kept warm and replaced when it dies, with a deadline for every answer.
 #include <chrono>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "reward/frames.h"
 #include "reward/sandbox.h"
 #include "reward/zygote.h"
 
@@ -16,10 +18,13 @@ class Channel {
   Channel(const Channel&) = delete;
   ~Channel();
 
-  /// One outcome a sample, in order. A sample's clock starts when the one before it was answered.
+  /// One outcome a sample, in order. A sample's clock starts when the one before it was answered;
+  /// score_group() has the time of all of them, and its failure is everybody's.
   std::vector<Outcome> Score(std::span<const SampleInput> samples);
-  /// Runs the chunk only.
+  /// Runs the chunk only: ok, or why no sample can be scored.
   Outcome Check();
+  /// Asks a task script for rows (reward/script.h); its clock is `count` samples'.
+  MadeRows Prompts(const RowsRequest& request);
 
   const std::string& missing_isolation() const { return missing_; }
   int spawned() const { return spawned_; }
@@ -28,18 +33,26 @@ class Channel {
   using Clock = std::chrono::steady_clock;
   enum class Wait { kFrame, kDeadline, kEnd };
 
-  void Start();
+  /// A sandbox that has run the chunk, or why there is none.
+  Outcome Start();
+  void Spawn();
   /// Ends the sandbox, if there is one; says how it ended.
   std::string Stop();
   /// Sends what is unsent and reads until a whole frame is there (its body in *body, valid until
   /// the next call), the deadline passes, or the sandbox ends. FrameError for a frame that cannot
   /// be.
-  Wait Next(Clock::time_point deadline, std::string_view* body);
+  Wait Next(Clock::time_point deadline, std::string_view* body,
+            std::uint32_t limit = kMaxAnswerFrame);
+  /// Waits for one answer that `read` understands. Another end stops the sandbox and is returned.
+  template <typename Read>
+  std::optional<Outcome> Answer(double seconds, const Read& read,
+                                std::uint32_t limit = kMaxAnswerFrame);
   bool SendSome();
   bool ReceiveSome();
   /// The outcomes that come, at most `count`; the last is the failure that ended the sandbox if
   /// fewer came.
   void Collect(std::size_t count, std::vector<Outcome>* outcomes);
+  double Seconds(std::size_t samples) const;
   Outcome Failure(Status status, const std::string& message, Clock::time_point since) const;
 
   Zygote& zygote_;
@@ -49,6 +62,7 @@ class Channel {
   std::string unsent_, received_;
   std::size_t sent_ = 0, taken_ = 0;
   std::string missing_;
+  Loaded loaded_;
   int spawned_ = 0;
 };
 

@@ -71,6 +71,59 @@ double Finite(double value) {
   return value;
 }
 
+void PutOutcome(const Outcome& outcome, Packer* pack) {
+  pack->Put(outcome.status);
+  pack->Put(static_cast<std::uint8_t>(outcome.score.has_value()));
+  pack->Put(outcome.score.value_or(0.0));
+  pack->Text(std::string_view(outcome.message).substr(0, kMaxMessage));
+  pack->Put(outcome.line);
+  pack->Put(outcome.micros);
+  pack->Put(outcome.instructions);
+  pack->Put(static_cast<std::uint32_t>(outcome.fields.size()));
+  for (const auto& [name, value] : outcome.fields) {
+    pack->Text(name);
+    pack->Put(value);
+  }
+  pack->Text(outcome.trace.printed);
+  pack->Put(static_cast<std::uint32_t>(outcome.trace.lines.size()));
+  for (const auto& [line, count] : outcome.trace.lines) {
+    pack->Put(line);
+    pack->Put(count);
+  }
+}
+
+Outcome TakeOutcome(Unpacker* unpack) {
+  Outcome outcome;
+  const auto status = unpack->Get<std::uint8_t>();
+  if (status >= kStatusCount) throw FrameError("a status that is none of ours");
+  outcome.status = static_cast<Status>(status);
+  const bool has_score = unpack->Flag();
+  const double score = Finite(unpack->Get<double>());
+  if (has_score != (outcome.status == Status::kOk)) throw FrameError("a status against its score");
+  if (has_score) outcome.score = score;
+  outcome.message = Printable(unpack->Text(), kMaxMessage);
+  outcome.line = unpack->Get<int>();
+  outcome.micros = unpack->Get<std::int64_t>();
+  outcome.instructions = unpack->Get<std::int64_t>();
+  if (outcome.line < 0 || outcome.micros < 0 || outcome.instructions < 0) {
+    throw FrameError("a negative line, time or count");
+  }
+  const auto count = unpack->Get<std::uint32_t>();
+  if (count > kMaxFields) throw FrameError("too many fields");
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::string name = Printable(unpack->Text(), kMaxFieldName);
+    outcome.fields.emplace_back(name, Finite(unpack->Get<double>()));
+  }
+  outcome.trace.printed = Printable(unpack->Text(), kMaxPrinted);
+  const auto lines = unpack->Get<std::uint32_t>();
+  if (lines > kMaxTraceLines) throw FrameError("too many lines");
+  for (std::uint32_t i = 0; i < lines; ++i) {
+    const auto line = unpack->Get<std::int32_t>();
+    outcome.trace.lines.emplace_back(line, unpack->Get<std::int64_t>());
+  }
+  return outcome;
+}
+
 }  // namespace
 
 void AppendReady(const std::string& isolation, std::string* bytes) {
@@ -82,40 +135,59 @@ void AppendJob(const Job& job, std::string* bytes) {
   pack.Text(job.name);
   pack.Text(job.script);
   pack.Text(job.rule);
+  pack.Text(job.options);
+  pack.Put(static_cast<std::uint8_t>(job.trace));
   pack.Put(job.limits.timeout_s);
   pack.Put(job.limits.max_instructions);
   pack.Put(job.limits.memory_mib);
 }
 
-void AppendCheck(std::string* bytes) { Packer pack(FrameKind::kCheck, bytes); }
+void AppendLoaded(const Loaded& loaded, std::string* bytes) {
+  Packer pack(FrameKind::kLoaded, bytes);
+  PutOutcome(loaded.outcome, &pack);
+  pack.Put(static_cast<std::uint8_t>(loaded.scores_groups));
+}
 
-void AppendSample(const SampleInput& sample, std::string* bytes) {
+void AppendSample(const SampleInput& sample, const SampleInput* before, std::string* bytes) {
   Packer pack(FrameKind::kSample, bytes);
-  pack.Text(sample.prompt_json);
+  const bool same = before != nullptr && before->prompt_json == sample.prompt_json &&
+                    before->row_json == sample.row_json && before->answer == sample.answer;
+  pack.Put(static_cast<std::uint8_t>(same));
+  if (!same) {
+    pack.Text(sample.prompt_json);
+    pack.Text(sample.row_json);
+    pack.Put(static_cast<std::uint8_t>(sample.answer.has_value()));
+    pack.Text(sample.answer.value_or(""));
+  }
   pack.Text(sample.completion);
   pack.Text({reinterpret_cast<const char*>(sample.completion_ids.data()),
              sample.completion_ids.size() * sizeof(std::int32_t)});
-  pack.Put(static_cast<std::uint8_t>(sample.answer.has_value()));
-  pack.Text(sample.answer.value_or(""));
-  pack.Text(sample.row_json);
   pack.Text(sample.finish_reason);
   pack.Put(sample.version);
   pack.Put(sample.step);
 }
 
+void AppendGroup(std::uint32_t count, std::string* bytes) {
+  Packer(FrameKind::kGroup, bytes).Put(count);
+}
+
 void AppendOutcome(const Outcome& outcome, std::string* bytes) {
   Packer pack(FrameKind::kOutcome, bytes);
-  pack.Put(outcome.status);
-  pack.Put(static_cast<std::uint8_t>(outcome.score.has_value()));
-  pack.Put(outcome.score.value_or(0.0));
-  pack.Text(std::string_view(outcome.message).substr(0, kMaxMessage));
-  pack.Put(outcome.line);
-  pack.Put(outcome.micros);
-  pack.Put(static_cast<std::uint32_t>(outcome.fields.size()));
-  for (const auto& [name, value] : outcome.fields) {
-    pack.Text(name);
-    pack.Put(value);
-  }
+  PutOutcome(outcome, &pack);
+}
+
+void AppendRowsRequest(const RowsRequest& request, std::string* bytes) {
+  Packer pack(FrameKind::kPrompts, bytes);
+  pack.Put(request.seed);
+  pack.Put(request.batch);
+  pack.Put(request.count);
+}
+
+void AppendRows(const MadeRows& made, std::string* bytes) {
+  Packer pack(FrameKind::kRows, bytes);
+  PutOutcome(made.outcome, &pack);
+  pack.Put(static_cast<std::uint32_t>(made.rows.size()));
+  for (const std::string& row : made.rows) pack.Text(row);
 }
 
 std::string_view TakeFrame(std::string_view bytes, std::uint32_t limit, std::size_t* offset) {
@@ -146,6 +218,8 @@ Job ReadJob(std::string_view body) {
   job.name = unpack.Text();
   job.script = unpack.Text();
   job.rule = unpack.Text();
+  job.options = unpack.Text();
+  job.trace = unpack.Flag();
   job.limits.timeout_s = unpack.Get<double>();
   job.limits.max_instructions = unpack.Get<std::int64_t>();
   job.limits.memory_mib = unpack.Get<int>();
@@ -153,50 +227,70 @@ Job ReadJob(std::string_view body) {
   return job;
 }
 
-SampleInput ReadSample(std::string_view body) {
-  Unpacker unpack(body, FrameKind::kSample);
-  SampleInput sample;
-  sample.prompt_json = unpack.Text();
-  sample.completion = unpack.Text();
-  const std::string_view ids = unpack.Text();
-  sample.completion_ids.resize(ids.size() / sizeof(std::int32_t));
-  if (!sample.completion_ids.empty()) {
-    std::memcpy(sample.completion_ids.data(), ids.data(),
-                sample.completion_ids.size() * sizeof(std::int32_t));
-  }
-  const bool has_answer = unpack.Flag();
-  const std::string_view answer = unpack.Text();
-  if (has_answer) sample.answer = answer;
-  sample.row_json = unpack.Text();
-  sample.finish_reason = unpack.Text();
-  sample.version = unpack.Get<std::uint32_t>();
-  sample.step = unpack.Get<std::int64_t>();
+Loaded ReadLoaded(std::string_view body) {
+  Unpacker unpack(body, FrameKind::kLoaded);
+  Loaded loaded;
+  loaded.outcome = TakeOutcome(&unpack);
+  loaded.scores_groups = unpack.Flag();
   unpack.End();
-  return sample;
+  return loaded;
+}
+
+void ReadSample(std::string_view body, SampleInput* sample) {
+  Unpacker unpack(body, FrameKind::kSample);
+  if (!unpack.Flag()) {
+    sample->prompt_json = unpack.Text();
+    sample->row_json = unpack.Text();
+    const bool has_answer = unpack.Flag();
+    sample->answer = unpack.Text();
+    if (!has_answer) sample->answer.reset();
+  }
+  sample->completion = unpack.Text();
+  const std::string_view ids = unpack.Text();
+  sample->completion_ids.resize(ids.size() / sizeof(std::int32_t));
+  if (!sample->completion_ids.empty()) {
+    std::memcpy(sample->completion_ids.data(), ids.data(),
+                sample->completion_ids.size() * sizeof(std::int32_t));
+  }
+  sample->finish_reason = unpack.Text();
+  sample->version = unpack.Get<std::uint32_t>();
+  sample->step = unpack.Get<std::int64_t>();
+  unpack.End();
+}
+
+std::uint32_t ReadGroup(std::string_view body) {
+  Unpacker unpack(body, FrameKind::kGroup);
+  const auto count = unpack.Get<std::uint32_t>();
+  unpack.End();
+  return count;
 }
 
 Outcome ReadOutcome(std::string_view body) {
   Unpacker unpack(body, FrameKind::kOutcome);
-  Outcome outcome;
-  const auto status = unpack.Get<std::uint8_t>();
-  if (status >= kStatusCount) throw FrameError("a status that is none of ours");
-  outcome.status = static_cast<Status>(status);
-  const bool has_score = unpack.Flag();
-  const double score = Finite(unpack.Get<double>());
-  if (has_score != (outcome.status == Status::kOk)) throw FrameError("a status against its score");
-  if (has_score) outcome.score = score;
-  outcome.message = Printable(unpack.Text(), kMaxMessage);
-  outcome.line = unpack.Get<int>();
-  outcome.micros = unpack.Get<std::int64_t>();
-  if (outcome.line < 0 || outcome.micros < 0) throw FrameError("a negative line or time");
-  const auto count = unpack.Get<std::uint32_t>();
-  if (count > kMaxFields) throw FrameError("too many fields");
-  for (std::uint32_t i = 0; i < count; ++i) {
-    const std::string name = Printable(unpack.Text(), kMaxFieldName);
-    outcome.fields.emplace_back(name, Finite(unpack.Get<double>()));
-  }
+  Outcome outcome = TakeOutcome(&unpack);
   unpack.End();
   return outcome;
+}
+
+RowsRequest ReadRowsRequest(std::string_view body) {
+  Unpacker unpack(body, FrameKind::kPrompts);
+  RowsRequest request;
+  request.seed = unpack.Get<std::uint64_t>();
+  request.batch = unpack.Get<std::uint64_t>();
+  request.count = unpack.Get<int>();
+  unpack.End();
+  return request;
+}
+
+MadeRows ReadRows(std::string_view body) {
+  Unpacker unpack(body, FrameKind::kRows);
+  MadeRows made;
+  made.outcome = TakeOutcome(&unpack);
+  const auto count = unpack.Get<std::uint32_t>();
+  if (count > kMaxRowsAtOnce) throw FrameError("too many rows");
+  for (std::uint32_t i = 0; i < count; ++i) made.rows.emplace_back(unpack.Text());
+  unpack.End();
+  return made;
 }
 
 }  // namespace temper::reward

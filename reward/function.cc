@@ -49,11 +49,10 @@ FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::strin
   spec.weight = entry.weight;
   if (entry.script.empty()) {
     if (FindRule(entry.rule) == nullptr) {
-      std::string names;
-      for (const Rule& rule : Rules()) names += std::string(names.empty() ? "" : ", ") + rule.name;
-      throw UserError("rewards: there is no rule '" + entry.rule + "'; there are " + names);
+      throw UserError("rewards: there is no rule '" + entry.rule + "'; there are " + RuleNames());
     }
     spec.rule = entry.rule;
+    spec.options = entry.options;
     spec.name = entry.name.empty() ? entry.rule : entry.name;
     return spec;
   }

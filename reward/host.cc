@@ -13,10 +13,12 @@
 namespace temper::reward {
 namespace {
 
-std::string RuleNames() {
-  std::string names;
-  for (const Rule& rule : Rules()) names += (names.empty() ? "" : ", ") + std::string(rule.name);
-  return names;
+void CheckOptionsOf(const FunctionSpec& f) {
+  try {
+    CheckRuleOptions(*FindRule(f.rule), Json::parse(f.options));
+  } catch (const std::exception& error) {
+    throw UserError("rewards: " + f.name + ": " + error.what());
+  }
 }
 
 void CheckOptions(const HostOptions& options) {
@@ -32,7 +34,11 @@ void CheckOptions(const HostOptions& options) {
       throw UserError("rewards: " + f.name + ": there is no rule '" + f.rule + "'; there are " +
                       RuleNames());
     }
+    if (f.script.empty() && !f.options.empty()) CheckOptionsOf(f);
     if (!std::isfinite(f.weight)) throw UserError("rewards: " + f.name + ": weight must be finite");
+  }
+  if (options.aggregation != "sum" && options.aggregation != "normalize_then_sum") {
+    throw UserError("reward.aggregation: must be \"sum\" or \"normalize_then_sum\"");
   }
   const Limits& limits = options.limits;
   if (!(limits.timeout_s > 0 && limits.timeout_s <= 3600) || limits.max_instructions < 1000 ||
@@ -43,12 +49,16 @@ void CheckOptions(const HostOptions& options) {
   }
 }
 
-Job MakeJob(const FunctionSpec& f, const Limits& limits) {
+Job MakeJob(const FunctionSpec& f, const HostOptions& options) {
   Job job;
   job.name = f.path.empty() ? f.name : f.path;
   job.script = f.script;
-  if (f.script.empty()) job.rule = f.rule;
-  job.limits = limits;
+  if (f.script.empty()) {
+    job.rule = f.rule;
+    job.options = f.options;
+  }
+  job.trace = options.trace;
+  job.limits = options.limits;
   return job;
 }
 
@@ -62,6 +72,8 @@ void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result
   part.line = outcome.line;
   part.script_sha256 = f.sha256;
   part.micros = outcome.micros;
+  part.instructions = outcome.instructions;
+  part.trace = outcome.trace;
   result->parts.push_back(part);
   for (const auto& [field, value] : outcome.fields) {
     ScorePart extra;
@@ -74,6 +86,26 @@ void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result
   }
 }
 
+/// (score - mean) / (std + 1e-4) over the samples that a function applies to, with n - 1 in the
+/// standard deviation; a lone one gives 0 (TRL's normalize_then_sum, rl-facts 6.1).
+void Normalise(std::vector<std::optional<double>>* scores) {
+  double sum = 0, count = 0, squares = 0, first = 0;
+  for (const auto& score : *scores) {
+    if (!score) continue;
+    if (count == 0) first = *score;
+    sum += *score - first;  // equal scores give exactly 0 whatever their value
+    ++count;
+  }
+  const double mean = count > 0 ? sum / count : 0;
+  for (const auto& score : *scores) {
+    if (score) squares += (*score - first - mean) * (*score - first - mean);
+  }
+  const double deviation = count > 1 ? std::sqrt(squares / (count - 1)) : 0;
+  for (auto& score : *scores) {
+    if (score) *score = (*score - first - mean) / (deviation + 1e-4);
+  }
+}
+
 }  // namespace
 
 struct RewardHost::State {
@@ -82,7 +114,7 @@ struct RewardHost::State {
     zygote = options.zygote ? options.zygote : std::make_shared<Zygote>(options.zygote_argv);
     for (const FunctionSpec& f : options.functions) {
       channels.push_back(
-          std::make_unique<Channel>(*zygote, MakeJob(f, options.limits), options.start_timeout_s));
+          std::make_unique<Channel>(*zygote, MakeJob(f, options), options.start_timeout_s));
     }
   }
 
@@ -103,11 +135,14 @@ std::vector<ScoreResult> RewardHost::ScoreGroup(std::span<const SampleInput> sam
   for (std::size_t f = 0; f < state_->channels.size(); ++f) {
     const FunctionSpec& spec = state_->options.functions[f];
     const std::vector<Outcome> outcomes = state_->channels[f]->Score(samples);
+    std::vector<std::optional<double>> scores;
+    for (const Outcome& outcome : outcomes) scores.push_back(outcome.score);
+    if (state_->options.aggregation == "normalize_then_sum") Normalise(&scores);
     for (std::size_t i = 0; i < samples.size(); ++i) {
       AddParts(spec, outcomes[i], &results[i]);
       if (outcomes[i].status == Status::kOk) {
         applies[i] = true;
-        sums[i] += spec.weight * *outcomes[i].score;
+        sums[i] += spec.weight * *scores[i];
       } else if (IsFailure(outcomes[i].status) && results[i].status.empty()) {
         results[i].status = StatusName(outcomes[i].status);
       }

@@ -12,10 +12,11 @@ namespace temper::reward {
 
 /// One entry of the config's `rewards`.
 struct FunctionSpec {
-  std::string name;    // of its part; unique
-  std::string path;    // shown in messages; "" for a rule
-  std::string script;  // the text, or
-  std::string rule;    // a rule's name
+  std::string name;     // of its part; unique
+  std::string path;     // shown in messages; "" for a rule
+  std::string script;   // the text, or
+  std::string rule;     // a rule's name
+  std::string options;  // of the rule, a JSON object; "" = none
   double weight = 1.0;
   std::string sha256;  // of the script's text; "" for a rule
 };
@@ -25,6 +26,10 @@ class Zygote;  // reward/zygote.h
 struct HostOptions {
   std::vector<FunctionSpec> functions;
   Limits limits;
+  /// How the functions' scores become one: `sum` (weighted), or `normalize_then_sum` (GDPO: each
+  /// function's scores are first brought to mean 0 and standard deviation 1 inside the group).
+  std::string aggregation = "sum";
+  bool trace = false;  // scripts get print(), outcomes what was printed and where time went
   double start_timeout_s = 30;  // for a fresh sandbox to answer
   std::vector<std::string> zygote_argv = {"/proc/self/exe", "reward-zygote"};
   std::shared_ptr<Zygote> zygote;  // one started before; null = start one by zygote_argv
@@ -40,11 +45,13 @@ struct ScorePart {
   int line = 0;
   std::string script_sha256;
   std::int64_t micros = 0;
+  std::int64_t instructions = 0;
+  Trace trace;
 };
 
 struct ScoreResult {
-  /// The weighted sum over the functions that apply. None when a function failed (a part of a sum
-  /// is no score) or when none applies.
+  /// The weighted sum over the functions that apply, of their scores or of the scores normalised in
+  /// the group. None when a function failed (a part of a sum is no score) or when none applies.
   std::optional<double> score;
   std::string status;  // the first failure in the functions' order, else not_applicable if none
                        // applies, else ok

@@ -30,8 +30,10 @@ constexpr std::uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
 constexpr std::uint32_t kArchitecture = 0;
 #endif
 
-// Beyond Lua's own cap: the sample as JSON, the frames, the allocator's slack.
-constexpr rlim_t kSlackBytes = rlim_t{192} << 20;
+// Beyond Lua's own memory: the sample as JSON, the frames, the allocator's slack.
+constexpr rlim_t kSlackBytes = rlim_t{208} << 20;
+// Lua's cap, twice for its arena (reward/script.cc) and once for the copy of what the chunk left.
+constexpr rlim_t kCaps = 3;
 
 rlim_t AddressSpace() {
   // Field 1 of statm: pages mapped now.
@@ -136,7 +138,7 @@ void Note(const char* what, bool done, std::string* missing) {
 std::string Isolate(int channel, int memory_mib) {
   std::string missing;
   const rlim_t now = AddressSpace();
-  const rlim_t cap = now + (static_cast<rlim_t>(memory_mib) << 20) + kSlackBytes;
+  const rlim_t cap = now + kCaps * (static_cast<rlim_t>(memory_mib) << 20) + kSlackBytes;
   Note("RLIMIT_CORE", Limit(RLIMIT_CORE, 0), &missing);
   Note("RLIMIT_FSIZE", Limit(RLIMIT_FSIZE, 0), &missing);
   Note("RLIMIT_NPROC", Limit(RLIMIT_NPROC, 0), &missing);

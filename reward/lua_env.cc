@@ -1,28 +1,30 @@
 #include "reward/lua_env.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
-#include <exception>
 #include <string>
 
 #include "reward/lua_guard.h"
-#include "reward/rules.h"
+#include "reward/lua_pattern.h"
+#include "reward/lua_rules.h"
+#include "reward/lua_table.h"
+#include "reward/sample.h"
 
 namespace temper::reward {
 namespace {
 
 int MathRandom(lua_State* state) {
   Guard& guard = GuardOf(state);
-  const std::uint64_t bits = guard.NextRandom();
   lua_Integer low = 1, high = 0;
   switch (lua_gettop(state)) {
     case 0:
-      lua_pushnumber(state, static_cast<double>(bits >> 11) * 0x1p-53);
+      lua_pushnumber(state, static_cast<double>(guard.NextRandom() >> 11) * 0x1p-53);
       return 1;
     case 1:
       high = luaL_checkinteger(state, 1);
       if (high == 0) {
-        lua_pushinteger(state, static_cast<lua_Integer>(bits));
+        lua_pushinteger(state, static_cast<lua_Integer>(guard.NextRandom()));
         return 1;
       }
       break;
@@ -34,12 +36,7 @@ int MathRandom(lua_State* state) {
       return luaL_error(state, "wrong number of arguments");
   }
   luaL_argcheck(state, low <= high, lua_gettop(state), "interval is empty");
-  const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
-  // Draws over the smallest mask that covers the range; on average fewer than two are needed.
-  const std::uint64_t mask = range == 0 ? 0 : ~std::uint64_t{0} >> std::countl_zero(range);
-  std::uint64_t draw = bits & mask;
-  while (draw > range) draw = guard.NextRandom() & mask;
-  lua_pushinteger(state, static_cast<lua_Integer>(static_cast<std::uint64_t>(low) + draw));
+  lua_pushinteger(state, DrawInteger(guard, low, high));
   return 1;
 }
 
@@ -66,13 +63,15 @@ int StringRep(lua_State* state) {
     return luaL_error(state, "string.rep: the result would pass %I bytes",
                       static_cast<LUAI_UACINT>(kMaxRepeat));
   }
+  const std::size_t times = static_cast<std::size_t>(n);
+  const std::size_t bytes = times * size + (times - 1) * separator_size;
   luaL_Buffer buffer;
-  luaL_buffinit(state, &buffer);
-  for (lua_Integer i = 0; i < n; ++i) {
-    if (i > 0) luaL_addlstring(&buffer, separator, separator_size);
-    luaL_addlstring(&buffer, text, size);
+  char* out = luaL_buffinitsize(state, &buffer, bytes);
+  for (std::size_t i = 0; i < times; ++i) {
+    if (i > 0) out = std::copy_n(separator, separator_size, out);
+    out = std::copy_n(text, size, out);
   }
-  luaL_pushresult(&buffer);
+  luaL_pushresultsize(&buffer, bytes);
   return 1;
 }
 
@@ -155,33 +154,38 @@ int XPCall(lua_State* state) {
   return lua_gettop(state);
 }
 
-/// Upvalue 1: the Rule.
-int CallRule(lua_State* state) {
-  const auto* rule = static_cast<const Rule*>(lua_touserdata(state, lua_upvalueindex(1)));
-  std::size_t completion_size = 0, answer_size = 0;
-  const char* completion = luaL_checklstring(state, 1, &completion_size);
-  if (!lua_isnoneornil(state, 3)) {
-    return luaL_error(state, "rules.%s takes (completion, answer), no options", rule->name);
+/// Writes nothing out: what is printed goes to the one who tries the script.
+int Print(lua_State* state) {
+  std::string* const printed = GuardOf(state).printed;
+  const int count = lua_gettop(state);
+  for (int i = 1; i <= count; ++i) {
+    PushText(state, i);
+    std::size_t size = 0;
+    const char* const text = lua_tolstring(state, -1, &size);
+    if (printed->size() + size + 2 <= kMaxPrinted) {
+      if (i > 1) *printed += '\t';
+      printed->append(text, size);
+    }
+    lua_pop(state, 1);
   }
-  if (lua_isnoneornil(state, 2)) {
-    lua_pushnil(state);
-    return 1;
-  }
-  const char* answer = luaL_checklstring(state, 2, &answer_size);
-  std::string failure;
-  try {
-    const auto score = rule->score({completion, completion_size}, {answer, answer_size});
-    score ? lua_pushnumber(state, *score) : lua_pushnil(state);
-    return 1;
-  } catch (const std::exception& error) {  // never Lua's own exception
-    failure = error.what();
-  }
-  return luaL_error(state, "rules.%s: %s", rule->name, failure.c_str());
+  if (printed->size() < kMaxPrinted) *printed += '\n';
+  return 0;
 }
 
-constexpr const char* kBase[] = {
-    "assert", "error",  "getmetatable", "ipairs", "next",     "pairs", "pcall",  "rawequal",
-    "rawget", "rawlen", "rawset",       "select", "tonumber", "type",  "xpcall", "_VERSION"};
+/// Upvalue 1: the library's own rawset.
+int RawSet(lua_State* state) {
+  luaL_checktype(state, 1, LUA_TTABLE);
+  CheckWritable(state, 1);
+  lua_settop(state, 3);
+  lua_pushvalue(state, lua_upvalueindex(1));
+  lua_insert(state, 1);
+  lua_call(state, 3, 1);
+  return 1;
+}
+
+constexpr const char* kBase[] = {"assert", "error",    "getmetatable", "ipairs",
+                                 "pcall",  "rawequal", "rawget",       "rawlen",
+                                 "select", "tonumber", "type",         "_VERSION"};
 
 /// Calls a library's opener and leaves its table on the stack.
 void Open(lua_State* state, const char* name, lua_CFunction open) {
@@ -212,52 +216,72 @@ void OpenString(lua_State* state, int globals) {
   Remove(state, "dump");
   Replace(state, "rep", StringRep);
   Wrap(state, "format", StringFormat);
-  // ("x"):rep and string.rep are one table; its metatable is out of reach.
+  OpenPatterns(state);
+  // ("x"):rep reads the table itself; its metatable is out of reach.
   lua_pushliteral(state, "");
   lua_getmetatable(state, -1);
   lua_pushliteral(state, "locked");
   lua_setfield(state, -2, "__metatable");
   lua_pop(state, 2);
+  LockTable(state);
   lua_setfield(state, globals, "string");
 }
 
-}  // namespace
-
-void OpenEnvironment(lua_State* state) {
-  luaL_checkstack(state, 16, nullptr);
-  lua_newtable(state);
-  const int globals = lua_gettop(state);
+void OpenBase(lua_State* state, int globals) {
   Open(state, "_G", luaopen_base);  // fills the state's first globals, which are then given up
   for (const char* name : kBase) {
     lua_getfield(state, -1, name);
     lua_setfield(state, globals, name);
   }
-  lua_getfield(state, -1, "setmetatable");
-  lua_pushcclosure(state, SetMetatable, 1);
-  lua_setfield(state, globals, "setmetatable");
-  lua_getfield(state, -1, "xpcall");
-  lua_pushcclosure(state, XPCall, 1);
-  lua_setfield(state, globals, "xpcall");
+  constexpr luaL_Reg kWrapped[] = {
+      {"rawset", RawSet}, {"setmetatable", SetMetatable}, {"xpcall", XPCall}};
+  for (const luaL_Reg& wrapped : kWrapped) {
+    lua_getfield(state, -1, wrapped.name);
+    lua_pushcclosure(state, wrapped.func, 1);
+    lua_setfield(state, globals, wrapped.name);
+  }
   lua_pop(state, 1);
-  lua_pushcfunction(state, ToString);
-  lua_setfield(state, globals, "tostring");
+  constexpr luaL_Reg kOwn[] = {{"next", Next}, {"pairs", Pairs}, {"tostring", ToString}};
+  for (const luaL_Reg& own : kOwn) {
+    lua_pushcfunction(state, own.func);
+    lua_setfield(state, globals, own.name);
+  }
+}
 
+}  // namespace
+
+lua_Integer DrawInteger(Guard& guard, lua_Integer low, lua_Integer high) {
+  const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+  // Draws over the smallest mask that covers the range; on average fewer than two are needed.
+  const std::uint64_t mask = range == 0 ? 0 : ~std::uint64_t{0} >> std::countl_zero(range);
+  std::uint64_t draw = guard.NextRandom() & mask;
+  while (draw > range) draw = guard.NextRandom() & mask;
+  return static_cast<lua_Integer>(static_cast<std::uint64_t>(low) + draw);
+}
+
+void OpenEnvironment(lua_State* state) {
+  luaL_checkstack(state, 16, nullptr);
+  lua_newtable(state);
+  const int globals = lua_gettop(state);
+  OpenBase(state, globals);
+  if (GuardOf(state).printed != nullptr) {
+    lua_pushcfunction(state, Print);
+    lua_setfield(state, globals, "print");
+  }
   OpenString(state, globals);
-  Open(state, "table", luaopen_table);
+  PushTableLibrary(state);
+  LockTable(state);
   lua_setfield(state, globals, "table");
   Open(state, "utf8", luaopen_utf8);
+  LockTable(state);
   lua_setfield(state, globals, "utf8");
   Open(state, "math", luaopen_math);
   Replace(state, "random", MathRandom);
   Replace(state, "randomseed", MathRandomSeed);
+  LockTable(state);
   lua_setfield(state, globals, "math");
-
-  lua_newtable(state);
-  for (const Rule& rule : Rules()) {
-    lua_pushlightuserdata(state, const_cast<Rule*>(&rule));
-    lua_pushcclosure(state, CallRule, 1);
-    lua_setfield(state, -2, rule.name);
-  }
+  PushRules(state);
+  LockTable(state);
   lua_setfield(state, globals, "rules");
 
   lua_pushvalue(state, globals);

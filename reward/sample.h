@@ -42,6 +42,14 @@ inline bool IsFailure(Status status) {
   return status != Status::kOk && status != Status::kNotApplicable;
 }
 
+/// What `temper reward try` shows of a run.
+struct Trace {
+  std::string printed;                                       // at most kMaxPrinted bytes
+  std::vector<std::pair<std::int32_t, std::int64_t>> lines;  // line and its instructions, by line
+};
+constexpr std::size_t kMaxPrinted = std::size_t{16} << 10;
+constexpr std::size_t kMaxTraceLines = 2000;
+
 /// One function on one sample.
 struct Outcome {
   Status status = Status::kOk;
@@ -50,6 +58,8 @@ struct Outcome {
   std::string message;  // of a failure; UTF-8, at most kMaxMessage bytes
   int line = 0;         // in the script; 0 = none
   std::int64_t micros = 0;
+  std::int64_t instructions = 0;  // counted, of a script
+  Trace trace;                    // filled when the job asks for it
 };
 
 constexpr std::size_t kMaxMessage = 1000;

@@ -185,6 +185,7 @@ RewardHost Worker::MakeHost(const wire::Welcome& welcome) const {
       configs::ParseConfig(welcome.config, "the learner's config", {}, configs::Job::kGrpo);
   HostOptions host;
   host.zygote = zygote_;
+  host.aggregation = config.reward.aggregation;
   host.limits = {config.reward.timeout_s, config.reward.max_instructions, config.reward.memory_mib};
   for (const configs::RewardFunction& entry : config.rewards) {
     // The learner's text counts, not a file of that name on this machine.

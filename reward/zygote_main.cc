@@ -9,7 +9,10 @@
 #include <csignal>
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <set>
+#include <string_view>
+#include <vector>
 
 #include "reward/frames.h"
 #include "reward/isolation.h"
@@ -19,17 +22,6 @@
 
 namespace temper::reward {
 namespace {
-
-bool ReadAll(int fd, char* data, std::size_t size) {
-  while (size > 0) {
-    const ssize_t got = read(fd, data, size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return false;
-    data += got;
-    size -= static_cast<std::size_t>(got);
-  }
-  return true;
-}
 
 bool WriteAll(int fd, const std::string& bytes) {
   for (std::size_t done = 0; done < bytes.size();) {
@@ -41,34 +33,104 @@ bool WriteAll(int fd, const std::string& bytes) {
   return true;
 }
 
-/// The life of a sandbox after its fork: frames in, outcomes out, until the host closes.
-int ServeFrames(int fd, const std::string& missing) {
-  std::string out, body;
-  AppendReady(missing, &out);
-  Job job;
-  while (WriteAll(fd, out)) {
-    out.clear();
-    std::uint32_t size = 0;
-    if (!ReadAll(fd, reinterpret_cast<char*>(&size), sizeof size)) return 0;
-    if (size == 0 || size > kMaxFrame) return 2;
-    body.resize(size);
-    if (!ReadAll(fd, body.data(), size)) return 0;
-    switch (KindOf(body)) {
-      case FrameKind::kJob:
-        job = ReadJob(body);
-        break;
-      case FrameKind::kCheck:
-        AppendOutcome(RunCheck(job), &out);
-        break;
-      case FrameKind::kSample:
-        AppendOutcome(RunFunction(job, ReadSample(body)), &out);
-        break;
-      default:
-        return 2;
+/// Reads frames through a buffer: a group comes in few system calls.
+class FrameReader {
+ public:
+  explicit FrameReader(int fd) : fd_(fd) {}
+  /// The next body, valid until the call after; empty at the end.
+  std::string_view Next() {
+    while (true) {
+      const std::string_view body = TakeFrame(bytes_, kMaxFrame, &taken_);
+      if (!body.empty()) return body;
+      bytes_.erase(0, taken_);
+      taken_ = 0;
+      char buffer[65536];
+      const ssize_t got = read(fd_, buffer, sizeof buffer);
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) return {};
+      bytes_.append(buffer, static_cast<std::size_t>(got));
     }
   }
-  return 0;
-}
+
+ private:
+  int fd_;
+  std::string bytes_;
+  std::size_t taken_ = 0;
+};
+
+/// The life of a sandbox after its fork: frames in, outcomes out, until the host closes.
+class Server {
+ public:
+  explicit Server(int fd) : fd_(fd), frames_(fd) {}
+
+  int Serve(const std::string& missing) {
+    AppendReady(missing, &out_);
+    while (Flush()) {
+      const std::string_view body = frames_.Next();
+      if (body.empty()) return 0;
+      if (!Handle(body)) return 2;
+    }
+    return 0;
+  }
+
+ private:
+  bool Flush() {
+    const bool done = WriteAll(fd_, out_);
+    out_.clear();
+    return done;
+  }
+  bool Handle(std::string_view body) {
+    if (KindOf(body) == FrameKind::kJob) {
+      function_.emplace(ReadJob(body));
+      AppendLoaded({function_->loaded(), function_->scores_groups()}, &out_);
+      return true;
+    }
+    if (!function_) return false;
+    switch (KindOf(body)) {
+      case FrameKind::kSample:
+        ReadSample(body, &sample_);
+        AppendOutcome(function_->Score(sample_), &out_);
+        return true;
+      case FrameKind::kGroup:
+        return Group(ReadGroup(body));
+      case FrameKind::kPrompts:
+        Prompts(ReadRowsRequest(body));
+        return true;
+      default:
+        return false;
+    }
+  }
+  bool Group(std::uint32_t count) {
+    std::vector<SampleInput> samples;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::string_view body = frames_.Next();
+      if (body.empty() || KindOf(body) != FrameKind::kSample) return false;
+      ReadSample(body, &sample_);
+      samples.push_back(sample_);
+    }
+    for (const Outcome& outcome : function_->ScoreGroup(samples)) AppendOutcome(outcome, &out_);
+    return true;
+  }
+  void Prompts(const RowsRequest& request) {
+    MadeRows made;
+    made.outcome = function_->Prompts(request.seed, request.batch, request.count, &made.rows);
+    std::size_t bytes = 0;
+    for (const std::string& row : made.rows) bytes += row.size() + 4;
+    if (bytes > kMaxRowsFrame / 2) {
+      made.rows.clear();
+      made.outcome.status = Status::kInvalidReturn;
+      made.outcome.score.reset();
+      made.outcome.message = "prompts(): the rows have more than 8 MiB";
+    }
+    AppendRows(made, &out_);
+  }
+
+  int fd_;
+  FrameReader frames_;
+  std::string out_;
+  std::optional<Function> function_;
+  SampleInput sample_;
+};
 
 void CloseFrom(unsigned first) {
 #ifdef SYS_close_range
@@ -87,7 +149,7 @@ void CloseFrom(unsigned first) {
   CloseFrom(kZygoteFd + 1);
   int code = 1;
   try {
-    code = ServeFrames(kZygoteFd, Isolate(kZygoteFd, memory_mib));
+    code = Server(kZygoteFd).Serve(Isolate(kZygoteFd, memory_mib));
   } catch (const std::exception&) {
     // The host sees the channel end and says that the sandbox crashed.
   }

@@ -3,15 +3,14 @@
 #include <numeric>
 
 #include "configs/error.h"
-#include "engine/data/rows.h"
+#include "engine/data/row_ids.h"
 
 namespace temper::sft {
 
 std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config,
                                   const engine::Tokenizer& tokenizer,
                                   const engine::ModelConfig& model) {
-  const std::int32_t eos = tokenizer.eos_id();
-  if (eos < 0)
+  if (tokenizer.eos_id() < 0)
     throw UserError(config.model + ": the tokenizer has no eos_token; every row must end with one");
   std::vector<Example> examples;
   for (const engine::Row& row :
@@ -19,15 +18,9 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
                         config.data.answer_column)) {
     const std::string where = path + ":" + std::to_string(row.line);
     Example example;
-    try {
-      example.ids = row.ids.empty() ? tokenizer.EncodePrompt(row.prompt) : row.ids;
-      example.prompt = int(example.ids.size());
-      const std::vector<std::int32_t> completion = tokenizer.Encode(row.completion);
-      example.ids.insert(example.ids.end(), completion.begin(), completion.end());
-    } catch (const UserError& error) {
-      throw UserError(where + ": " + error.what());
-    }
-    example.ids.push_back(eos);
+    engine::TrainingIds ids = engine::CompletionIds(row, tokenizer);
+    example.ids = std::move(ids.ids);
+    example.prompt = ids.prompt;
     if (int(example.ids.size()) > model.max_positions) {
       throw UserError(where + ": " + std::to_string(example.ids.size()) +
                       " tokens; the model has " + std::to_string(model.max_positions) +

@@ -11,11 +11,11 @@
 namespace temper::sft {
 
 struct Example {
-  std::vector<std::int32_t> ids;  // BOS iff the tokenizer adds it, prompt, completion, EOS
-  int prompt = 0;                 // tokens before the completion
+  std::vector<std::int32_t> ids;  // as engine::CompletionIds gives them
+  int prompt = 0;                 // tokens before the completion; 0: whole conversations
 };
 
-/// Rows of `path` (prompt + completion, or text). Throws UserError naming the line of a row over
+/// Rows of `path` (prompt + completion, text, or messages). Throws UserError naming the line of a row over
 /// max_length tokens or the model's positions, of an id past its vocabulary, and where the
 /// tokenizer has no EOS.
 std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config,

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "configs/error.h"
+#include "configs/files.h"
 #include "engine/tokenizer.h"
 #include "learner/checkpoint.h"
 #include "learner/core/metrics.h"
@@ -249,6 +250,18 @@ int Trainer::Run() {
 
 }  // namespace
 
-int RunSft(const configs::Config& config) { return Trainer(config).Run(); }
+int RunSft(const configs::Config& config) {
+  const bool fresh = !configs::Exists(config.output_dir);
+  std::optional<Trainer> trainer;
+  try {
+    trainer.emplace(config);
+  } catch (...) {
+    // A run that never began (a bad row, a full disk) leaves nothing half-written behind.
+    std::error_code ignored;
+    if (fresh) std::filesystem::remove_all(config.output_dir, ignored);
+    throw;
+  }
+  return trainer->Run();
+}
 
 }  // namespace temper::sft

@@ -67,6 +67,7 @@ class RowReader {
     if (!json.is_object()) Fail("a row must be a JSON object, not " + Brief(json));
     Row row;
     row.line = line;
+    row.where = where_;
     row.json = std::move(json);
     if (use_ == RowUse::kPrompt) {
       ReadPrompt(row);
@@ -94,28 +95,66 @@ class RowReader {
 
   std::string Text(const Json& value, const std::string& column) const {
     if (value.is_string()) return value.get<std::string>();
-    if (value.is_array()) {
-      Fail("\"" + column +
-           "\" is a list of messages: only strings are read, a chat template is not");
-    }
     Fail("\"" + column + "\": " + Brief(value) + " must be a string");
+  }
+
+  Json Messages(const Json& value, const std::string& column) const {
+    if (value.empty()) Fail("\"" + column + "\" must be a list of messages, not empty");
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const Json* role = Find(value[i], "role");
+      if (!role || !role->is_string()) {
+        Fail("\"" + column + "\"[" + std::to_string(i) + "]: " + Brief(value[i]) +
+             " must be a message with a \"role\"");
+      }
+    }
+    return value;
+  }
+
+  // What else a chat template is given: the columns that TRL reads.
+  void ReadTemplateColumns(Row& row) const {
+    if (const Json* tools = Find(row.json, "tools")) {
+      row.tools = tools->is_string() ? configs::ParseJson(tools->get_ref<const std::string&>(),
+                                                          where_ + ": \"tools\"")
+                                     : *tools;
+      if (!row.tools.is_array()) Fail("\"tools\": " + Brief(*tools) + " must be a list");
+      if (row.tools.empty()) row.tools = nullptr;
+    }
+    if (const Json* variables = Find(row.json, "chat_template_kwargs")) {
+      if (!variables->is_object())
+        Fail("\"chat_template_kwargs\": " + Brief(*variables) + " must be an object");
+      row.template_variables = *variables;
+    }
+  }
+
+  void TakePrompt(Row& row, const Json& value, const std::string& column) const {
+    if (!value.is_array()) {
+      row.prompt = Text(value, column);
+      return;
+    }
+    row.messages = Messages(value, column);
+    ReadTemplateColumns(row);
   }
 
   void ReadPrompt(Row& row) const {
     if (!prompt_column_.empty()) {
       const Json* value = Find(row.json, prompt_column_);
       if (!value) FailMissing(row.json, "column " + configs::Quote(prompt_column_));
-      row.prompt = Text(*value, prompt_column_);
-      return;
+      return TakePrompt(row, *value, prompt_column_);
     }
     for (const char* column : {"prompt", "question"}) {
-      if (const Json* value = Find(row.json, column)) {
-        row.prompt = Text(*value, column);
-        return;
+      if (const Json* value = Find(row.json, column)) return TakePrompt(row, *value, column);
+    }
+    const Json* messages = Find(row.json, "messages");
+    if (messages && messages->is_array()) {
+      TakePrompt(row, *messages, "messages");
+      // A conversation with its answer (open-instruct): the answer is what is asked for.
+      if (row.messages.size() > 1 && row.messages.back().at("role") == "assistant") {
+        row.messages.erase(row.messages.size() - 1);
       }
+      return;
     }
     const Json* ids = Find(row.json, "ids");
-    if (!ids) FailMissing(row.json, "\"prompt\", \"question\" or \"ids\"");
+    if (!ids) FailMissing(row.json, "\"prompt\", \"question\", \"messages\" or \"ids\"");
     if (!ids->is_array() || ids->empty()) Fail("\"ids\" must be a list of token ids, not empty");
     for (const Json& id : *ids) {
       row.ids.push_back(static_cast<std::int32_t>(
@@ -126,17 +165,30 @@ class RowReader {
   void ReadCompletion(Row& row) const {
     const Json* completion = Find(row.json, "completion");
     const Json* text = Find(row.json, "text");
+    const Json* messages = Find(row.json, "messages");
     if (!completion && text) {
       row.completion = Text(*text, "text");
       return;
     }
+    if (!completion && messages && messages->is_array()) {
+      row.messages = Messages(*messages, "messages");
+      return ReadTemplateColumns(row);
+    }
     const std::string column = prompt_column_.empty() ? "prompt" : prompt_column_;
     const Json* prompt = Find(row.json, column);
     if (!prompt || !completion) {
-      FailMissing(row.json, configs::Quote(column) + " and \"completion\", or \"text\"");
+      FailMissing(row.json,
+                  configs::Quote(column) + " and \"completion\", \"text\" or \"messages\"");
     }
-    row.prompt = Text(*prompt, column);
-    row.completion = Text(*completion, "completion");
+    if (prompt->is_array() != completion->is_array()) {
+      Fail("\"" + column + "\" and \"completion\" must both be texts or both be messages");
+    }
+    TakePrompt(row, *prompt, column);
+    if (completion->is_array()) {
+      row.completion_messages = Messages(*completion, "completion");
+    } else {
+      row.completion = Text(*completion, "completion");
+    }
   }
 
   const Json* FindAnswer(const Json& row) const {

@@ -9,19 +9,29 @@
 namespace temper::engine {
 
 struct Row {
-  std::int64_t line = 0;     // from 1
-  Json json;                 // all columns, as read
-  std::string prompt;        // string prompt ("" where ids are given)
+  std::int64_t line = 0;  // from 1
+  Json json;              // all columns, as read
+  std::string where;      // "path:line", for errors
+  std::string prompt;     // string prompt ("" where ids or messages are given)
+  Json messages;  // prompt as messages, null: none; sft rows of whole conversations: all of them
+  Json completion_messages;  // sft rows: the completion as messages, null: none
+  Json tools;  // of rows with messages: column "tools", a list or a text of one; null: none
+  Json template_variables;  // of rows with messages: column "chat_template_kwargs"; null: none
   std::vector<std::int32_t> ids;  // {"ids": [...]} rows
-  std::string completion;    // sft rows: prompt + completion; {"text"} rows have an empty prompt
-  std::string answer;        // the first present of answer, solution, ground_truth, label, reward_model.ground_truth, metadata.answer
-  bool has_answer = false;   // (numbers and booleans are spelled as JSON spells them; strings as they are)
+  std::string completion;  // sft rows: prompt + completion; {"text"} rows have an empty prompt
+  std::string answer;      // the first present of answer, solution, ground_truth, label,
+                           // reward_model.ground_truth, metadata.answer
+  bool has_answer =
+      false;  // (numbers and booleans are spelled as JSON spells them; strings as they are)
 };
 
-enum class RowUse { kPrompt, kCompletion };  // kPrompt: prompt or question or ids is required; kCompletion: prompt+completion, or text
+/// kPrompt: prompt, question, messages (less a last assistant turn) or ids is required.
+/// kCompletion: prompt and completion (both texts or both messages), text, or messages.
+enum class RowUse { kPrompt, kCompletion };
 
-/// Reads a whole JSONL file. Blank lines are skipped; CRLF is accepted. Throws UserError "<path>:<line>: ..." for broken JSON, a
-/// missing column (names what is there), a wrong type, an empty file. Messages (lists) are a UserError until a chat template is read.
+/// Reads a whole JSONL file. Blank lines are skipped; CRLF is accepted. Throws UserError
+/// "<path>:<line>: ..." for broken JSON, a missing column (names what is there), a wrong type, an
+/// empty file.
 std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string& prompt_column,
                           const std::string& answer_column);
 

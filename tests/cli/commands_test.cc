@@ -39,6 +39,38 @@ TEST_F(CommandsTest, GenerateGivesTheSameSamplesAgainAndInPromptOrder) {
   EXPECT_EQ(alone.Lines().at(0), lines[0]);
 }
 
+TEST_F(CommandsTest, ChatsAreRenderedByTheProbeAndGeneratedFrom) {
+  const std::string model = Model();
+  const std::string row = R"({"prompt": [{"role": "user", "content": "1+1"}]})";
+  const Ran without = Temper({"generate", "--model", model, "--prompts", Write("p.jsonl", row)});
+  EXPECT_EQ(without.code, 2);
+  EXPECT_NE(without.err.find("p.jsonl:1: " + model + ": messages need a chat template"),
+            std::string::npos)
+      << without.err;
+  std::ofstream(model + "/chat_template.jinja")
+      << "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+         "{% if add_generation_prompt %}<a>{% if thinking %}?{% endif %}{% endif %}";
+  const Ran probe = Temper(
+      {"probe", "template", "--model", model},
+      "[{\"role\": \"user\", \"content\": \"1+1\"}]\n"
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"1+1\"}], \"add_generation_prompt\": "
+      "true}\n[]\n"
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"1+1\"}], \"add_generation_prompt\": "
+      "true, \"thinking\": true}\n");
+  EXPECT_EQ(probe.code, 2);
+  const std::vector<Json> lines = probe.Lines();
+  ASSERT_EQ(lines.size(), 4u);
+  const std::string rendered = lines[1]["text"].get<std::string>();
+  EXPECT_EQ(rendered.substr(rendered.size() - 12), "<user>1+1<a>");
+  EXPECT_EQ(lines[0]["text"].get<std::string>() + "<a>", rendered);
+  EXPECT_EQ(lines[3]["text"].get<std::string>(), rendered + "?");
+  EXPECT_EQ(lines[2]["error"], "stdin:3: messages: [] must be a list of messages, not empty");
+  const Ran ran = Temper(
+      {"generate", "--model", model, "--prompts", Write("p.jsonl", row), "--max-new-tokens", "2"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.Lines().at(0)["prompt_ids"], lines[1]["ids"]);
+}
+
 TEST_F(CommandsTest, AStopStringEndsASampleAndIsLeftOut) {
   const std::string model = Model();
   const std::vector<std::string> args = {

@@ -95,6 +95,7 @@ TEST_F(ErrorsTest, EveryCommandHasHelp) {
                                              {"probe", "logprobs"},
                                              {"probe", "loss"},
                                              {"probe", "sample"},
+                                             {"probe", "template"},
                                              {"probe", "tokens"}}) {
     EXPECT_NE(all.out.find(command[0]), std::string::npos) << command[0];
     std::vector<std::string> args = command;

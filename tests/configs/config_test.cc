@@ -109,7 +109,7 @@ TEST(ConfigTest, RefusesWrongTypesAndValuesOutOfRange) {
       {"rewards=[{\"weight\":1}]",
        "--set: rewards: {\"weight\":1} must be given either \"script\" or \"rule\""},
       {"rewards.0.wait=1",
-       "--set: rewards: wait: unknown setting; known are script, rule, name, weight"},
+       "--set: rewards: wait: unknown setting; known are script, rule, name, weight, options"},
   };
   for (const auto& [set, message] : cases) EXPECT_EQ(ErrorOfSet(set), message) << set;
 }

@@ -81,7 +81,7 @@ TEST(Json, HoldsItsLimits) {
   limits = {};
   limits.max_values = 4;
   EXPECT_EQ(Refusal("[1,2,3]", limits), "");
-  EXPECT_EQ(Refusal("{\"a\":1,\"b\":2}", limits), "f:1:13: more than 4 values");
+  EXPECT_EQ(Refusal("{\"a\":1,\"b\":2}", limits), "f:1:11: more than 4 values");
   limits = {};
   limits.max_bytes = 2;
   EXPECT_EQ(Refusal("{}", limits), "");

@@ -45,7 +45,7 @@ Tensors ReadModel(const std::string& dir) {
   Tensors out;
   std::vector<std::string> order;
   const ModelConfig config = ReadModelConfig(dir);
-  ReadCheckpoint(dir, config, [&](const TensorSpec& spec, std::span<const float> values) {
+  ReadCheckpointValues(dir, config, [&](const TensorSpec& spec, std::span<const float> values) {
     out[spec.name].assign(values.begin(), values.end());
     order.push_back(spec.name);
   });
@@ -76,7 +76,7 @@ void Rewrite(const std::string& dir, const std::function<void(Entries&)>& change
 
 std::string ReadRefusal(const std::string& dir, const ModelConfig& config) {
   return Refusal(
-      [&] { ReadCheckpoint(dir, config, [](const TensorSpec&, std::span<const float>) {}); });
+      [&] { ReadCheckpointValues(dir, config, [](const TensorSpec&, std::span<const float>) {}); });
 }
 
 TEST(Checkpoint, WhatIsWrittenIsReadBackInEveryForm) {
@@ -139,7 +139,7 @@ TEST(Checkpoint, AllDisagreementsAreNamedBeforeAnyTensorIsGiven) {
   int given = 0;
   EXPECT_EQ(
       Refusal([&] {
-        ReadCheckpoint(dir.path(), config,
+        ReadCheckpointValues(dir.path(), config,
                        [&](const TensorSpec&, std::span<const float>) { ++given; });
       }),
       dir.path() +

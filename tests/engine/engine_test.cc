@@ -98,10 +98,10 @@ TEST_P(EngineTest, LogprobsEqualAFullForwardOverTheFinishedSequence) {
   for (const auto& [key, sample] : results) {
     std::vector<std::int32_t> ids = Prompt(5, 9);
     ids.insert(ids.end(), sample.ids.begin(), sample.ids.end());
-    LatentCache cache(std::int64_t(c.num_layers) * c.latent_dim());
+    LatentCache cache(forward.CacheBytes(c.num_layers));
     LatentRows rows(&cache);
     std::vector<std::int32_t> positions;
-    std::vector<float*> latent;
+    std::vector<std::byte*> latent;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       positions.push_back(std::int32_t(i));
       latent.push_back(rows.Append());

@@ -28,15 +28,22 @@ struct Case {
 
 TEST(ModelConfig, EveryUnsupportedFieldIsRefusedByName) {
   const Case cases[] = {
+      {"model_type", R"("llama")",
+       "c: model_type: \"llama\" is not supported: it must be \"deepseek_v2\" or "
+       "\"deepseek_v3\""},
       {"model_type", R"("deepseek_v2")",
-       "c: model_type: \"deepseek_v2\" is not supported: it must be \"deepseek_v3\""},
+       "c: architectures: [\"DeepseekV3ForCausalLM\"] is not supported: it must be "
+       "[\"DeepseekV2ForCausalLM\"]"},
       {"model_type", "null", "c: model_type is missing"},
       {"architectures", R"(["DeepseekV3ForSequenceClassification"])",
        "c: architectures: [\"DeepseekV3ForSequenceClassification\"] is not supported: it must be "
        "[\"DeepseekV3ForCausalLM\"]"},
       {"quantization_config", R"({"quant_method": "fp8"})",
-       "c: quantization_config: quantised checkpoints are not supported: convert the model to BF16 "
-       "first"},
+       "c: quantization_config: weight_block_size is missing"},
+      {"quantization_config", R"({"quant_method": "awq", "weight_block_size": [128, 128]})",
+       "c: quantization_config: quant_method: \"awq\" is not supported: it must be \"fp8\""},
+      {"quantization_config", R"({"quant_method": "fp8", "weight_block_size": [64, 128]})",
+       "c: quantization_config: weight_block_size: [64,128] is not supported: it must be [128,128]"},
       {"attention_bias", "true", "c: attention_bias: true is not supported: it must be false"},
       {"hidden_act", R"("gelu")", "c: hidden_act: \"gelu\" is not supported: it must be \"silu\""},
       {"moe_layer_freq", "2", "c: moe_layer_freq: 2 is not supported: it must be 1"},

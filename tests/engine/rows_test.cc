@@ -87,13 +87,12 @@ TEST(Rows, ABrokenLineIsNamed) {
        "'{', or a literal"},
       {good + good + "nope", "d.jsonl:3:1:2: syntax error while parsing value - invalid literal"},
       {good + "[1]", "d.jsonl:2: a row must be a JSON object, not [1]"},
-      {good + "{}", "d.jsonl:2: no \"prompt\", \"question\" or \"ids\": the row has no columns"},
+      {good + "{}",
+       "d.jsonl:2: no \"prompt\", \"question\", \"messages\" or \"ids\": the row has no columns"},
       {good + "{\"text\": \"t\", \"n\": 1}",
-       "d.jsonl:2: no \"prompt\", \"question\" or \"ids\": the row has \"text\", \"n\""},
+       "d.jsonl:2: no \"prompt\", \"question\", \"messages\" or \"ids\": the row has \"text\", "
+       "\"n\""},
       {"{\"prompt\": 3}", "d.jsonl:1: \"prompt\": 3 must be a string"},
-      {"{\"prompt\": [{\"role\": \"user\", \"content\": \"x\"}]}",
-       "d.jsonl:1: \"prompt\" is a list of messages: only strings are read, a chat template is "
-       "not"},
       {"{\"ids\": []}", "d.jsonl:1: \"ids\" must be a list of token ids, not empty"},
       {"{\"ids\": [1, -1]}", "d.jsonl:1: \"ids\": -1 must be an integer in [0, 2147483647]"},
       {"{\"ids\": [1.0]}", "d.jsonl:1: \"ids\": 1.0 must be an integer in [0, 2147483647]"},
@@ -111,9 +110,76 @@ TEST(Rows, ABrokenLineIsNamed) {
   };
   for (const auto& [text, want] : cases) EXPECT_EQ(Refused(text), want) << text;
   EXPECT_EQ(Refused("{\"prompt\": \"p\"}", RowUse::kCompletion),
-            "d.jsonl:1: no \"prompt\" and \"completion\", or \"text\": the row has \"prompt\"");
+            "d.jsonl:1: no \"prompt\" and \"completion\", \"text\" or \"messages\": the row has "
+            "\"prompt\"");
   EXPECT_EQ(Refused("{\"text\": 1}", RowUse::kCompletion),
             "d.jsonl:1: \"text\": 1 must be a string");
+}
+
+// One row of each of the field's formats, as their documentation shows them.
+TEST(Rows, PromptsOfEveryTrainerAreRead) {
+  const std::string user = R"([{"role": "user", "content": "2+2?"}])";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {R"({"prompt": USER, "solution": "4"})", "4"},
+      {R"({"prompt": USER, "ground_truth": 4, "tools": [{"type": "function"}]})", "4"},
+      {R"({"data_source": "gsm8k", "prompt": USER, "ability": "math", "reward_model": {"style": "rule", "ground_truth": "4"}, "extra_info": {"split": "train", "index": 0}})",
+       "4"},
+      {R"({"prompt": USER, "label": "4", "metadata": {"session": 1}})", "4"},
+      {R"({"messages": USER, "ground_truth": ["4"], "dataset": ["gsm8k"]})", "[\"4\"]"},
+      {R"({"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}], "ground_truth": "4", "dataset": "gsm8k"})",
+       "4"},
+      {R"({"prompt": USER, "answer": "4", "info": {"a": 1}, "task": "default"})", "4"},
+      {R"({"prompt": USER, "chosen": USER, "rejected": USER})", ""},
+  };
+  for (auto [text, answer] : cases) {
+    for (std::size_t at; (at = text.find("USER")) != text.npos;) text.replace(at, 4, user);
+    const auto rows = Read(text);
+    EXPECT_EQ(rows[0].messages, Json::parse(user)) << text;
+    EXPECT_EQ(rows[0].answer, answer) << text;
+    EXPECT_EQ(rows[0].prompt, "") << text;
+    EXPECT_EQ(rows[0].json, Json::parse(text)) << "all columns stay";
+  }
+  EXPECT_EQ(Read(R"({"question": "2+2?", "answer": "4", "info": {}, "task": "t"})")[0].prompt,
+            "2+2?");
+  EXPECT_EQ(
+      Read(R"({"text_in": [{"role": "user", "content": "x"}]})", RowUse::kPrompt, "text_in")[0]
+          .messages.size(),
+      1u);
+  const auto tools =
+      Read("{\"prompt\": " + user +
+           R"(, "tools": "[{\"a\": 1}]", "chat_template_kwargs": {"thinking": true}})");
+  EXPECT_EQ(tools[0].tools, Json::parse(R"([{"a": 1}])"));
+  EXPECT_EQ(tools[0].template_variables, Json::parse(R"({"thinking": true})"));
+}
+
+TEST(Rows, ConversationsAreReadForTraining) {
+  const auto whole = Read(
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})",
+      RowUse::kCompletion);
+  EXPECT_EQ(whole[0].messages.size(), 2u);
+  EXPECT_TRUE(whole[0].completion_messages.is_null());
+  const auto split = Read(
+      R"({"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]})",
+      RowUse::kCompletion);
+  EXPECT_EQ(split[0].messages.size(), 1u);
+  EXPECT_EQ(split[0].completion_messages[0].at("content"), "b");
+}
+
+TEST(Rows, BrokenMessagesAreNamed) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {R"({"prompt": []})", "d.jsonl:1: \"prompt\" must be a list of messages, not empty"},
+      {R"({"prompt": [1, 2]})", "d.jsonl:1: \"prompt\"[0]: 1 must be a message with a \"role\""},
+      {R"({"messages": [{"content": "x"}]})",
+       "d.jsonl:1: \"messages\"[0]: {\"content\":\"x\"} must be a message with a \"role\""},
+      {R"({"prompt": [{"role": "user"}], "tools": "nope"})",
+       "d.jsonl:1: \"tools\":1:2: syntax error while parsing value - invalid literal"},
+      {R"({"prompt": [{"role": "user"}], "tools": {}})", "d.jsonl:1: \"tools\": {} must be a list"},
+      {R"({"prompt": [{"role": "user"}], "chat_template_kwargs": 1})",
+       "d.jsonl:1: \"chat_template_kwargs\": 1 must be an object"},
+  };
+  for (const auto& [text, want] : cases) EXPECT_EQ(Refused(text), want) << text;
+  EXPECT_EQ(Refused(R"({"prompt": [{"role": "user"}], "completion": "x"})", RowUse::kCompletion),
+            "d.jsonl:1: \"prompt\" and \"completion\" must both be texts or both be messages");
 }
 
 TEST(Rows, LinesAcrossChunksAreWholeAndTooLongOnesRefused) {

@@ -47,8 +47,9 @@ inline ModelConfig TinyConfig(bool q_lora = true, int mtp = 1) {
 }
 
 /// Normal weights with gains that keep activations and logits of order one.
-inline std::shared_ptr<Weights> TinyWeights(const ModelConfig& config, std::uint64_t seed) {
-  auto weights = std::make_shared<Weights>(config);
+inline std::shared_ptr<Weights> TinyWeights(const ModelConfig& config, std::uint64_t seed,
+                                            const Numerics& numerics = {}) {
+  auto weights = std::make_shared<Weights>(config, numerics);
   std::mt19937_64 rng(seed);
   std::normal_distribution<float> normal;
   for (const TensorSpec& spec : RequiredTensors(config)) {

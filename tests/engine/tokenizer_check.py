@@ -61,6 +61,10 @@ def lines(n, seed, added):
     yield "".join(r.choice("abcdefgh") for _ in range(50000))
     yield "\n" * 50000 + "x"
     yield "<" * 50000
+    for _ in range(n // 10):                                 # random bytes, each as the character of its number
+        yield bytes(r.randrange(256) for _ in range(r.randrange(1, 200))).decode("latin-1")
+    for i in range(0, len(added), 20):
+        yield " ".join(added[i:i + 20])
     for a in added:                                          # white space around added tokens, and parts of them
         for b in added[:8]:
             yield f"x \u3000{a}\t {b} \n{a}{b}{a[:-1]} {a[1:]}"
@@ -74,23 +78,24 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     a = ap.parse_args()
     theirs = Tokenizer.from_file(str(a.dir / "tokenizer.json"))
-    added = [t["content"] for t in json.loads((a.dir / "tokenizer.json").read_text())["added_tokens"]][:200]
+    added = [t["content"] for t in json.loads((a.dir / "tokenizer.json").read_text())["added_tokens"]]
     texts = list(lines(a.lines, a.seed, added))
     stdin = "".join(json.dumps(t) + "\n" for t in texts)
     run = subprocess.run(a.program.split() + ["probe", "tokens", "--model", str(a.dir)], input=stdin, capture_output=True, text=True)
     ours = [json.loads(x) for x in run.stdout.split("\n")[:-1]]
     if len(ours) != len(texts):
         sys.exit(f"{len(ours)} answers for {len(texts)} lines: {run.stderr[-500:]}")
-    bad = 0
+    bad = returned = 0
     for text, o in zip(texts, ours):
         ids = theirs.encode(text, add_special_tokens=False).ids
         want = {"ids": ids, "text": theirs.decode(ids, skip_special_tokens=False)}
+        returned += want["text"] == text
         if {k: o.get(k) for k in want} != want:
             bad += 1
             if bad <= 10:
                 where = next((i for i, (x, y) in enumerate(zip(ids, o.get("ids", []))) if x != y), None)
                 print(f"DIFFERENT at {where}: {text[:80]!r}\n  ours   {str(o)[:200]}\n  theirs {str(want)[:200]}")
-    print(f"{len(texts)} lines, {sum(len(o.get('ids', [])) for o in ours)} tokens, {bad} different")
+    print(f"{len(texts)} lines, {sum(len(o.get('ids', [])) for o in ours)} tokens, {bad} different, {returned} decode to themselves")
     sys.exit(bad != 0)
 
 

@@ -7,6 +7,7 @@
 #include "configs/json.h"
 #include "engine/bpe.h"
 #include "engine/pre_tokenizer.h"
+#include "engine/tokenizer_stream.h"
 #include "engine/utf8.h"
 #include "tests/engine/temp_dir.h"
 
@@ -212,9 +213,9 @@ TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
   const Case cases[] = {
       {"/model/vocab", "{}", "model: vocab: must map tokens to ids"},
       {"/model/vocab/!", "4", "model: vocab: id 4 stands twice, the second time for \"\\\"\""},
-      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 4194303]"},
-      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 4194303]"},
+      {"/model/vocab/!", "-1", "model: vocab: -1 must be an integer in [0, 1048575]"},
+      {"/model/vocab/!", "1e30", "model: vocab: 1e+30 must be an integer in [0, 1048575]"},
+      {"/model/vocab/!", R"("3")", "model: vocab: \"3\" must be an integer in [0, 1048575]"},
       {"/model/merges", R"("a b")", "model: merges: must be a list"},
       {"/model/merges/0", R"("ab")",
        "model: merges[0]: \"ab\" must be \"LEFT RIGHT\" or [LEFT, RIGHT]"},
@@ -226,13 +227,98 @@ TEST(Tokenizer, BrokenVocabulariesMergesAndAddedTokensAreRefusedByName) {
       {"/model/merges/0", R"("q q")", "model: merges[0]: \"qq\" is not in the vocabulary"},
       {"/added_tokens", "3", "added_tokens: must be a list"},
       {"/added_tokens/0/content", R"("")", "added_tokens[0]: content must be a non-empty string"},
-      {"/added_tokens/0/single_word", "true", "added_tokens[0]: single_word true is not supported"},
+      {"/added_tokens/0/single_word", "1", "added_tokens[0]: single_word: 1 must be true or false"},
       {"/added_tokens/0/id", "5", moved.c_str()},
       {"/added_tokens/0/content", R"("other")",
        "added_tokens[0]: \"other\" with id 0: the token or the id already stands for another"},
       {"/added_tokens/1", again.c_str(), twice.c_str()},
   };
   for (const Case& c : cases) EXPECT_EQ(RefusedWith(c.at, c.value), c.want) << c.at;
+}
+
+// Hugging Face's Digits and Split know different versions of Unicode: U+11DE0 is a digit since 17.
+TEST(Tokenizer, DigitsKnowsTheNumbersOfUnicode17) {
+  Json json = SmallJson();
+  const auto pieces = [&](const char* parts) {
+    json["pre_tokenizer"] = {
+        {"type", "Sequence"},
+        {"pretokenizers",
+         {Json::parse(parts),
+          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    std::vector<std::string> out;
+    PreTokenizer(json["pre_tokenizer"], "p")
+        .Cut("a\U00011DE0\U00016FF4\U00011DE9b",
+             [&](std::string_view piece) { out.emplace_back(piece); });
+    return out;
+  };
+  EXPECT_EQ(pieces(R"({"type": "Digits", "individual_digits": false})"),
+            (std::vector<std::string>{"a", "\U00011DE0\U00016FF4\U00011DE9", "b"}));
+  EXPECT_EQ(pieces(R"({"type": "Digits", "individual_digits": true})").size(), 5u);
+  EXPECT_EQ(
+      pieces(R"({"type": "Split", "pattern": {"Regex": "\\p{N}"}, "behavior": "Isolated"})").size(),
+      1u);
+}
+
+// Ids from Hugging Face's tokenizers with the same three tokens added.
+TEST(Tokenizer, ASingleWordTokenStandsAlone) {
+  Json json = SmallJson();
+  for (const auto& [id, content] : {std::pair(700, "the"), {701, "<x>"}, {702, "né"}}) {
+    json["added_tokens"].push_back(
+        {{"id", id}, {"content", content}, {"single_word", true}, {"normalized", false}});
+  }
+  json["added_tokens"].back()["lstrip"] = json["added_tokens"].back()["rstrip"] = true;
+  const Tokenizer tokenizer = Load(json);
+  const std::vector<std::pair<std::string, std::vector<std::int32_t>>> cases = {
+      {R"(the)", {700}},
+      {R"(in the end)", {261, 223, 700, 223, 523}},
+      {R"(other theme the)", {347, 414, 270, 79, 71, 223, 700}},
+      {R"(_the the_ -the- thethe)", {65, 86, 263, 270, 65, 565, 700, 15, 270, 86, 263}},
+      {R"(a<x>b <x> (<x>))", {67, 30, 90, 32, 68, 223, 701, 343, 701, 11}},
+      {R"(é the é)", {619, 223, 700, 223, 619}},
+      {R"(thé ́the)", {86, 263, 139, 226, 223, 139, 226, 86, 263}},
+      {R"(1the the1)", {19, 86, 263, 270, 19}},
+      {R"(né  né ‍né né‍ x)", {702, 702, 300, 238, 80, 619, 313, 619, 300, 238, 223, 90}},
+      {R"(‿the the‿ ٣the 漢the the漢)", {300, 126, 86,  263, 270, 300, 126, 223, 152, 99,  86,
+                                         263, 223, 165, 123, 98,  86,  263, 270, 165, 123, 98}},
+      {R"(athe the)", {268, 263, 223, 700}},
+  };
+  for (const auto& [text, ids] : cases) EXPECT_EQ(tokenizer.Encode(text), ids) << text;
+}
+
+TEST(TextStream, GivesTheDecodedTextCharacterByCharacter) {
+  const Tokenizer tokenizer(kBytes);
+  const std::string text = "aé漢😀z";
+  TextStream stream(tokenizer, true);
+  std::vector<std::string> parts;
+  for (const std::int32_t id : tokenizer.Encode(text)) {
+    std::string part = stream.Add(id);
+    if (!part.empty()) parts.push_back(std::move(part));
+  }
+  EXPECT_EQ(parts, (std::vector<std::string>{"a", "é", "漢", "😀", "z"}));
+  EXPECT_EQ(stream.Finish(), "");
+}
+
+TEST(TextStream, AnyTokensGiveTogetherWhatDecodeGives) {
+  const Tokenizer tokenizer(kGoldens + "/tokenizer");
+  std::uint32_t state = 1;
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<std::int32_t> ids;
+    for (int i = 0; i < round % 40; ++i) {
+      state = state * 1664525 + 1013904223;
+      // Mostly single bytes, so that characters are broken in every way; some ids unknown.
+      ids.push_back(static_cast<std::int32_t>(state >> 16) %
+                    (i % 5 == 0 ? tokenizer.size() + 9 : 260));
+    }
+    const bool skip = round % 2 == 0;
+    TextStream stream(tokenizer, skip);
+    std::string text;
+    for (const std::int32_t id : ids) {
+      const std::string part = stream.Add(id);
+      ASSERT_EQ(FindInvalidUtf8(part), part.npos);
+      text += part;
+    }
+    ASSERT_EQ(text + stream.Finish(), tokenizer.Decode(ids, skip));
+  }
 }
 
 TEST(Tokenizer, ATokenThatTheConfigNamesMustExist) {

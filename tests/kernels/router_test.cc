@@ -20,8 +20,7 @@ Routes Route(const std::vector<float>& logits, int ld, const std::vector<float>&
              const RouterShape& s, int m, ThreadPool& pool, const std::int32_t* forced = nullptr) {
   Routes out{std::vector<std::int32_t>(std::size_t(m) * s.top_k, -1),
              std::vector<float>(std::size_t(m) * s.top_k, kNan)};
-  RouteNoauxTc(logits.data(), ld, bias.data(), s, m, forced, out.ids.data(), out.weight.data(),
-               pool);
+  Route(logits.data(), ld, bias.data(), s, m, forced, out.ids.data(), out.weight.data(), pool);
   return out;
 }
 
@@ -38,21 +37,31 @@ void Reference(const float* logits, const std::vector<float>& bias, const Router
                std::vector<std::int32_t>& ids, std::vector<float>& weight) {
   std::vector<float> sig, b;
   for (int i = 0; i < s.experts; ++i) {
-    sig.push_back(Sigmoid(logits[i]));
-    b.push_back(sig.back() + bias[i]);
+    const bool v3 = s.method == RouterMethod::kNoauxTc;
+    const float max = *std::max_element(logits, logits + s.experts);
+    sig.push_back(v3 ? Sigmoid(logits[i]) : Exp(logits[i] - max));
+    b.push_back(sig.back() + (v3 ? bias[i] : 0.0f));
+  }
+  if (s.method != RouterMethod::kNoauxTc) {
+    float total = 0;
+    for (float x : sig) total += x;
+    for (float& x : sig) x /= total;
+    b = sig;
   }
   const int size = s.experts / s.groups;
   std::vector<float> group;
   for (int g = 0; g < s.groups; ++g) {
     std::vector<float> part(b.begin() + g * size, b.begin() + (g + 1) * size);
     std::sort(part.rbegin(), part.rend());
-    group.push_back(size == 1 ? part[0] : part[0] + part[1]);
+    const bool one = size == 1 || s.method != RouterMethod::kNoauxTc;
+    group.push_back(one ? part[0] : part[0] + part[1]);
   }
   std::set<int> kept;
   for (int i = 0; i < s.topk_groups; ++i) kept.insert(Order(group)[i]);
   std::vector<float> masked = b;
   for (int i = 0; i < s.experts; ++i) {
-    if (!kept.contains(i / size)) masked[i] = -std::numeric_limits<float>::infinity();
+    if (s.method != RouterMethod::kGreedy && !kept.contains(i / size))
+      masked[i] = -std::numeric_limits<float>::infinity();
   }
   const std::vector<int> order = Order(masked);
   std::vector<int> chosen(order.begin(), order.begin() + s.top_k);
@@ -66,10 +75,17 @@ void Reference(const float* logits, const std::vector<float>& bias, const Router
 }
 
 TEST(RouterTest, AgreesWithTheRuleInEveryVariantAlsoWithManyTies) {
-  const RouterShape shapes[] = {{8, 2, 1, 1, true, 2.5f},  {16, 4, 4, 2, true, 1.0f},
-                                {64, 8, 8, 4, true, 2.5f}, {256, 8, 8, 4, true, 2.5f},
-                                {6, 3, 6, 3, true, 1.0f},  {6, 6, 2, 2, false, 1.5f},
-                                {1, 1, 1, 1, true, 1.0f},  {17, 5, 1, 1, false, 1.0f}};
+  const RouterShape shapes[] = {{8, 2, 1, 1, true, 2.5f},
+                                {16, 4, 4, 2, true, 1.0f},
+                                {64, 8, 8, 4, true, 2.5f},
+                                {256, 8, 8, 4, true, 2.5f},
+                                {6, 3, 6, 3, true, 1.0f},
+                                {6, 6, 2, 2, false, 1.5f},
+                                {1, 1, 1, 1, true, 1.0f},
+                                {17, 5, 1, 1, false, 1.0f},
+                                {64, 6, 1, 1, false, 1.0f, RouterMethod::kGreedy},
+                                {160, 6, 8, 3, false, 16.0f, RouterMethod::kGroupLimitedGreedy},
+                                {12, 4, 12, 4, false, 1.0f, RouterMethod::kGroupLimitedGreedy}};
   for (const RouterShape& s : shapes) {
     for (const bool ties : {false, true}) {
       const int m = 150, ld = s.experts + 3;

@@ -1,7 +1,10 @@
 #include "learner/checkpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
@@ -103,6 +106,29 @@ TEST_F(CheckpointTest, LatestFollowsTheNewestAndOldOnesGo) {
   EXPECT_EQ(fs::read_symlink(Checkpoints() / "latest"), "step-000030");
   EXPECT_FALSE(fs::exists(Checkpoints() / "step-000010"));
   EXPECT_TRUE(fs::exists(Checkpoints() / "step-000020"));
+}
+
+TEST_F(CheckpointTest, ADiskThatFillsLeavesTheFormerOneAndNothingHalfWritten) {
+  Save(3);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto on_signal = std::signal(SIGXFSZ, SIG_IGN);
+  for (rlim_t bytes :
+       {0, 50'000, 500'000}) {  // in the first file, in the weights, in the optimizer
+    const rlimit tight{bytes, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
+    EXPECT_THROW(Save(4), MachineError) << bytes;
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(Checkpoints()))
+      names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names, (std::vector<std::string>{"latest", "step-000003"})) << bytes;
+    EXPECT_EQ(FindCheckpoint(Run()).state.step, 3);
+  }
+  std::signal(SIGXFSZ, on_signal);
+  Save(4);
+  EXPECT_EQ(FindCheckpoint(Run()).state.step, 4);
 }
 
 TEST_F(CheckpointTest, TakesNoOptimizerOfAnotherModel) {

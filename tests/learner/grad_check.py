@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds `temper-learner probe grad` against the autograd of transformers on a DeepSeek-V3 model folder.
+"""Holds `temper-learner probe grad` against the autograd of transformers on a DeepSeek-V2 or V3 model folder.
 
   grad_check.py MODEL_DIR [--program build/bin/temper-learner] [--seed N] [--tolerance 1e-5]
 
@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 
 def load(folder):
-    from transformers import DeepseekV3ForCausalLM
-    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-    DeepseekV3ForCausalLM._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{layers}\..*"]  # the MTP layer
-    return DeepseekV3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    import transformers
+    config = json.loads((folder / "config.json").read_text())
+    model = getattr(transformers, config["architectures"][0])
+    model._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{config['num_hidden_layers']}\..*"]  # the MTP layer
+    return model.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def gradients(model):

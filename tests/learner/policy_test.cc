@@ -49,7 +49,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   Actor actor;
   actor.experts.resize(c.num_layers - c.first_dense);
   for (std::int32_t t = 0; t < length; ++t) {
-    float* latent = cache.data() + t * row * c.num_layers;
+    auto* latent = reinterpret_cast<std::byte*>(cache.data() + t * row * c.num_layers);
     keys[t] = latent;
     const kernels::AttentionRow attention{keys.data(), t + 1};
     engine::ForwardRows rows{1, &ids[t], &t, &latent, &attention};
@@ -58,7 +58,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
     });
     if (t + 1 < length) next(hidden.data(), ids[t + 1], &actor.logp);
     if (t + 2 < length) {
-      float* mtp_latent = mtp_cache.data() + t * row;
+      auto* mtp_latent = reinterpret_cast<std::byte*>(mtp_cache.data() + t * row);
       mtp_keys[t] = mtp_latent;
       const kernels::AttentionRow mtp_attention{mtp_keys.data(), t + 1};
       engine::ForwardRows mtp{1, &ids[t + 1], &t, &mtp_latent, &mtp_attention};

@@ -70,14 +70,13 @@ TEST(RewardHost, LogsTheNumbersOfATableAsParts) {
 TEST(RewardHost, CarriesNothingFromOneSampleToTheNext) {
   RewardHost host(
       With({Script("n = (n or 0) + 1\n"
-                   "string.seen = (string.seen or 0) + 1\n"
                    "function score() local k = math.random(1 << 40) \n"
-                   "return {score = n + string.seen, draw = k} end")}));
+                   "return {score = n, draw = k} end")}));
   const std::vector<SampleInput> samples(5, Sample("a"));
   std::optional<double> draw;
   for (int batch = 0; batch < 2; ++batch) {
     for (const ScoreResult& result : host.ScoreGroup(samples)) {
-      EXPECT_EQ(result.score, 2.0);
+      EXPECT_EQ(result.score, 1.0);
       if (!draw) draw = result.parts[1].value;
       EXPECT_EQ(result.parts[1].value, draw);  // the same sample draws the same numbers
     }
@@ -85,11 +84,12 @@ TEST(RewardHost, CarriesNothingFromOneSampleToTheNext) {
   EXPECT_EQ(host.spawned(), 1);
 }
 
-TEST(RewardHost, KillsAHangingPatternInTimeAndKeepsTheSiblings) {
-  // A hook never fires inside a pattern match: only the clock can end it.
+TEST(RewardHost, KillsAHangingScriptInTimeAndKeepsTheSiblings) {
+  // Each comparison is one instruction and takes long: only the clock can end it.
   RewardHost host(With({Script("function score(s)\n"
                                "  if s.completion == 'hang' then\n"
-                               "    return #(('a'):rep(3000):match('a*a*a*a*a*a*b') or '')\n"
+                               "    local a, b = ('x'):rep(1 << 22), ('x'):rep(1 << 22)\n"
+                               "    while a == b do end\n"
                                "  end\n"
                                "  return tonumber(s.completion)\n"
                                "end")},
@@ -126,7 +126,8 @@ TEST(RewardHost, SurvivesASandboxThatDies) {
 TEST(RewardHost, CallsASandboxThatDiesAtWorkCrashed) {
   RewardHost host(With({Script("function score(s)\n"
                                "  if s.completion ~= 'hang' then return 1 end\n"
-                               "  return #(('a'):rep(3000):match('a*a*a*a*a*a*b') or '')\n"
+                               "  local a, b = ('x'):rep(1 << 22), ('x'):rep(1 << 22)\n"
+                               "  while a == b do end\n"
                                "end")},
                        20));
   const std::vector<SampleInput> samples = {Sample("1"), Sample("hang"), Sample("3")};

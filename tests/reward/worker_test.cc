@@ -133,7 +133,8 @@ TEST_F(WorkerTest, KeepsItsHeartbeatWhileAScriptHangs) {
   Start();
   Expect(Kind::kHello);
   Send(Welcome("function score(s) if s.completion ~= '7' then return 1 end\n"
-               "return #(('a'):rep(3000):match('a*a*a*a*a*a*b') or '') end",
+               "local a, b = ('x'):rep(1 << 22), ('x'):rep(1 << 22)\n"
+               "while a == b do end end",
                2.5)
            .Encode());
   Send(Request(1).Encode());

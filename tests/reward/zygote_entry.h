@@ -8,6 +8,7 @@
 #include <string>
 
 #include "reward/zygote.h"
+#include "tests/reward/lying_zygote.h"
 
 namespace temper::reward {
 
@@ -20,6 +21,9 @@ class ZygoteEntry : public testing::Environment {
     std::getline(file, program, '\0');
     std::getline(file, command, '\0');
     if (command == "reward-zygote") _exit(ZygoteMain(kZygoteFd));
+    std::string how;
+    std::getline(file, how, '\0');
+    if (command == "lying-zygote") _exit(LyingZygote(kZygoteFd, how));
   }
 };
 

@@ -1,0 +1,38 @@
+#include "engine/numerics.h"
+
+#include <iterator>
+
+#include "configs/error.h"
+
+namespace temper::engine {
+
+namespace {
+
+constexpr const char* kModes[] = {"fp32", "bf16", "fp8", "fp8-w8a8"};
+constexpr const char* kCaches[] = {"fp32", "bf16", "fp8"};
+constexpr const char* kScales[] = {"fp32", "pow2"};  // as ScaleRecipe
+
+template <std::size_t N>
+int Find(const char* const (&names)[N], const std::string& key, const std::string& value) {
+  std::string known;
+  for (std::size_t i = 0; i < N; ++i) {
+    if (value == names[i]) return int(i);
+    known += (i > 0 ? ", " : "") + std::string(names[i]);
+  }
+  throw UserError(key + ": \"" + value + "\" is none of " + known);
+}
+
+}  // namespace
+
+std::string Numerics::id() const {
+  return std::string("canon-1/") + kModes[int(mode)] + "/cache-" + kCaches[int(cache)];
+}
+
+Numerics ParseNumerics(const std::string& dtype, const std::string& cache_dtype,
+                       const std::string& fp8_scale) {
+  return {Mode(Find(kModes, "dtype", dtype)),
+          kernels::CacheType(Find(kCaches, "cache_dtype", cache_dtype)),
+          kernels::ScaleRecipe(Find(kScales, "fp8_scale", fp8_scale))};
+}
+
+}  // namespace temper::engine

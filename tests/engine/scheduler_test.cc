@@ -1,0 +1,354 @@
+// What the scheduler may do behind a sample's back, and that none of it changes a bit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "configs/error.h"
+#include "engine/engine.h"
+#include "engine/forward.h"
+#include "engine/latent_cache.h"
+#include "engine/prefix_tree.h"
+#include "engine/speculation.h"
+#include "tests/engine/tiny_model.h"
+
+namespace temper::engine {
+namespace {
+
+using Results = std::map<std::pair<std::uint64_t, std::uint32_t>, FinishedSample>;
+
+GroupRequest Group(std::uint64_t group, std::vector<std::int32_t> prompt, int samples,
+                   int max_new = 40) {
+  GroupRequest r;
+  r.group = group;
+  r.prompt = std::move(prompt);
+  for (int s = 0; s < samples; ++s) r.samples.push_back(s);
+  r.seed = 3;
+  r.max_new_tokens = max_new;
+  r.stop_ids = {1};
+  return r;
+}
+
+std::vector<std::int32_t> Ids(int seed, int length) {
+  std::vector<std::int32_t> ids{0};
+  for (int i = 1; i < length; ++i) ids.push_back((seed * 37 + i * 13 + i * i) % 97 + 3);
+  return ids;
+}
+
+std::vector<GroupRequest> Mixture() {
+  return {Group(1, Ids(1, 60), 3), Group(2, Ids(2, 5), 6, 70), Group(3, Ids(3, 33), 4),
+          Group(4, Ids(4, 1), 2), Group(5, Ids(1, 60), 2)};
+}
+
+struct Ran {
+  Results results;
+  EngineStats stats;
+};
+
+Ran Drive(Engine& engine, std::vector<GroupRequest> groups) {
+  for (GroupRequest& g : groups) engine.Add(std::move(g));
+  std::vector<FinishedSample> done;
+  while (engine.Step(&done)) {
+  }
+  Ran ran;
+  ran.stats = engine.stats();
+  for (FinishedSample& s : done) {
+    const auto key = std::pair(s.group, s.sample);
+    ran.results[key] = std::move(s);
+  }
+  return ran;
+}
+
+Ran Drive(std::shared_ptr<Weights> weights, const EngineOptions& options,
+          std::vector<GroupRequest> groups) {
+  Engine engine(std::move(weights), options);
+  return Drive(engine, std::move(groups));
+}
+
+void ExpectSame(const Results& a, const Results& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (const auto& [key, sample] : a) {
+    const FinishedSample& other = b.at(key);
+    EXPECT_EQ(sample.ids, other.ids);
+    EXPECT_EQ(sample.logp, other.logp);
+    EXPECT_EQ(sample.logp_processed, other.logp_processed);
+    EXPECT_EQ(sample.log_kept_mass, other.log_kept_mass);
+    EXPECT_EQ(sample.finish, other.finish);
+    EXPECT_EQ(sample.experts, other.experts);
+  }
+}
+
+EngineOptions Plain() {
+  EngineOptions o;
+  o.prefix_tokens = 0;
+  o.speculation = Speculation::kOff;
+  return o;
+}
+
+/// One token has nearly all the mass everywhere, so that the MTP layer guesses right often.
+std::shared_ptr<Weights> Predictable(float bias) {
+  const ModelConfig config = TinyConfig();
+  auto weights = TinyWeights(config, 5);
+  for (const char* name : {"model.norm.weight", "model.layers.3.shared_head.norm.weight"}) {
+    std::vector<float> norm(config.hidden_size, 0.02f);
+    norm[0] = bias;
+    weights->Set(name, norm);
+  }
+  return weights;
+}
+
+TEST(SchedulerTest, PagesThatRunOutCostTimeAndNoBit) {
+  auto weights = TinyWeights(TinyConfig(), 5);
+  const Ran free = Drive(weights, Plain(), Mixture());
+  EXPECT_EQ(free.stats.preempted, 0u);
+  for (int tokens : {112, 160, 320}) {
+    for (int chunk : {7, 512}) {
+      EngineOptions o = Plain();
+      o.cache_tokens = tokens;
+      o.chunk = chunk;
+      o.threads = 2;
+      const Ran tight = Drive(weights, o, Mixture());
+      EXPECT_GT(tight.stats.preempted, 0u) << tokens;
+      EXPECT_GT(tight.stats.computed, free.stats.computed);
+      ExpectSame(free.results, tight.results);
+      o.prefix_tokens = 1024;
+      o.speculation = Speculation::kAlways;
+      ExpectSame(free.results, Drive(weights, o, Mixture()).results);
+    }
+  }
+}
+
+TEST(SchedulerTest, PromptsThatBeginAlikeAreComputedOnce) {
+  auto weights = TinyWeights(TinyConfig(), 5);
+  std::vector<std::int32_t> longer = Ids(1, 60);
+  longer.insert(longer.end(), {7, 8, 9});
+  const std::vector<GroupRequest> second = {Group(7, longer, 3), Group(8, Ids(1, 48), 2),
+                                            Group(9, Ids(6, 50), 2)};
+  const Ran cold = Drive(weights, Plain(), second);
+  for (Speculation speculation : {Speculation::kOff, Speculation::kAlways}) {
+    EngineOptions o;
+    o.speculation = speculation;
+    Engine engine(weights, o);
+    Drive(engine, {Group(1, Ids(1, 60), 3)});
+    const std::uint64_t before = engine.stats().prefix_hits;
+    const Ran warm = Drive(engine, second);
+    EXPECT_EQ(warm.stats.prefix_hits - before, 48u + 32u);
+    ExpectSame(cold.results, warm.results);
+  }
+}
+
+TEST(SchedulerTest, APrefixOfFormerWeightsIsNotUsed) {
+  auto weights = TinyWeights(TinyConfig(), 5);
+  Engine engine(weights, {});
+  Drive(engine, {Group(1, Ids(1, 60), 3)});
+  weights->Set("model.norm.weight", std::vector<float>(weights->config().hidden_size, 1.01f));
+  engine.SetVersion(1);
+  const Ran after = Drive(engine, {Group(2, Ids(1, 60), 3)});
+  EXPECT_EQ(after.stats.prefix_hits, 0u);
+  ExpectSame(Drive(weights, Plain(), {Group(2, Ids(1, 60), 3)}).results, after.results);
+}
+
+TEST(SchedulerTest, DraftsChangeNoBitAtAnyTemperature) {
+  int accepted = 0;
+  for (float bias : {0.02f, 1.0f, 3.0f}) {
+    auto weights = Predictable(bias);
+    for (float temperature : {0.0f, 0.7f, 1.0f}) {
+      std::vector<GroupRequest> groups = Mixture();
+      for (GroupRequest& g : groups) {
+        g.params.temperature = temperature;
+        g.stop_ids = {1, 17};
+      }
+      const Ran plain = Drive(weights, Plain(), groups);
+      EXPECT_EQ(plain.stats.drafted, 0u);
+      EngineOptions o = Plain();
+      o.speculation = Speculation::kAlways;
+      for (int chunk : {9, 512}) {
+        o.chunk = chunk;
+        const Ran drafted = Drive(weights, o, groups);
+        EXPECT_GT(drafted.stats.drafted, 0u);
+        EXPECT_LE(drafted.stats.accepted, drafted.stats.drafted);
+        accepted += int(drafted.stats.accepted);
+        ExpectSame(plain.results, drafted.results);
+      }
+    }
+  }
+  EXPECT_GT(accepted, 500);  // both ways of a draft were taken
+}
+
+/// What the MTP layer guesses greedily for each position from 2 on, given the whole text.
+std::vector<std::int32_t> Guesses(const Weights& weights, const std::vector<std::int32_t>& ids) {
+  const ModelConfig& c = weights.config();
+  const int t = int(ids.size());
+  kernels::ThreadPool pool(1);
+  Forward forward(weights, pool);
+  const auto forward_rows = [&](int layers, const std::int32_t* tokens, int m, auto run) {
+    LatentCache cache(forward.CacheBytes(layers));
+    LatentRows rows(&cache);
+    std::vector<std::int32_t> positions;
+    std::vector<std::byte*> latent;
+    for (int i = 0; i < m; ++i) positions.push_back(i), latent.push_back(rows.Append());
+    std::vector<kernels::AttentionRow> attention;
+    for (int i = 0; i < m; ++i) attention.push_back({rows.keys(), i + 1});
+    run(ForwardRows{m, tokens, positions.data(), latent.data(), attention.data()});
+  };
+  std::vector<float> hidden(std::size_t(t) * c.hidden_size), out(hidden.size()),
+      logits(std::size_t(t) * c.vocab_size);
+  forward_rows(c.num_layers, ids.data(), t,
+               [&](const ForwardRows& rows) { forward.Hidden(rows, hidden.data()); });
+  forward_rows(1, ids.data() + 1, t - 1,
+               [&](const ForwardRows& rows) { forward.Mtp(0, rows, hidden.data(), out.data()); });
+  forward.Logits(out.data(), t - 1, logits.data());
+  std::vector<std::int32_t> guesses(2, -1);
+  for (int i = 0; i < t - 1; ++i) {
+    const float* row = logits.data() + std::int64_t(i) * c.vocab_size;
+    guesses.push_back(std::int32_t(std::max_element(row, row + c.vocab_size) - row));
+  }
+  return guesses;
+}
+
+TEST(SchedulerTest, DraftsAreTheGuessesOfTheMtpLayerOverTheWholeText) {
+  for (float bias : {1.0f, 30.0f}) {
+    auto weights = Predictable(bias);
+    for (int chunk : {6, 512}) {
+      EngineOptions o = Plain();
+      o.speculation = Speculation::kAlways;
+      o.chunk = chunk;
+      GroupRequest group = Group(1, Ids(1, 20), 1, 60);
+      group.params.temperature = 0;
+      group.stop_ids = {};
+      const Ran drafted = Drive(weights, o, {group});
+      std::vector<std::int32_t> text = group.prompt;
+      const std::vector<std::int32_t>& ids = drafted.results.begin()->second.ids;
+      text.insert(text.end(), ids.begin(), ids.end());
+      const std::vector<std::int32_t> guesses = Guesses(*weights, text);
+      std::uint64_t tried = 0, held = 0;
+      for (std::size_t n = 1; 60 - n >= 2;) {
+        ++tried;
+        const bool holds = guesses[20 + n] == ids[n];
+        held += holds;
+        n += holds ? 2 : 1;
+      }
+      EXPECT_EQ(drafted.stats.drafted, tried) << bias;
+      EXPECT_EQ(drafted.stats.accepted, held) << bias;
+      EXPECT_GT(held, 0u);
+    }
+  }
+}
+
+TEST(SchedulerTest, UpdatesRecomputeKeepOrDrop) {
+  std::shared_ptr<Weights> weights;
+  const auto run = [&](CachePolicy policy) {
+    weights = TinyWeights(TinyConfig(), 5);
+    Engine engine(weights, {});
+    GroupRequest g = Group(1, Ids(1, 20), 2, 12);
+    g.params.temperature = 0;
+    g.stop_ids = {};
+    engine.Add(g);
+    std::vector<FinishedSample> done;
+    for (int i = 0; i < 5; ++i) engine.Step(&done);
+    weights->Set("model.layers.0.self_attn.kv_a_layernorm.weight",
+                 std::vector<float>(weights->config().kv_lora_rank, 1.5f));
+    engine.SetVersion(4, policy);
+    while (engine.Step(&done)) {
+    }
+    EXPECT_EQ(done.size(), 2u);
+    return done[0];
+  };
+  EXPECT_EQ(run(CachePolicy::kDrop).finish, FinishReason::kCancelled);
+  const FinishedSample kept = run(CachePolicy::kKeep), s = run(CachePolicy::kRecompute);
+  EXPECT_NE(s.logp, kept.logp);
+  ASSERT_EQ(s.ids.size(), 12u);
+  EXPECT_EQ(s.versions.front(), 0u);
+  EXPECT_EQ(s.versions.back(), 4u);
+  // From the update on, the tokens are those of the new weights on the text so far.
+  const auto old = std::count(s.versions.begin(), s.versions.end(), 0u);
+  GroupRequest rest = Group(1, Ids(1, 20), 1, int(12 - old));
+  rest.params.temperature = 0;
+  rest.stop_ids = {};
+  rest.prompt.insert(rest.prompt.end(), s.ids.begin(), s.ids.begin() + old);
+  const FinishedSample fresh = Drive(weights, Plain(), {rest}).results.begin()->second;
+  EXPECT_EQ(fresh.ids, std::vector<std::int32_t>(s.ids.begin() + old, s.ids.end()));
+  EXPECT_EQ(fresh.logp, std::vector<float>(s.logp.begin() + old, s.logp.end()));
+}
+
+TEST(SchedulerTest, ReportsTheExpertsOfEveryTokenInAnyBatch) {
+  auto weights = TinyWeights(TinyConfig(), 5);
+  std::vector<GroupRequest> groups = Mixture();
+  for (GroupRequest& g : groups) g.experts = true;
+  const Ran plain = Drive(weights, Plain(), groups);
+  for (const auto& [key, s] : plain.results) {
+    const std::size_t prompt = groups[key.first - 1].prompt.size();
+    ASSERT_EQ(s.experts.size(), (prompt + s.ids.size() - 1) * 2 * 3);
+    for (std::size_t i = 0; i < s.experts.size(); ++i) {
+      EXPECT_LT(s.experts[i], 8);
+      if (i % 3 != 0) {
+        EXPECT_GT(s.experts[i], s.experts[i - 1]);
+      }
+    }
+  }
+  EngineOptions o;
+  o.cache_tokens = 160;
+  o.chunk = 11;
+  o.speculation = Speculation::kAlways;
+  ExpectSame(plain.results, Drive(weights, o, groups).results);
+}
+
+TEST(SchedulerTest, RefusesWhatCannotFitTheCacheAndFreesWhatIsCancelled) {
+  auto weights = TinyWeights(TinyConfig(), 5);
+  EngineOptions o;
+  o.cache_tokens = 64;
+  Engine engine(weights, o);
+  EXPECT_THROW(engine.Add(Group(1, Ids(1, 40), 1, 40)), UserError);
+  for (std::uint64_t g = 0; g < 20; ++g) {
+    engine.Add(Group(g, Ids(int(g), 30), 2, 30));
+    std::vector<FinishedSample> done;
+    for (int i = 0; i < 3; ++i) engine.Step(&done);
+    engine.Cancel(g);
+    EXPECT_EQ(engine.live(), 0);
+  }
+  EXPECT_EQ(Drive(engine, {Group(30, Ids(3, 30), 2, 30)}).results.size(), 2u);
+}
+
+TEST(PrefixTreeTest, EvictsTheLeastRecentlyUsedLeaf) {
+  LatentCache cache(1);
+  PrefixTree tree(2);
+  const auto none = [](int) { return std::span<const float>(); };
+  const auto insert = [&](int seed) {
+    LatentRows rows(&cache);
+    for (int i = 0; i < 16; ++i) rows.Append();
+    tree.Insert(Ids(seed, 16), rows, none);
+  };
+  const auto holds = [&](int seed) {
+    LatentRows rows(&cache);
+    return tree.Find(Ids(seed, 16), &rows).tokens == 16 && rows.size() == 16;
+  };
+  insert(1);
+  insert(2);
+  EXPECT_TRUE(holds(1));
+  insert(3);
+  EXPECT_TRUE(holds(1));
+  EXPECT_FALSE(holds(2));
+  EXPECT_TRUE(holds(3));
+  EXPECT_EQ(cache.used_pages(), 2);
+  tree.Clear();
+  EXPECT_EQ(cache.used_pages(), 0);
+}
+
+TEST(SpeculationRuleTest, PaysAtSmallBatchesOfPredictableText) {
+  ModelConfig c = TinyConfig();
+  c.vocab_size = 1000;
+  c.hidden_size = 1024;
+  c.moe_intermediate_size = 512;
+  c.num_layers = 20;
+  SpeculationRule rule(c, 1);
+  EXPECT_TRUE(rule.Pays(1));
+  EXPECT_FALSE(rule.Pays(64));
+  rule.Count(1000, 100);
+  EXPECT_FALSE(rule.Pays(1));
+  rule.Reset();
+  EXPECT_TRUE(rule.Pays(1));
+}
+
+}  // namespace
+}  // namespace temper::engine

@@ -1,0 +1,5 @@
+-- expect: budget
+-- an endless loop without `while`
+function score(s)
+  ::a:: goto a
+end

@@ -1,0 +1,5 @@
+-- expect: budget
+-- an endless loop
+function score(s)
+  while true do end
+end

@@ -1,0 +1,5 @@
+-- expect: not_applicable
+-- nil
+function score(s)
+  return nil
+end

@@ -1,0 +1,5 @@
+-- expect: invalid_return
+-- no value at all
+function score(s)
+  local x = 1
+end
