@@ -11,6 +11,7 @@ constexpr double kMemory = 2048;  // drafts remembered at full weight
 // Multiply-adds that two CPU threads do while one byte comes from memory: 70 G/s against 24 GB/s.
 constexpr double kFmaPerByte = 3;
 constexpr double kMargin = 1.03;
+constexpr double kCacheBytes = 32 << 20;  // smaller models never wait for memory
 
 double AttentionWeights(const ModelConfig& c) {
   const double h = c.hidden_size;
@@ -67,7 +68,8 @@ double SpeculationRule::acceptance() const {
 }
 
 bool SpeculationRule::Pays(int samples) const {
-  if (samples < 1) return false;
+  const double all = bytes_ * (dense_ + head_ + moe_layers_ * experts_ * expert_);
+  if (samples < 1 || all < kCacheBytes) return false;
   const double a = acceptance();
   const double plain = Cost(samples);
   const double drafting = Cost(2.0 * samples) + DraftCost((1 + a) * samples);
