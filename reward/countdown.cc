@@ -71,6 +71,12 @@ class Expression {
       --depth_;
       return value && Take(")") ? value : std::nullopt;
     }
+    if (Take("-")) {  // a sign: -2 + 5
+      if (++depth_ > kMaxDepth) return std::nullopt;
+      const auto value = Atom();
+      --depth_;
+      return value ? Subtract({0, 1}, *value) : std::nullopt;
+    }
     Spaces();
     std::int64_t number = 0;
     const std::size_t begin = at_;

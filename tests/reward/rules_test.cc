@@ -206,6 +206,8 @@ TEST(Rules, CountdownIsExact) {
   EXPECT_EQ(With("countdown", "<answer>8/(3-3)+8</answer>", options), 0.0);
   EXPECT_EQ(With("countdown", "<answer>24</answer>", options), 0.0);
   EXPECT_EQ(With("countdown", "<answer>8*3</answer>", R"j({"numbers":[8,3]})j", "24"), 1.0);
+  EXPECT_EQ(With("countdown", "<answer>-(2 - 5)</answer>", R"j({"numbers":[2,5],"target":3})j"),
+            1.0);
   EXPECT_TRUE(Refuses("countdown", "{}"));
 }
 
