@@ -29,8 +29,6 @@ TEST_F(ErrorsTest, WrongUseIsOneLineAndExit2) {
        "temper probe sample: --seed: -1 must be >= 0; see temper probe sample --help\n"},
       {{"quickstart", "--task", "chess"},
        "temper: --task: \"chess\" must be one of sums, reverse-text\n"},
-      {{"grpo", "/nowhere.json"},
-       "temper: /nowhere.json: cannot be opened: No such file or directory\n"},
       {{"runs", "list", "/nowhere"}, ""},
   };
   for (const auto& [args, message] : cases) {

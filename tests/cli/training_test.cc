@@ -107,6 +107,18 @@ class TrainingTest : public ProgramTest {
   pid_t supervisor_ = -1;
 };
 
+TEST_F(TrainingTest, AMissingConfigIsOneLineAndExit2) {
+  for (const char* job : {"sft", "grpo"}) {
+    const Ran ran = Temper({job, "/nowhere.json"});
+    EXPECT_EQ(ran.code, 2) << job;
+    EXPECT_EQ(ran.out, "");
+    EXPECT_NE(ran.err.find("/nowhere.json: cannot be opened: No such file or directory\n"),
+              std::string::npos)
+        << ran.err;
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+  }
+}
+
 TEST_F(TrainingTest, SftThenGrpoRunFromTheCommandLine) {
   const std::string sft =
       Write("sft.json", R"({"output_dir": "tuned", "model": "model", "threads": 2,
