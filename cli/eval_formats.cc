@@ -3,14 +3,12 @@
 #include <algorithm>
 
 #include "configs/error.h"
-#include "configs/files.h"
+#include "engine/data/rows.h"
 #include "reward/extract.h"
 #include "reward/function.h"
 
 namespace temper::cli {
 namespace {
-
-constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 30;
 
 /// One row read: the question as asked, the answer to it, the worked text of an example.
 struct Question {
@@ -119,21 +117,12 @@ struct Read {
 };
 
 std::vector<Read> ReadAll(const Known& known, const std::string& path) {
-  const std::string text = configs::ReadWholeFile(path, kMaxFile);
   std::vector<Read> rows;
-  std::int64_t number = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const std::string where = path + ":" + std::to_string(number);
-    Json json = configs::ParseJson(line, where);
+  engine::ForEachJson(path, [&](Json json, const std::string& where, std::int64_t line) {
     if (!json.is_object()) throw UserError(where + ": must be an object");
     Question question = known.read(json, where);
-    rows.push_back({std::move(json), std::move(question), number});
-  }
+    rows.push_back({std::move(json), std::move(question), line});
+  });
   if (rows.empty()) throw UserError(path + ": there is no row");
   return rows;
 }

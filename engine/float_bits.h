@@ -1,13 +1,9 @@
 #pragma once
-// 16-bit float formats to and from FP32, by their bits.
+// F16 to FP32, by its bits. BF16 is in kernels/bf16.h.
 #include <bit>
 #include <cstdint>
 
 namespace temper::engine {
-
-inline float FloatOfBf16(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-}
 
 /// Exact; subnormals, infinities and NaNs included.
 inline float FloatOfF16(std::uint16_t bits) {
@@ -23,13 +19,6 @@ inline float FloatOfF16(std::uint16_t bits) {
     exponent = static_cast<std::uint32_t>(1 - shift);
   }
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
-/// Round to nearest, ties to even; a NaN stays a NaN.
-inline std::uint16_t Bf16OfFloat(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
-  return static_cast<std::uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
 }  // namespace temper::engine

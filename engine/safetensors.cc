@@ -10,6 +10,7 @@
 #include "configs/error.h"
 #include "configs/json.h"
 #include "engine/float_bits.h"
+#include "kernels/bf16.h"
 
 static_assert(std::endian::native == std::endian::little, "safetensors is little-endian");
 
@@ -276,14 +277,17 @@ std::vector<float> SafetensorsFile::ReadFloats(const std::string& name) const {
     throw UserError(path() + ": tensor " + Quote(name) + ": dtype " + DtypeName(info.dtype) +
                     " where F32, BF16 or F16 is needed");
   }
-  const auto convert = info.dtype == Dtype::kBf16 ? FloatOfBf16 : FloatOfF16;
   std::vector<float> out(static_cast<std::size_t>(info.count()));
   constexpr std::size_t kChunk = std::size_t{1} << 20;
   std::vector<std::uint16_t> raw(std::min(out.size(), kChunk));
   for (std::size_t at = 0; at < out.size(); at += raw.size()) {
     raw.resize(std::min(out.size() - at, kChunk));
     ReadPart(name, at * 2, std::as_writable_bytes(std::span(raw)));
-    std::transform(raw.begin(), raw.end(), out.begin() + static_cast<std::ptrdiff_t>(at), convert);
+    if (info.dtype == Dtype::kBf16) {
+      kernels::DecodeBf16(raw.data(), std::int64_t(raw.size()), out.data() + at);
+    } else {
+      std::transform(raw.begin(), raw.end(), out.data() + at, FloatOfF16);
+    }
   }
   return out;
 }

@@ -11,8 +11,8 @@
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/json.h"
-#include "engine/float_bits.h"
 #include "engine/safetensors.h"
+#include "kernels/bf16.h"
 
 namespace temper::engine {
 namespace {
@@ -125,7 +125,7 @@ void SafetensorsWriter::WriteFloats(std::span<const float> values) {
   for (std::size_t at = 0; at < values.size(); at += kChunk) {
     const auto part = values.subspan(at, std::min(kChunk, values.size() - at));
     rounded.resize(part.size());
-    std::transform(part.begin(), part.end(), rounded.begin(), Bf16OfFloat);
+    kernels::EncodeBf16(part.data(), std::int64_t(part.size()), rounded.data());
     Write(std::as_bytes(std::span(rounded)));
   }
 }

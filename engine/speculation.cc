@@ -48,19 +48,15 @@ SpeculationRule::SpeculationRule(const ModelConfig& c, double bytes_per_weight)
   draft_dense_ = AttentionWeights(c) + moe_dense + 2 * h * h;
 }
 
-double SpeculationRule::Cost(double rows) const {
-  double missed = 1;
-  for (int i = 0; i < int(rows + 0.5); ++i) missed *= 1 - top_k_ / experts_;
-  const double read = bytes_ * (dense_ + head_ + moe_layers_ * experts_ * (1 - missed) * expert_);
-  const double fma = rows * (dense_ + head_ + moe_layers_ * top_k_ * expert_);
-  return std::max(read, fma / kFmaPerByte);
-}
+double SpeculationRule::Cost(double rows) const { return Time(rows, dense_ + head_, moe_layers_); }
 
-double SpeculationRule::DraftCost(double rows) const {
+double SpeculationRule::DraftCost(double rows) const { return Time(rows, draft_dense_ + head_, 1); }
+
+double SpeculationRule::Time(double rows, double dense, double moe_layers) const {
   double missed = 1;
   for (int i = 0; i < int(rows + 0.5); ++i) missed *= 1 - top_k_ / experts_;
-  const double read = bytes_ * (draft_dense_ + head_ + experts_ * (1 - missed) * expert_);
-  return std::max(read, rows * (draft_dense_ + head_ + top_k_ * expert_) / kFmaPerByte);
+  const double read = bytes_ * (dense + moe_layers * experts_ * (1 - missed) * expert_);
+  return std::max(read, rows * (dense + moe_layers * top_k_ * expert_) / kFmaPerByte);
 }
 
 double SpeculationRule::acceptance() const {

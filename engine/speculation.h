@@ -29,8 +29,10 @@ class SpeculationRule {
   void Reset();
 
  private:
-  double Cost(double rows) const;  // bytes, or what they could have been read in
+  // In bytes read, or what could have been read meanwhile: the main layers, the MTP layer, any.
+  double Cost(double rows) const;
   double DraftCost(double rows) const;
+  double Time(double rows, double dense, double moe_layers) const;
 
   double dense_, expert_, head_, draft_dense_;  // weights
   double moe_layers_, experts_, top_k_, bytes_;

@@ -197,7 +197,7 @@ void Weights::Builder::KvB(const std::string& name, int i) {
   const bool blocks = fp8_ && nope % kBlock == 0 && v_dim % kBlock == 0;
   w_.AllocateHeads(i, blocks ? WeightType::kFp8 : high_);
   const int rows = c_.heads * (nope + v_dim);
-  Slot& slot = Add(name, rows, latent, [i](Weights& w, const float* v) {
+  const auto put = [i](Weights& w, const float* v) {
     const ModelConfig& mc = w.config_;
     for (int n = 0; n < mc.heads; ++n) {
       const float* head = v + std::int64_t(n) * (mc.qk_nope_dim + mc.v_dim) * mc.kv_lora_rank;
@@ -205,9 +205,11 @@ void Weights::Builder::KvB(const std::string& name, int i) {
       PackRows(w.layers_[i].w_uv[n], 0, mc.v_dim,
                head + std::int64_t(mc.qk_nope_dim) * mc.kv_lora_rank);
     }
-  });
+  };
+  Slot& slot = Add(name, rows, latent, put);
   if (!fp8_) return;
-  slot.put_codes = [i, rows, blocks](Weights& w, const std::uint8_t* codes, const float* scales) {
+  slot.put_codes = [i, rows, blocks, put](Weights& w, const std::uint8_t* codes,
+                                          const float* scales) {
     const ModelConfig& mc = w.config_;
     const int l = mc.kv_lora_rank;
     if (!blocks) {
@@ -217,8 +219,7 @@ void Weights::Builder::KvB(const std::string& name, int i) {
       w.AllocateHeads(i, AllPowersOfTwo({scales, std::size_t(Blocks(rows)) * Blocks(l)})
                              ? WeightType::kBf16
                              : WeightType::kF32);
-      w.slots_.at("model.layers." + std::to_string(i) + ".self_attn.kv_b_proj.weight")
-          ->put(w, values.data());
+      put(w, values.data());
       return;
     }
     const int columns = Blocks(l), uk_blocks = mc.qk_nope_dim / kBlock;

@@ -5,14 +5,12 @@
 #include <cmath>
 
 #include "configs/error.h"
-#include "configs/files.h"
+#include "engine/data/rows.h"
 #include "reward/channel.h"
 #include "reward/zygote.h"
 
 namespace temper::reward {
 namespace {
-
-constexpr std::uint64_t kMaxCasesFile = std::uint64_t{256} << 20;
 
 [[noreturn]] void Fail(const std::string& where, const std::string& what) {
   throw UserError(where + ": " + what);
@@ -171,18 +169,10 @@ Case ReadCase(const Json& json, const std::string& where) {
 }
 
 std::vector<Case> ReadCases(const std::string& path) {
-  const std::string text = configs::ReadWholeFile(path, kMaxCasesFile);
   std::vector<Case> cases;
-  int number = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const std::string where = path + ":" + std::to_string(number);
-    cases.push_back(ReadCase(configs::ParseJson(line, where), where));
-  }
+  engine::ForEachJson(path, [&](const Json& json, const std::string& where, std::int64_t) {
+    cases.push_back(ReadCase(json, where));
+  });
   return cases;
 }
 

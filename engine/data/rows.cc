@@ -223,16 +223,21 @@ class RowReader {
 
 }  // namespace
 
-std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string& prompt_column,
-                          const std::string& answer_column) {
-  std::vector<Row> rows;
+void ForEachJson(const std::string& path,
+                 const std::function<void(Json, const std::string&, std::int64_t)>& give) {
   ForEachLine(path, [&](std::int64_t number, std::string_view line) {
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     if (line.find_first_not_of(" \t") == line.npos) return;
     const std::string where = path + ":" + std::to_string(number);
-    Json json = configs::ParseJson(line, where);
-    rows.push_back(
-        RowReader(where, use, prompt_column, answer_column).Read(std::move(json), number));
+    give(configs::ParseJson(line, where), where, number);
+  });
+}
+
+std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string& prompt_column,
+                          const std::string& answer_column) {
+  std::vector<Row> rows;
+  ForEachJson(path, [&](Json json, const std::string& where, std::int64_t line) {
+    rows.push_back(RowReader(where, use, prompt_column, answer_column).Read(std::move(json), line));
   });
   if (rows.empty()) throw UserError(path + ": has no rows");
   return rows;

@@ -1,6 +1,7 @@
 #pragma once
 // Dataset rows: JSONL of the field's formats, one row of it understood.
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,13 @@ struct Row {
 /// kCompletion: prompt and completion (both texts or both messages), text, or messages.
 enum class RowUse { kPrompt, kCompletion };
 
-/// Reads a whole JSONL file. Blank lines are skipped; CRLF is accepted. Throws UserError
+/// Gives the value of every line of a JSONL file with "<path>:<line>" and the line's number. Blank
+/// lines are skipped; CRLF is accepted. Throws UserError where a line is no JSON.
+void ForEachJson(
+    const std::string& path,
+    const std::function<void(Json, const std::string& where, std::int64_t line)>& give);
+
+/// Reads a whole JSONL file, as ForEachJson. Throws UserError
 /// "<path>:<line>: ..." for broken JSON, a missing column (names what is there), a wrong type, an
 /// empty file.
 std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string& prompt_column,

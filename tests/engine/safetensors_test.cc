@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "engine/float_bits.h"
+#include "kernels/bf16.h"
 #include "tests/engine/temp_dir.h"
 
 namespace temper::engine {
@@ -212,17 +213,19 @@ TEST(FloatBits, EveryHalfIsExact) {
 
 TEST(FloatBits, Bf16RoundsToNearestEvenAndKeepsNaN) {
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
-    const float exact = FloatOfBf16(static_cast<std::uint16_t>(bits));
+    const float exact = kernels::DecodeBf16(static_cast<std::uint16_t>(bits));
     if (std::isnan(exact)) continue;
-    EXPECT_EQ(Bf16OfFloat(exact), bits);
+    EXPECT_EQ(kernels::EncodeBf16(exact), bits);
   }
-  const auto round = [](std::uint32_t bits) { return Bf16OfFloat(std::bit_cast<float>(bits)); };
+  const auto round = [](std::uint32_t bits) {
+    return kernels::EncodeBf16(std::bit_cast<float>(bits));
+  };
   EXPECT_EQ(round(0x3F808000), 0x3F80);  // a tie goes to the even one
   EXPECT_EQ(round(0x3F818000), 0x3F82);
   EXPECT_EQ(round(0x3F808001), 0x3F81);
   EXPECT_EQ(round(0x3F807FFF), 0x3F80);
   EXPECT_EQ(round(0x7F7FFFFF), 0x7F80);  // past the largest: infinity
-  EXPECT_TRUE(std::isnan(FloatOfBf16(round(0x7F800001))));
+  EXPECT_TRUE(std::isnan(kernels::DecodeBf16(round(0x7F800001))));
 }
 
 TEST(SafetensorsWriter, WhatItWritesItsReaderReads) {
