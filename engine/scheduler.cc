@@ -199,6 +199,8 @@ void Scheduler::FileExperts(int layer, const std::int32_t* ids) {
 void Scheduler::RunModel() {
   const int m = int(ids_.size()), h = config().hidden_size;
   stats_.computed += m;
+  stats_.cache_tokens =
+      std::max(stats_.cache_tokens, std::uint64_t(cache_.used_pages() * kPageTokens));
   hidden_.resize(std::size_t(m) * h);
   const bool experts = std::any_of(owners_.begin(), owners_.end(),
                                    [](const Sequence* s) { return s->request->experts; });
