@@ -40,6 +40,14 @@ enum Buffer {
   kBuffers
 };
 
+// y[r, :] += bias in FP32; without a bias nothing.
+void AddBias(const std::vector<float>& bias, int m, float* y) {
+  const std::size_t n = bias.size();
+  for (std::size_t r = 0; n > 0 && r < std::size_t(m); ++r) {
+    for (std::size_t i = 0; i < n; ++i) y[r * n + i] += bias[i];
+  }
+}
+
 }  // namespace
 
 Forward::Forward(const Weights& weights, kernels::ThreadPool& pool)
@@ -132,7 +140,7 @@ void Forward::Layer(int index, int cache_layer, const ForwardRows& rows, float* 
   const LayerWeights& w = weights_.layer(index);
   Attention(w, cache_layer, rows, x);
   if (w.moe) {
-    Moe(w, rows.m, x, experts, index - c.first_dense);
+    Moe(w, rows.m, x, experts, c.MoeLayersBefore(index));
     return;
   }
   const int h = c.hidden_size;
@@ -159,11 +167,13 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
     const int rank = c.q_lora_rank;
     float* low = Scratch(kLowRank, std::size_t(m) * rank);
     Linear(w.q_a, normed, h, m, low, rank);
+    AddBias(w.q_a_bias, m, low);
     kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
     Linear(w.q_b, low, rank, m, q, heads * qk);
   }
   float* kv = Scratch(kLatent, std::size_t(m) * row);
   Linear(w.kv_a, normed, h, m, kv, row);
+  AddBias(w.kv_a_bias, m, kv);
   kernels::RmsNorm(kv, row, w.kv_a_norm.data(), kLowRankEps, m, latent, kv, row, pool_);
   kernels::Rope(kv + latent, row, 1, 0, rope, rows.positions, m, table, pool_);
   const kernels::CacheType cache = weights_.numerics().cache;
@@ -195,6 +205,7 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   kernels::LinearMany(items_.data(), heads, pool_);
   float* out = Scratch(kBlockOut, std::size_t(m) * h);
   Linear(w.o, values, heads * c.v_dim, m, out, h);
+  AddBias(w.o_bias, m, out);
   AddBlock(out, m, x);
 }
 
