@@ -1,11 +1,6 @@
 #include "engine/weights.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 
 #include "configs/error.h"
 #include "engine/checkpoint.h"
@@ -17,35 +12,11 @@ namespace {
 
 using kernels::kBlock;
 
-constexpr std::size_t kMapBytes = std::size_t{1} << 20;
 constexpr std::int64_t kChunkBytes = std::int64_t{512} << 10;
 
 int Blocks(int n) { return (n + kBlock - 1) / kBlock; }
 
 }  // namespace
-
-// A mapping is zero without being touched, and in large pages it costs few faults.
-AlignedBytes::AlignedBytes(std::size_t bytes) : size_(bytes) {
-  const std::size_t padded = std::max<std::size_t>((bytes + 63) / 64 * 64, 64);
-  if (padded >= kMapBytes) {
-    void* p = ::mmap(nullptr, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
-    ::madvise(p, padded, MADV_HUGEPAGE);  // a wish: it may fail
-    data_ = {static_cast<std::byte*>(p), Free{padded}};
-    return;
-  }
-  data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, padded)));
-  if (!data_) throw std::bad_alloc();
-  std::memset(data_.get(), 0, padded);
-}
-
-void AlignedBytes::Free::operator()(std::byte* p) const {
-  if (mapped == 0) {
-    std::free(p);
-  } else {
-    ::munmap(p, mapped);
-  }
-}
 
 void Weights::SetVector(std::vector<float>& out, const float* values, bool rounds) const {
   std::copy_n(values, out.size(), out.begin());
@@ -54,10 +25,10 @@ void Weights::SetVector(std::vector<float>& out, const float* values, bool round
 
 void Weights::Embed(std::int32_t id, float* out) const {
   const std::int64_t h = config_.hidden_size;
-  if (embedding_bf16_.empty()) {
+  if (!numerics_.rounds()) {
     std::copy_n(embedding_.data() + id * h, h, out);
   } else {
-    kernels::DecodeBf16(embedding_bf16_.data() + id * h, h, out);
+    kernels::DecodeBf16(embedding_bf16() + id * h, h, out);
   }
 }
 
@@ -144,7 +115,7 @@ std::size_t DenseBytes(const LayerWeights& l) {
 }  // namespace
 
 std::size_t Weights::bytes() const {
-  std::size_t total = embedding_.size() * 4 + embedding_bf16_.size() * 2 + Bytes(head_);
+  std::size_t total = embedding_.size() * 4 + embedding_bf16_.size() + Bytes(head_);
   for (const LayerWeights& l : layers_) {
     total += DenseBytes(l);
     for (const MlpWeights& m : l.experts) total += Bytes(m);

@@ -9,44 +9,12 @@
 #include <vector>
 
 #include "engine/checkpoint.h"
+#include "engine/memory.h"
 #include "engine/model_config.h"
 #include "engine/numerics.h"
 #include "kernels/linear.h"
 
 namespace temper::engine {
-
-/// 64-byte aligned memory, zero at first.
-class AlignedBytes {
- public:
-  AlignedBytes() = default;
-  explicit AlignedBytes(std::size_t bytes);
-  std::byte* data() { return data_.get(); }
-  const std::byte* data() const { return data_.get(); }
-  std::size_t size() const { return size_; }
-
- private:
-  struct Free {
-    Free() : mapped(0) {}
-    explicit Free(std::size_t bytes) : mapped(bytes) {}
-    void operator()(std::byte* p) const;
-    std::size_t mapped;  // bytes of a mapping, 0: from the heap
-  };
-  std::unique_ptr<std::byte, Free> data_;
-  std::size_t size_ = 0;
-};
-
-class AlignedFloats {
- public:
-  AlignedFloats() = default;
-  explicit AlignedFloats(std::size_t count) : bytes_(count * sizeof(float)), size_(count) {}
-  float* data() { return reinterpret_cast<float*>(bytes_.data()); }
-  const float* data() const { return reinterpret_cast<const float*>(bytes_.data()); }
-  std::size_t size() const { return size_; }
-
- private:
-  AlignedBytes bytes_;
-  std::size_t size_ = 0;
-};
 
 struct PackedLinear {
   AlignedBytes storage;
@@ -124,11 +92,14 @@ class Weights {
   void Put(const Slot& slot, const RowData& data);
   /// The matrices that kv_b_proj of layer i becomes.
   void AllocateHeads(int i, kernels::WeightType type);
+  std::uint16_t* embedding_bf16() { return reinterpret_cast<std::uint16_t*>(embedding_bf16_.data()); }
+  const std::uint16_t* embedding_bf16() const { return reinterpret_cast<const std::uint16_t*>(embedding_bf16_.data()); }
   void SetVector(std::vector<float>& out, const float* values, bool rounds) const;
   ModelConfig config_;
   Numerics numerics_;
+  Arena arena_;  // of the matrices
   std::vector<float> embedding_, norm_;
-  std::vector<std::uint16_t> embedding_bf16_;  // instead of embedding_ where the mode rounds
+  AlignedBytes embedding_bf16_;  // instead of embedding_ where the mode rounds
   PackedLinear head_;
   std::vector<LayerWeights> layers_;
   std::map<std::string, std::shared_ptr<Slot>> slots_;

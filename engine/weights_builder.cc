@@ -15,8 +15,8 @@ using kernels::WeightType;
 
 int Blocks(int n) { return (n + kBlock - 1) / kBlock; }
 
-PackedLinear Allocate(WeightType type, int n, int k) {
-  PackedLinear out{AlignedBytes(kernels::PackedBytes(type, n, k)), {}, n, k, type};
+PackedLinear Allocate(Arena& arena, WeightType type, int n, int k) {
+  PackedLinear out{AlignedBytes(kernels::PackedBytes(type, n, k), arena), {}, n, k, type};
   if (type == WeightType::kFp8) out.scale.resize(std::size_t(Blocks(n)) * Blocks(k));
   return out;
 }
@@ -84,12 +84,12 @@ class Weights::Builder {
   void Run() {
     const int h = c_.hidden_size, vocab = c_.vocab_size;
     w_.norm_.resize(h);
-    w_.head_ = Allocate(high_, vocab, h);
+    w_.head_ = Allocate(w_.arena_, high_, vocab, h);
     w_.layers_.resize(c_.num_layers + c_.mtp_layers);
     if (high_ == WeightType::kF32) {
       w_.embedding_.resize(std::size_t(vocab) * h);
     } else {
-      w_.embedding_bf16_.resize(std::size_t(vocab) * h);
+      w_.embedding_bf16_ = AlignedBytes(std::size_t(vocab) * h * sizeof(std::uint16_t));
     }
     AddEmbedding(vocab, h);
     Add("model.norm.weight", 1, h,
@@ -106,16 +106,16 @@ class Weights::Builder {
                      [h](Weights& w, int first, int rows, const float* v) {
                        const std::int64_t at = std::int64_t(first) * h,
                                           count = std::int64_t(rows) * h;
-                       if (w.embedding_bf16_.empty()) {
+                       if (!w.numerics_.rounds()) {
                          std::copy_n(v, count, w.embedding_.begin() + at);
                        } else {
-                         kernels::EncodeBf16(v, count, w.embedding_bf16_.data() + at);
+                         kernels::EncodeBf16(v, count, w.embedding_bf16() + at);
                        }
                        if (w.config_.tie_word_embeddings) PackRows(w.head_, first, rows, v);
                      });
     if (high_ != WeightType::kBf16) return;
     slot.put_bf16 = [h](Weights& w, int first, int rows, const std::uint16_t* v) {
-      std::copy_n(v, std::int64_t(rows) * h, w.embedding_bf16_.begin() + std::int64_t(first) * h);
+      std::copy_n(v, std::int64_t(rows) * h, w.embedding_bf16() + std::int64_t(first) * h);
       if (w.config_.tie_word_embeddings) PackRows(w.head_, first, rows, v);
     };
   }
@@ -157,7 +157,7 @@ class Weights::Builder {
   }
   void Linear(const std::string& name, WeightType type, int n, int k,
               PackedLinear LayerWeights::*member, int i) {
-    w_.layers_[i].*member = Allocate(type, n, k);
+    w_.layers_[i].*member = Allocate(w_.arena_, type, n, k);
     Rows(name, n, 0, [member, i](Weights& w) -> PackedLinear& { return w.layers_[i].*member; });
   }
   template <typename Find>
@@ -166,9 +166,9 @@ class Weights::Builder {
     MlpWeights& mlp = find(w_);
     // Gate and up share a matrix where their blocks of 128 rows line up.
     const bool split = fp8_ && width % kBlock != 0;
-    mlp.gate_up = Allocate(low_, split ? width : 2 * width, h);
-    if (split) mlp.up = Allocate(low_, width, h);
-    mlp.down = Allocate(low_, h, width);
+    mlp.gate_up = Allocate(w_.arena_, low_, split ? width : 2 * width, h);
+    if (split) mlp.up = Allocate(w_.arena_, low_, width, h);
+    mlp.down = Allocate(w_.arena_, low_, h, width);
     const auto gate_up = [find](Weights& w) -> PackedLinear& { return find(w).gate_up; };
     Rows(prefix + "gate_proj.weight", width, 0, gate_up);
     if (split) {
@@ -304,10 +304,11 @@ void Weights::AllocateHeads(int i, kernels::WeightType type) {
   if (!layer.w_uk.empty() && layer.w_uk[0].type == type) return;
   layer.w_uk.clear();
   layer.w_uv.clear();
-  for (int n = 0; n < config_.heads; ++n) {
-    layer.w_uk.push_back(Allocate(type, config_.kv_lora_rank, config_.qk_nope_dim));
-    layer.w_uv.push_back(Allocate(type, config_.v_dim, config_.kv_lora_rank));
-  }
+  // All of one kind side by side: memory is read in order.
+  for (int n = 0; n < config_.heads; ++n)
+    layer.w_uk.push_back(Allocate(arena_, type, config_.kv_lora_rank, config_.qk_nope_dim));
+  for (int n = 0; n < config_.heads; ++n)
+    layer.w_uv.push_back(Allocate(arena_, type, config_.v_dim, config_.kv_lora_rank));
 }
 
 }  // namespace temper::engine
