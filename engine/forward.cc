@@ -195,26 +195,15 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   if (rank == 0) {
     Push(w.q, input, 0, m, q, heads * qk);
   } else {
-<<<<<<< HEAD
-    const int rank = c.q_lora_rank;
-    float* low = Scratch(kLowRank, std::size_t(m) * rank);
-    Linear(w.q_a, normed, h, m, low, rank);
+    Push(w.q_a, input, 0, m, low, rank);
+  }
+  Run();
+  AddBias(w.kv_a_bias, m, kv);
+  if (rank > 0) {
     AddBias(w.q_a_bias, m, low);
     kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
     Linear(w.q_b, low, rank, m, q, heads * qk);
   }
-  float* kv = Scratch(kLatent, std::size_t(m) * row);
-  Linear(w.kv_a, normed, h, m, kv, row);
-  AddBias(w.kv_a_bias, m, kv);
-=======
-    Push(w.q_a, input, 0, m, low, rank);
-  }
-  Run();
-  if (rank > 0) {
-    kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
-    Linear(w.q_b, low, rank, m, q, heads * qk);
-  }
->>>>>>> main
   kernels::RmsNorm(kv, row, w.kv_a_norm.data(), kLowRankEps, m, latent, kv, row, pool_);
   kernels::Rope(kv + latent, row, 1, 0, rope, rows.positions, m, table, pool_);
   const kernels::CacheType cache = weights_.numerics().cache;
