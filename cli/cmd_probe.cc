@@ -160,6 +160,7 @@ int Probe(const Arguments& args) {
   constexpr Command kProbes[] = {
       {"logits", "logits, experts and MTP logits of given ids", Logits},
       {"logprobs", "log-probs of given ids, actor's side or learner's", Logprobs},
+      {"fp8", "codes, scales and products of given matrices", ProbeFp8},
       {"grad", "gradient of every weight for given ids and masks", Grad},
       {"loss", "loss, gradient and advantages of given log-probs", ProbeLoss},
       {"sample", "the random numbers of sampling", Sample},

@@ -44,6 +44,14 @@ enum Buffer {
   kBuffers
 };
 
+// y[r, :] += bias in FP32; without a bias nothing.
+void AddBias(const std::vector<float>& bias, int m, float* y) {
+  const std::size_t n = bias.size();
+  for (std::size_t r = 0; n > 0 && r < std::size_t(m); ++r) {
+    for (std::size_t i = 0; i < n; ++i) y[r * n + i] += bias[i];
+  }
+}
+
 }  // namespace
 
 Forward::Forward(const Weights& weights, kernels::ThreadPool& pool)
@@ -158,7 +166,7 @@ void Forward::Layer(int index, int cache_layer, const ForwardRows& rows, float* 
   const LayerWeights& w = weights_.layer(index);
   Attention(w, cache_layer, rows, x);
   if (w.moe) {
-    Moe(w, rows.m, x, experts, index - c.first_dense);
+    Moe(w, rows.m, x, experts, c.MoeLayersBefore(index));
     return;
   }
   const int h = c.hidden_size;
@@ -190,7 +198,9 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
     Push(w.q_a, input, 0, m, low, rank);
   }
   Run();
+  AddBias(w.kv_a_bias, m, kv);
   if (rank > 0) {
+    AddBias(w.q_a_bias, m, low);
     kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
     Linear(w.q_b, low, rank, m, q, heads * qk);
   }
@@ -221,6 +231,7 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   Run();
   float* out = Scratch(kBlockOut, std::size_t(m) * h);
   Linear(w.o, values, heads * c.v_dim, m, out, h);
+  AddBias(w.o_bias, m, out);
   AddBlock(out, m, x);
 }
 

@@ -72,9 +72,8 @@ void RefuseUnsupported(const Fields& f) {
   }
   const bool v2 = IsV2(f);
   f.Only("architectures", Json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"}));
-  f.Only("attention_bias", false);
   f.Only("hidden_act", "silu");
-  f.Only("moe_layer_freq", 1);
+  f.Only("mlp_bias", false);
   f.Only("scoring_func", v2 ? "softmax" : "sigmoid");
   if (!v2) f.Only("topk_method", "noaux_tc");
   f.Only("rope_interleave", true);
@@ -110,8 +109,10 @@ void ReadShape(const Fields& f, ModelConfig& c) {
   c.moe_intermediate_size = f.Int("moe_intermediate_size", 1, kMaxDim);
   c.num_layers = f.Int("num_hidden_layers", 1, 4096);
   const bool published = f.Has("num_nextn_predict_layers");
-  c.mtp_layers = f.Int(published ? "num_nextn_predict_layers" : "num_mtp_layers", 0, 1, 0);
+  c.mtp_layers = f.Int(published ? "num_nextn_predict_layers" : "num_mtp_layers", 0, 64, 0);
   c.first_dense = f.Int("first_k_dense_replace", 0, c.num_layers);
+  c.moe_layer_freq = f.Int("moe_layer_freq", 1, 4096, 1);
+  c.attention_bias = f.Bool("attention_bias", false);
   c.heads = f.Int("num_attention_heads", 1, 65536);
   const int kv_heads = f.Int("num_key_value_heads", 1, 65536, c.heads);
   if (kv_heads != c.heads) {
@@ -270,6 +271,9 @@ double CorrectionDim(const ModelConfig& c, double rotations) {
          (2 * kernels::LogDouble(c.rope_theta));
 }
 
+// The largest config.json of a published model has 2 KB.
+constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
+
 // transformers writes num_nextn_predict_layers 1 into every V3 config it saves, and never the
 // layer's tensors.
 bool HasMtpTensors(const std::string& model_dir, const ModelConfig& config) {
@@ -282,6 +286,12 @@ bool HasMtpTensors(const std::string& model_dir, const ModelConfig& config) {
 }
 
 }  // namespace
+
+int ModelConfig::MoeLayersBefore(int layer) const {
+  int count = 0;
+  for (int i = first_dense; i < layer; ++i) count += IsMoe(i) ? 1 : 0;
+  return count;
+}
 
 double ModelConfig::attention_scale() const {
   const double scale = 1.0 / std::sqrt(static_cast<double>(qk_dim()));
@@ -329,7 +339,10 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
 
 ModelConfig ReadModelConfig(const std::string& model_dir) {
   const std::string path = model_dir + "/config.json";
-  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path), path);
+  configs::JsonLimits limits;
+  limits.max_bytes = kMaxConfigBytes;
+  limits.max_values = std::size_t{1} << 20;
+  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path, limits), path);
   if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
     config.mtp_layers = 0;
     config.raw["num_nextn_predict_layers"] = 0;

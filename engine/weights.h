@@ -36,12 +36,15 @@ struct LayerWeights {
   std::vector<float> input_norm, post_norm;   // [H]
   PackedLinear q;            // q_lora_rank 0: q_proj [heads*(P+R), H]
   PackedLinear q_a, q_b;     // otherwise
+  std::vector<float> q_a_bias;  // [Q], this and the other biases with attention_bias only
   std::vector<float> q_a_norm;
   PackedLinear kv_a;         // [L+R, H]
+  std::vector<float> kv_a_bias;  // [L+R]
   std::vector<float> kv_a_norm;
   std::vector<PackedLinear> w_uk;  // a head: [L, P]: q_nope -> latent query (from kv_b_proj)
   std::vector<PackedLinear> w_uv;  // a head: [V, L]: latent output -> value (from kv_b_proj)
   PackedLinear o;            // [H, heads*V]
+  std::vector<float> o_bias; // [H]
   bool moe = false;
   MlpWeights mlp;            // dense layers
   PackedLinear router;       // [E, H]
@@ -65,6 +68,7 @@ class Weights {
   void Set(const std::string& name, const TensorData& data);
   /// Throws UserError naming tensors never set.
   void CheckComplete() const;
+  /// A checkpoint's weights, streamed: beside the packed weights a few MB are held.
   static Weights Load(const std::string& model_dir, const ModelConfig& config, const Numerics& numerics = {});
 
   const ModelConfig& config() const { return config_; }
@@ -84,14 +88,18 @@ class Weights {
  private:
   struct Slot;
   class Builder;
+  /// Rows of a slot from any form: quantised, dequantised or rounded as the mode says.
+  void Put(const Slot& slot, const RowData& data);
   /// The matrices that kv_b_proj of layer i becomes.
   void AllocateHeads(int i, kernels::WeightType type);
+  std::uint16_t* embedding_bf16() { return reinterpret_cast<std::uint16_t*>(embedding_bf16_.data()); }
+  const std::uint16_t* embedding_bf16() const { return reinterpret_cast<const std::uint16_t*>(embedding_bf16_.data()); }
   void SetVector(std::vector<float>& out, const float* values, bool rounds) const;
   ModelConfig config_;
   Numerics numerics_;
   Arena arena_;  // of the matrices
   std::vector<float> embedding_, norm_;
-  std::vector<std::uint16_t> embedding_bf16_;  // instead of embedding_ where the mode rounds
+  AlignedBytes embedding_bf16_;  // instead of embedding_ where the mode rounds
   PackedLinear head_;
   std::vector<LayerWeights> layers_;
   std::map<std::string, std::shared_ptr<Slot>> slots_;

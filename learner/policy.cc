@@ -41,6 +41,11 @@ MtpRows MakeMtpRows(const Pack& pack, const Targets& targets) {
   return rows;
 }
 
+/// In FP32, one addition an element, as the engine's.
+torch::Tensor Biased(const torch::Tensor& y, const torch::Tensor& bias) {
+  return bias.defined() ? y + bias : y;
+}
+
 }  // namespace
 
 Policy::Policy(const engine::ModelConfig& config, const Options& options)
@@ -88,11 +93,16 @@ void Policy::MakeLeaves() {
       l.q_a = Leaf(a + "q_a_proj.weight");
       l.q_a_norm = Leaf(a + "q_a_layernorm.weight");
       l.q_b = Leaf(a + "q_b_proj.weight");
+      if (c.attention_bias) l.q_a_bias = Leaf(a + "q_a_proj.bias");
     }
     l.kv_a = Leaf(a + "kv_a_proj_with_mqa.weight");
     l.kv_a_norm = Leaf(a + "kv_a_layernorm.weight");
     l.kv_b = Leaf(a + "kv_b_proj.weight");
     l.o = Leaf(a + "o_proj.weight");
+    if (c.attention_bias) {
+      l.kv_a_bias = Leaf(a + "kv_a_proj_with_mqa.bias");
+      l.o_bias = Leaf(a + "o_proj.bias");
+    }
     l.post_norm = Leaf(p + "post_attention_layernorm.weight");
     if (c.IsMoe(i)) {
       MakeMoeLeaves(l, p + "mlp.");
@@ -169,14 +179,16 @@ torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpConte
   if (c.q_lora_rank == 0) {
     q = Linear(context, normed, l.q, w.q);
   } else {
-    const torch::Tensor low = RmsNorm(context, Linear(context, normed, l.q_a, w.q_a), l.q_a_norm,
-                                      w.q_a_norm, kLowRankEps);
+    const torch::Tensor low =
+        RmsNorm(context, Biased(Linear(context, normed, l.q_a, w.q_a), l.q_a_bias), l.q_a_norm,
+                w.q_a_norm, kLowRankEps);
     q = Linear(context, low, l.q_b, w.q_b);
   }
-  const torch::Tensor kv = Linear(context, normed, l.kv_a, w.kv_a);
+  const torch::Tensor kv = Biased(Linear(context, normed, l.kv_a, w.kv_a), l.kv_a_bias);
   const torch::Tensor o = Apply(c10::make_intrusive<AttentionOp>(context, &w),
                                 {q, kv, l.kv_a_norm, l.kv_b}, options_.plain)[0];
-  const torch::Tensor x = Linear(context, o, l.o, w.o, input);
+  const torch::Tensor x = c.attention_bias ? input + Biased(Linear(context, o, l.o, w.o), l.o_bias)
+                                           : Linear(context, o, l.o, w.o, input);
   const torch::Tensor h = RmsNorm(context, x, l.post_norm, w.post_norm, c.rms_norm_eps);
   if (!w.moe) {
     return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x},

@@ -53,6 +53,7 @@ class Policy {
  private:
   struct LayerLeaves {
     torch::Tensor input_norm, q, q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o, post_norm;
+    torch::Tensor q_a_bias, kv_a_bias, o_bias;  // attention_bias
     torch::Tensor gate_up, down;  // dense
     torch::Tensor router, experts, shared_gate_up, shared_down;
     torch::Tensor enorm, hnorm, head_norm, eh;  // MTP
