@@ -34,6 +34,19 @@ void WriteCheckpoint(const std::string& dir, const ModelConfig& config, Dtype dt
                      const std::function<std::span<const float>(const TensorSpec&)>& get,
                      std::uint64_t shard_bytes = std::uint64_t{4} << 30);
 
+/// A tensor's bytes as they are to lie on disk; F8_E4M3 with the F32 multipliers of its blocks (NAME_scale_inv).
+struct StoredTensor {
+  std::span<const std::byte> bytes;
+  std::span<const std::byte> scales;
+};
+
+/// The same with each tensor's own dtype, nothing converted: `dtype` is asked for every tensor first, then `get` in
+/// RequiredTensors order. Where a tensor is F8_E4M3, config.json says so in quantization_config.
+void WriteCheckpoint(const std::string& dir, const ModelConfig& config,
+                     const std::function<Dtype(const TensorSpec&)>& dtype, const std::string& tokenizer_dir,
+                     const std::function<StoredTensor(const TensorSpec&)>& get,
+                     std::uint64_t shard_bytes = std::uint64_t{4} << 30);
+
 /// `temper init`: a random model from an architecture file (a config.json without weights) and a tokenizer folder.
 /// Weights: normal(0, initializer_range) from a counter-based generator keyed by (seed, tensor name); norms 1; router bias 0.
 /// dtype fp32 or bf16. `out` must not exist; it appears whole or not at all.

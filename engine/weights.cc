@@ -361,6 +361,11 @@ void Weights::Set(const std::string& name, const TensorData& data) {
   slot.set = true;
 }
 
+bool Weights::TakesCodes(const std::string& name) const {
+  const auto it = slots_.find(name);
+  return it != slots_.end() && it->second->put_codes != nullptr;
+}
+
 void Weights::CheckComplete() const {
   std::string missing;
   int count = 0;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <vector>
 
 #include "configs/error.h"
@@ -145,12 +146,26 @@ std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
   return steps;
 }
 
-/// Everything of a checkpoint into a folder, its manifest last.
-void WriteFiles(const fs::path& aside, const TrainState& state, Parameters& parameters,
-                const std::string& tokenizer_dir) {
+void WriteModel(const std::string& dir, const engine::ModelConfig& config,
+                const Published& published, const std::string& tokenizer_dir) {
+  std::map<std::string, const Published::Tensor*> tensors;
+  for (const Published::Tensor& tensor : published.tensors()) tensors[tensor.name] = &tensor;
   engine::WriteCheckpoint(
-      aside.string(), parameters.config(), engine::Dtype::kF32, tokenizer_dir,
-      [&](const engine::TensorSpec& spec) { return parameters.Value(parameters.Find(spec.name)); });
+      dir, config, [&](const engine::TensorSpec& spec) { return tensors.at(spec.name)->dtype; },
+      tokenizer_dir,
+      [&](const engine::TensorSpec& spec) -> engine::StoredTensor {
+        const auto scales = tensors.find(spec.name + "_scale_inv");
+        return {published.Bytes(*tensors.at(spec.name)), scales == tensors.end()
+                                                             ? std::span<const std::byte>()
+                                                             : published.Bytes(*scales->second)};
+      });
+}
+
+/// Everything of a checkpoint into a folder, its manifest last.
+void WriteFiles(const fs::path& aside, const TrainState& state, Policy& policy,
+                const std::string& tokenizer_dir) {
+  Parameters& parameters = policy.parameters();
+  WriteModel(aside.string(), policy.config(), policy.published(), tokenizer_dir);
   WriteOptimizer((aside / "optimizer.safetensors").string(), parameters);
   configs::WriteWholeFile((aside / "state.json").string(), ToJson(state).dump(1) + "\n");
   std::vector<std::string> names;
@@ -170,8 +185,8 @@ void WriteFiles(const fs::path& aside, const TrainState& state, Parameters& para
 
 }  // namespace
 
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
-                           Parameters& parameters, const std::string& tokenizer_dir, int keep) {
+std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Policy& policy,
+                           const std::string& tokenizer_dir, int keep) {
   const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
   const std::string name = Numbered("step-", std::uint64_t(state.step));
   const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
@@ -181,7 +196,7 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
   if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
 
   try {
-    WriteFiles(aside, state, parameters, tokenizer_dir);
+    WriteFiles(aside, state, policy, tokenizer_dir);
   } catch (...) {
     fs::remove_all(aside, error);  // of a full disk, above all
     throw;
@@ -241,7 +256,7 @@ void LoadOptimizer(const std::string& dir, Parameters& parameters) {
   }
 }
 
-void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parameters& parameters) {
+void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published) {
   const fs::path versions = fs::path(run_dir) / "versions";
   std::error_code error;
   fs::create_directories(versions, error);
@@ -249,10 +264,10 @@ void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parame
   const fs::path path = versions / (Numbered("v", version) + ".safetensors");
   const std::string aside = path.string() + ".tmp";
   std::vector<engine::SafetensorsWriter::Entry> entries;
-  for (const auto& entry : parameters.entries())
-    entries.push_back({entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
+  for (const Published::Tensor& tensor : published.tensors())
+    entries.push_back({tensor.name, tensor.dtype, tensor.shape});
   engine::SafetensorsWriter writer(aside, std::move(entries));
-  for (const auto& entry : parameters.entries()) writer.WriteFloats(parameters.Value(entry));
+  for (const Published::Tensor& tensor : published.tensors()) writer.Write(published.Bytes(tensor));
   writer.Close();
   Rename(aside, path);
   configs::SyncFolder(versions.string());
