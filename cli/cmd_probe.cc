@@ -60,6 +60,7 @@ int Logprobs(const Arguments& arguments) {
   args.Text("--prompt-lens", "[..]", "actor: tokens fed as prompt; 1 each by default",
             &prompt_lens);
   args.Text("--cache-dtype", "C", "how keys and values are stored", &options.cache_dtype);
+  args.Text("--fp8-scale", "S", "of weights quantised here: pow2 or fp32", &options.fp8_scale);
   args.Integer("--batch", "actor: sequences decoded together", 1, INT_MAX, &options.batch);
   if (!args.Parse(arguments)) return 0;
   if (side == "learner") {

@@ -85,6 +85,11 @@ void Weights::Put(const Slot& slot, const RowData& data) {
   slot.put_codes(*this, first, rows, codes.data(), scales.data());
 }
 
+bool Weights::TakesCodes(const std::string& name) const {
+  const auto it = slots_.find(name);
+  return it != slots_.end() && it->second->put_codes != nullptr;
+}
+
 void Weights::CheckComplete() const {
   std::string missing;
   int count = 0;

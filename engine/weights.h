@@ -66,6 +66,8 @@ class Weights {
   /// Throws UserError for an unknown name, a wrong count, or codes and multipliers that can't be weights.
   void Set(const std::string& name, std::span<const float> values) { Set(name, TensorData{values, {}, {}}); }
   void Set(const std::string& name, const TensorData& data);
+  /// Whether Set keeps codes of this tensor as they are: the mode's FP8 matrices.
+  bool TakesCodes(const std::string& name) const;
   /// Throws UserError naming tensors never set.
   void CheckComplete() const;
   /// A checkpoint's weights, streamed: beside the packed weights a few MB are held.

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "engine/checkpoint.h"
-
 namespace temper::learner {
 
 using Kind = engine::TensorSpec::Kind;
@@ -21,17 +19,6 @@ Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : conf
   gradients_ = engine::AlignedFloats(size_);
   moment1_ = engine::AlignedFloats(size_);
   moment2_ = engine::AlignedFloats(size_);
-}
-
-void Parameters::Load(const std::string& model_dir) {
-  engine::ReadCheckpointValues(
-      model_dir, config_, [&](const engine::TensorSpec& spec, std::span<const float> values) {
-        std::copy(values.begin(), values.end(), values_.data() + Find(spec.name).offset);
-      });
-}
-
-void Parameters::Store(engine::Weights& weights) const {
-  for (const Entry& entry : entries_) weights.Set(entry.spec.name, Value(entry));
 }
 
 const Parameters::Entry& Parameters::Find(const std::string& name) const {

@@ -23,11 +23,6 @@ class Parameters {
   /// Zeros. `gradients` false leaves out gradients and moments (a reference policy).
   explicit Parameters(const engine::ModelConfig& config, bool gradients = true);
 
-  /// Values of a checkpoint folder. Throws UserError as engine::ReadCheckpoint.
-  void Load(const std::string& model_dir);
-  /// Sets every tensor of `weights` (repacks it).
-  void Store(engine::Weights& weights) const;
-
   const engine::ModelConfig& config() const { return config_; }
   const std::vector<Entry>& entries() const { return entries_; }
   /// Throws std::logic_error for an unknown name.

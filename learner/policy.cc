@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "kernels/fp8.h"
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
 
@@ -51,23 +52,39 @@ torch::Tensor Biased(const torch::Tensor& y, const torch::Tensor& bias) {
 Policy::Policy(const engine::ModelConfig& config, const Options& options)
     : options_(options),
       parameters_(config, options.gradients),
-      weights_(config),
+      weights_(config, options.numerics),
+      published_(parameters_, weights_),
       pool_(options.threads) {
   MakeLeaves();
 }
 
 void Policy::Refresh() {
   const auto& entries = parameters_.entries();
-  ForRows(pool_, std::int64_t(entries.size()), 1, [&](std::int64_t begin, std::int64_t) {
-    weights_.Set(entries[begin].spec.name, parameters_.Value(entries[begin]));
-  });
+  ForRows(pool_, std::int64_t(entries.size()), 1,
+          [&](std::int64_t begin, std::int64_t) { published_.Round(std::size_t(begin)); });
+}
+
+void Policy::Load(const std::string& model_dir, bool masters) {
+  kernels::ThreadPool one(1);
+  std::size_t entry = 0;
+  engine::ReadCheckpoint(
+      model_dir, config(), [&](const engine::TensorSpec& spec, const engine::TensorData& data) {
+        const std::span<float> master = parameters_.MutableValue(parameters_.entries()[entry]);
+        if (masters && data.codes.empty()) {
+          std::copy(data.values.begin(), data.values.end(), master.begin());
+        } else if (masters) {
+          const int n = int(spec.shape[0]), k = int(spec.shape[1]);
+          kernels::DequantizeWeight(data.codes.data(), k, n, k, data.scales.data(), master.data(),
+                                    k, one);
+        }
+        published_.Take(entry++, data);
+      });
 }
 
 torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
   const Parameters::Entry& entry = parameters_.Find(name);
   if (shape.empty()) shape = entry.spec.shape;
-  torch::Tensor leaf =
-      torch::from_blob(parameters_.values() + entry.offset, shape, torch::kFloat32);
+  torch::Tensor leaf = torch::from_blob(published_.values() + entry.offset, shape, torch::kFloat32);
   if (options_.gradients) {
     leaf.set_requires_grad(true);
     // Defined from the start: autograd then adds in place, into the flat buffer.
@@ -206,10 +223,10 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
   torch::AutoGradMode mode(request.gradients && options_.gradients);
   GrowRopeTable(*pack);
   const engine::ModelConfig& c = config();
-  const OpContext context{&c, &pool_, rope_table_.data(), pack};
+  const OpContext context{&c, &pool_, rope_table_.data(), pack, weights_.numerics()};
   Result result;
-  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids),
-                          {embedding_}, options_.plain)[0];
+  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, pack->ids), {embedding_},
+                          options_.plain)[0];
   for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
   const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
   const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets,
@@ -231,9 +248,8 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Ten
   context.pack = std::make_shared<const Pack>(std::move(rows.pack));
   const engine::LayerWeights& w = weights_.layer(c.num_layers);
   const LayerLeaves& l = leaves_[c.num_layers];
-  const torch::Tensor e =
-      Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), context.pack->ids),
-            {embedding_.detach()}, options_.plain)[0];
+  const torch::Tensor e = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
+                                {embedding_.detach()}, options_.plain)[0];
   const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
   const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
                                          RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)},
