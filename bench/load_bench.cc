@@ -10,8 +10,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
+#include <ctime>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,22 @@ namespace {
 
 using namespace temper;
 
-double Seconds(const std::function<void()>& work) {
+struct Time {
+  double wall, cpu;  // seconds
+};
+
+double CpuSeconds() {
+  timespec t;
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+Time Measure(const std::function<void()>& work) {
   const auto began = std::chrono::steady_clock::now();
+  const double cpu = CpuSeconds();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(),
+          CpuSeconds() - cpu};
 }
 
 std::vector<std::string> WeightFiles(const std::string& dir) {
@@ -69,24 +82,26 @@ void Run(const std::string& dir, const std::string& dtype, int runs) {
   const engine::Numerics numerics = engine::ParseNumerics(dtype, "fp32", "pow2");
   const engine::ModelConfig config = engine::ReadModelConfig(dir);
   const std::vector<std::string> files = WeightFiles(dir);
-  std::vector<double> load, read, ratio;
+  std::vector<double> load, read, ratio, cpu_ratio;
   double packed = 0, peak = 0;
   std::uint64_t bytes = 0;
   for (int i = 0; i < runs; ++i) {
-    load.push_back(Seconds([&] {
-      packed = double(engine::Weights::Load(dir, config, numerics).bytes()) / (1 << 20);
-    }));
+    const Time ours = Measure(
+        [&] { packed = double(engine::Weights::Load(dir, config, numerics).bytes()) / (1 << 20); });
     if (i == 0) peak = PeakMiB();  // before the other side maps the whole file
-    read.push_back(Seconds([&] { bytes = ReadAll(files); }));
-    if (i > 0) ratio.push_back(load[i] / read[i]);  // the first round warms the cache
+    const Time theirs = Measure([&] { bytes = ReadAll(files); });
+    if (i == 0) continue;  // warms the cache
+    load.push_back(ours.wall);
+    read.push_back(theirs.wall);
+    ratio.push_back(ours.wall / theirs.wall);
+    cpu_ratio.push_back(ours.cpu / theirs.cpu);
   }
+  const double gb = double(bytes) / 1e9;
   const auto [least, most] = std::minmax_element(ratio.begin(), ratio.end());
-  std::printf(
-      "%s as %s: %.2f GB; load %.3f s (%.2f GB/s), pread %.3f s (%.2f GB/s); ratio %.2f (%.2f to "
-      "%.2f)\n",
-      dir.c_str(), dtype.c_str(), double(bytes) / 1e9, Median(load),
-      double(bytes) / 1e9 / Median(load), Median(read), double(bytes) / 1e9 / Median(read),
-      Median(ratio), *least, *most);
+  std::printf("%s as %s: %.2f GB; load %.3f s (%.2f GB/s), pread %.3f s (%.2f GB/s)\n", dir.c_str(),
+              dtype.c_str(), gb, Median(load), gb / Median(load), Median(read), gb / Median(read));
+  std::printf("ratio %.2f (%.2f to %.2f); of processor time %.2f\n", Median(ratio), *least, *most,
+              Median(cpu_ratio));
   std::printf("peak memory %.0f MiB, packed weights %.0f MiB: %.0f MiB more\n", peak, packed,
               peak - packed);
 }

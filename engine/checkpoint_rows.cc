@@ -17,22 +17,6 @@ namespace {
 
 std::int64_t Blocks(std::int64_t n) { return (n + kernels::kBlock - 1) / kernels::kBlock; }
 
-// Place of the first value whose exponent bits are all ones, or -1. One pass without a branch a
-// value: loading is as fast as memory.
-template <typename Bits>
-std::int64_t FindNonFinite(const Bits* values, std::int64_t count, Bits exponent) {
-  constexpr std::int64_t kRun = 1024;
-  for (std::int64_t at = 0; at < count; at += kRun) {
-    const std::int64_t end = std::min(count, at + kRun);
-    Bits any = 0;
-    for (std::int64_t i = at; i < end; ++i) any |= Bits((values[i] & exponent) == exponent);
-    if (any == 0) continue;
-    while ((values[at] & exponent) != exponent) ++at;
-    return at;
-  }
-  return -1;
-}
-
 }  // namespace
 
 std::int64_t Rows(const TensorSpec& spec) { return spec.shape.size() == 2 ? spec.shape[0] : 1; }
@@ -76,10 +60,9 @@ struct CheckpointRows::State {
     scaled = i;
   }
 
-  template <typename Bits>
-  void RefuseNonFinite(std::size_t i, std::int64_t first, Bits exponent) const {
-    const std::int64_t at = FindNonFinite(reinterpret_cast<const Bits*>(raw.data()),
-                                          std::int64_t(raw.size() / sizeof(Bits)), exponent);
+  template <typename Value>
+  void RefuseNonFinite(std::size_t i, std::int64_t first, std::span<const Value> values) const {
+    const std::int64_t at = kernels::FindNonFinite(values.data(), std::int64_t(values.size()));
     if (at < 0) return;
     throw UserError(Where(i) + "element " +
                     std::to_string(places[i].first + first * Columns(specs[i]) + at) +
@@ -120,17 +103,17 @@ RowData CheckpointRows::Read(std::size_t i, std::int64_t first, std::int64_t row
     out.scales = std::span(s.scales).subspan(std::size_t(first / kernels::kBlock * Blocks(k)),
                                              std::size_t(Blocks(rows) * Blocks(k)));
   } else if (place.dtype == Dtype::kF32) {
-    s.RefuseNonFinite<std::uint32_t>(i, first, 0x7F800000u);
     out.values = {reinterpret_cast<const float*>(s.raw.data()), count};
+    s.RefuseNonFinite(i, first, out.values);
   } else if (place.dtype == Dtype::kBf16) {
-    s.RefuseNonFinite<std::uint16_t>(i, first, 0x7F80u);
     out.bf16 = {reinterpret_cast<const std::uint16_t*>(s.raw.data()), count};
+    s.RefuseNonFinite(i, first, out.bf16);
   } else {
-    s.RefuseNonFinite<std::uint16_t>(i, first, 0x7C00u);
     s.values.resize(count);
     const auto* half = reinterpret_cast<const std::uint16_t*>(s.raw.data());
     std::transform(half, half + count, s.values.data(), FloatOfF16);
     out.values = s.values;
+    s.RefuseNonFinite(i, first, out.values);
   }
   return out;
 }

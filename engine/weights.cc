@@ -12,7 +12,7 @@ namespace {
 
 using kernels::kBlock;
 
-constexpr std::int64_t kChunkBytes = std::int64_t{512} << 10;
+constexpr std::int64_t kChunkBytes = std::int64_t{256} << 10;
 
 int Blocks(int n) { return (n + kBlock - 1) / kBlock; }
 
@@ -65,16 +65,17 @@ void Weights::Put(const Slot& slot, const RowData& data) {
     return slot.put_bf16(*this, first, rows, data.bf16.data());
   }
   kernels::ThreadPool pool(1);
-  std::vector<float> decoded;
+  std::unique_ptr<float[]> decoded;  // not zeroed first
   const float* values = data.values.data();
   if (data.values.empty()) {
-    decoded.resize(std::size_t(rows) * k);
-    values = decoded.data();
+    const std::size_t count = std::size_t(rows) * k;
+    decoded = std::make_unique_for_overwrite<float[]>(count);
+    values = decoded.get();
     if (!data.bf16.empty()) {
-      kernels::DecodeBf16(data.bf16.data(), std::int64_t(decoded.size()), decoded.data());
+      kernels::DecodeBf16(data.bf16.data(), std::int64_t(count), decoded.get());
     } else {
-      kernels::DequantizeWeight(data.codes.data(), k, rows, k, data.scales.data(), decoded.data(),
-                                k, pool);
+      kernels::DequantizeWeight(data.codes.data(), k, rows, k, data.scales.data(), decoded.get(), k,
+                                pool);
     }
   }
   if (!slot.put_codes) return slot.put(*this, first, rows, values);
