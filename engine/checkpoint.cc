@@ -52,7 +52,7 @@ class Comparison {
     for (const TensorSpec& spec : specs) CheckRequired(spec);
     auto copies = CopiedTensors(config_);
     // Some writers repeat the tied head.
-    if (config_.tie_word_embeddings) {
+    if (config_.tie_word_embeddings && !config_.scalar_head) {
       copies.emplace_back("lm_head.weight", "model.embed_tokens.weight");
     }
     for (const auto& [copy, source] : copies) CheckCopy(copy, source);

@@ -103,7 +103,7 @@ class Weights::Builder {
   void Run() {
     const int h = c_.hidden_size, vocab = c_.vocab_size;
     w_.norm_.resize(h);
-    w_.head_ = Allocate(high_, vocab, h);
+    w_.head_ = Allocate(high_, c_.scalar_head ? 1 : vocab, h);
     w_.layers_.resize(c_.num_layers + c_.mtp_layers);
     if (high_ == WeightType::kF32) {
       w_.embedding_.resize(std::size_t(vocab) * h);
@@ -116,12 +116,14 @@ class Weights::Builder {
       } else {
         kernels::EncodeBf16(v, std::int64_t(w.embedding_bf16_.size()), w.embedding_bf16_.data());
       }
-      if (w.config_.tie_word_embeddings) PackRows(w.head_, 0, w.head_.n, v);
+      if (w.config_.tie_word_embeddings && !w.config_.scalar_head) {
+        PackRows(w.head_, 0, w.head_.n, v);
+      }
     });
     Add("model.norm.weight", 1, h,
         [](Weights& w, const float* v) { w.SetVector(w.norm_, v, true); });
-    if (!c_.tie_word_embeddings) {
-      Add("lm_head.weight", vocab, h,
+    if (c_.scalar_head || !c_.tie_word_embeddings) {
+      Add(c_.scalar_head ? "score.weight" : "lm_head.weight", w_.head_.n, h,
           [](Weights& w, const float* v) { PackRows(w.head_, 0, w.head_.n, v); });
     }
     for (int i = 0; i < int(w_.layers_.size()); ++i) Layer(i);
