@@ -39,6 +39,8 @@ class Channel : public Backend {
   /// A sandbox that has run the chunk, or why there is none.
   Outcome Start();
   void Spawn();
+  /// How the new sandbox ended, "" = it lives.
+  std::string TrySpawn();
   /// Ends the sandbox, if there is one; says how it ended.
   std::string Stop();
   /// Sends what is unsent and reads until a whole frame is there (its body in *body, valid until
