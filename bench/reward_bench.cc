@@ -3,6 +3,8 @@
 //   reward_bench speed            scores a second on one core, and what isolation adds
 //   reward_bench attacks [N]      each script of tests/reward/attacks N times (20) among honest
 //   ones
+//   reward_bench starts [N]       one script and one rollout in N processes (1000): one result
+//   reward_bench rollouts DIR [N] a run's database with N rollouts (100000), to backtest on
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 
@@ -18,6 +21,7 @@
 #include "reward/rules.h"
 #include "reward/sandbox.h"
 #include "reward/zygote.h"
+#include "store/trajectories.h"
 #include "tests/reward/attacks.h"
 
 namespace temper::reward {
@@ -196,6 +200,62 @@ int RunAttacks(int times) {
   return unexpected == 0 && changed == 0 && outside == 0 ? 0 : 1;
 }
 
+/// One script and one rollout in processes of their own addresses and hash seeds.
+int Starts(int count) {
+  const std::string text =
+      ReadScript(std::string(TEMPER_SOURCE_DIR) + "/tests/reward/data/orders.lua");
+  std::map<double, int> results;
+  for (int start = 0; start < count; ++start) {
+    HostOptions options;
+    options.functions = {Script(text, "orders")};
+    const ScoreResult result =
+        RewardHost(std::move(options)).ScoreGroup(std::vector{Sample("42", "42")})[0];
+    if (!result.score) {
+      std::printf("%s: %s\n", result.status.c_str(), result.parts[0].message.c_str());
+      return 1;
+    }
+    ++results[*result.score];
+  }
+  std::printf("process starts %d, different results %zu\n", count, results.size());
+  return results.size() == 1 ? 0 : 1;
+}
+
+/// A run's database with so many scored rollouts, for temper reward backtest.
+int Rollouts(const std::string& dir, int count) {
+  std::filesystem::create_directories(dir);
+  store::Trajectories db =
+      store::Trajectories::Create(dir + "/trajectories.db", {"bench", "0", "none", "{}", 0});
+  constexpr int kGroup = 16;
+  db.Begin();
+  for (int i = 0; i < count; ++i) {
+    const int grp = i / kGroup, a = grp % 97, b = grp % 89;
+    if (i % kGroup == 0) {
+      store::GroupRow group;
+      group.grp = static_cast<std::uint64_t>(grp);
+      const std::string prompt = std::to_string(a) + "+" + std::to_string(b) + ";";
+      group.prompt_json = Json(prompt).dump();
+      group.row_json = Json{{"prompt", prompt}, {"answer", a + b}}.dump();
+      group.prompt_ids = {1, 2, 3};
+      db.PutGroup(group);
+    }
+    store::RolloutRow row;
+    row.grp = static_cast<std::uint64_t>(grp);
+    row.sample = static_cast<std::uint32_t>(i % kGroup);
+    row.state = "received";
+    row.text = std::to_string(a) + "+" + std::to_string(b) + "=" + std::to_string(a + b) + ";<" +
+               std::to_string(a + b + (i % 3 == 0)) + ">";
+    row.ids.assign(row.text.size(), 7);
+    row.logp.assign(row.ids.size(), -0.5f);
+    row.loss_mask.assign(row.ids.size(), 1);
+    row.finish_reason = "stop";
+    db.PutRollout(row);
+    db.PutScore(row.grp, row.sample, 0, i % 3 == 0 ? 0.0 : 1.0, "ok", {});
+  }
+  db.Commit();
+  std::printf("%d rollouts in %s\n", count, dir.c_str());
+  return 0;
+}
+
 }  // namespace
 }  // namespace temper::reward
 
@@ -205,6 +265,11 @@ int main(int argc, char** argv) {
   if (command == "reward-zygote") return ZygoteMain(kZygoteFd);
   if (command == "speed") return Speed();
   if (command == "attacks") return RunAttacks(argc > 2 ? std::atoi(argv[2]) : 20);
-  std::fprintf(stderr, "usage: reward_bench speed | attacks [TIMES]\n");
+  if (command == "starts") return Starts(argc > 2 ? std::atoi(argv[2]) : 1000);
+  if (command == "rollouts" && argc > 2) {
+    return Rollouts(argv[2], argc > 3 ? std::atoi(argv[3]) : 100000);
+  }
+  std::fprintf(stderr,
+               "usage: reward_bench speed | attacks [TIMES] | starts [N] | rollouts DIR [N]\n");
   return 2;
 }

@@ -23,7 +23,8 @@ int Init(const Arguments& arguments) {
   engine::InitModel(arch, tokenizer, static_cast<std::uint64_t>(seed),
                     engine::ParseStorage(dtype, scale, args.command() + ": --dtype"), out,
                     Threads(threads));
-  const engine::ModelConfig config = engine::ReadModelConfig(out);
+  const engine::ModelConfig config =
+      engine::ParseModelConfig(configs::ReadJsonFile(out + "/config.json"), out);
   std::int64_t parameters = 0;
   for (const engine::TensorSpec& tensor : engine::RequiredTensors(config)) {
     parameters += tensor.count();

@@ -3,6 +3,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/reward_commands.h"
+#include "cli/runs_commands.h"
 #include "store/runs.h"
 #include "store/trajectories.h"
 
@@ -64,6 +65,11 @@ int Runs(const Arguments& args) {
       {"list", "the runs in a folder", List},
       {"show", "a run, or one rollout", Show},
       {"query", "SQL over a run's trajectories", Query},
+      {"export", "rollouts as JSONL, or as rows to fine-tune on", RunsExport},
+      {"verify", "whether database and checkpoints are what was written", RunsVerify},
+      {"diff", "where two runs differ", RunsDiff},
+      {"backup", "a copy of the database, while the run goes on", RunsBackup},
+      {"prune", "remove old rollouts", RunsPrune},
   };
   return RunGroup("temper runs", "The trajectory database of a run.", kCommands, args);
 }

@@ -9,6 +9,7 @@
 
 #include "configs/error.h"
 #include "learner/core/progress.h"
+#include "reward/task.h"
 
 namespace temper::cli {
 namespace {
@@ -145,6 +146,23 @@ class Evaluation {
   Json statuses_ = Json::object();
 };
 
+std::vector<engine::Row> Rows(const EvalOptions& options) {
+  if (!options.format.name.empty()) return ReadFormatRows(options.format, options.data);
+  if (options.task.empty()) {
+    return engine::ReadRows(options.data, engine::RowUse::kPrompt, "", "");
+  }
+  reward::TaskOptions task;
+  task.seed = options.task_seed;
+  std::vector<engine::Row> rows;
+  for (const std::string& text : reward::HeldoutRows(options.task, task, options.task_rows)) {
+    const std::string where = options.task + ": held-out row " + std::to_string(rows.size());
+    rows.push_back(engine::ReadRow(configs::ParseJson(text, where), where,
+                                   static_cast<std::int64_t>(rows.size()),
+                                   engine::RowUse::kPrompt, "", ""));
+  }
+  return rows;
+}
+
 }  // namespace
 
 double PassAtK(int n, int c, int k) {
@@ -157,12 +175,10 @@ Json Evaluate(const EvalOptions& options) {
   // First: it starts its zygote, which wants a process without threads.
   reward::HostOptions host_options;
   host_options.functions = {options.reward};
+  host_options.model_threads = Threads(options.sampling.threads);
   reward::RewardHost host(host_options);
   host.Check();
-  std::vector<engine::Row> rows =
-      options.format.name.empty()
-          ? engine::ReadRows(options.data, engine::RowUse::kPrompt, "", "")
-          : ReadFormatRows(options.format, options.data);
+  std::vector<engine::Row> rows = Rows(options);
   const Model model = LoadModel(options.model_dir, options.sampling.numerics);
   std::vector<std::vector<std::int32_t>> prompts;
   for (const engine::Row& row : rows) prompts.push_back(engine::PromptIds(row, model.tokenizer));

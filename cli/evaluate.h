@@ -11,7 +11,10 @@ namespace temper::cli {
 
 struct EvalOptions {
   std::string model_dir;
-  std::string data;  // JSONL with prompts, and answers where the reward wants them
+  std::string data;  // JSONL with prompts, and answers where the reward wants them, or
+  std::string task;  // a Lua file that makes them: its first held-out rows
+  std::uint64_t task_seed = 0;
+  int task_rows = 500;
   reward::FunctionSpec reward;
   Sampling sampling;
   double threshold = 1.0;  // a score at least this passes

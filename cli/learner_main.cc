@@ -2,9 +2,11 @@
 // where it is needed.
 #include <climits>
 #include <cstdio>
+#include <filesystem>
 #include <string_view>
 
 #include "cli/args.h"
+#include "cli/child.h"
 #include "cli/job_args.h"
 #include "cli/model.h"
 #include "cli/program.h"
@@ -40,7 +42,8 @@ int Grpo(const Arguments& arguments) {
   if (!job.Parse(&args, arguments)) return 0;
   const configs::Config config = job.Read(configs::Job::kGrpo);
   learner::UseThreads(config.threads);
-  return learner::RunGrpo(config, bind);
+  const auto folder = std::filesystem::path(ThisProgram()).parent_path();
+  return learner::RunGrpo(config, bind, {(folder / "temper").string(), "reward-zygote"});
 }
 
 void DeclareProbe(Args* args, learner::ProbeOptions* options, std::string* ids) {

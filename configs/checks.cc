@@ -20,7 +20,6 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
     }
   };
   only(config.device == "cpu", "device", "\"cpu\"");
-  only(config.data.task.empty(), "data.task", "null (use data.train)");
   only(config.learner.ranks == 1, "learner.ranks", "1");
   if (job == Job::kSft) {
     only(!config.sft.assistant_only_loss, "sft.assistant_only_loss", "false");
@@ -40,8 +39,8 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
 void CheckRewards(const Config& config, const std::string& where) {
   if (config.rewards.empty()) {
     Refuse(where,
-           "rewards: none is given; grpo needs at least one of {\"script\": FILE.lua} or "
-           "{\"rule\": NAME}");
+           "rewards: none is given; grpo needs at least one of {\"script\": FILE.lua}, "
+           "{\"rule\": NAME}, {\"model\": DIR} and {\"remote\": ENDPOINT}");
   }
   std::set<std::string> names;
   for (const RewardFunction& reward : config.rewards) {
@@ -55,6 +54,20 @@ void CheckRewards(const Config& config, const std::string& where) {
     Refuse(where,
            "reward.aggregation: normalize_then_sum divides in the group already; set "
            "grpo.scale_rewards to \"batch\" (GDPO) or \"none\"");
+  }
+}
+
+void CheckData(const Config& config, Job job, const std::string& where) {
+  const Data& data = config.data;
+  if (job == Job::kSft && !data.task.empty()) {
+    Refuse(where, "data.task: a task makes prompts, not completions; sft needs data.train");
+  }
+  if (!data.task.empty() && !data.train.empty()) {
+    Refuse(where, "data.task: the prompts come from data.train or from data.task; unset one");
+  }
+  if (data.task.empty() && data.train.empty()) {
+    Refuse(where, std::string("data.train: not set; a JSONL file of rows is required") +
+                      (job == Job::kGrpo ? ", or data.task, a Lua file that makes them" : ""));
   }
 }
 
@@ -97,7 +110,7 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
   RefuseWhatIsNotBuilt(config, job, where);
   require(config.model, "model", "a model folder");
   require(config.output_dir, "output_dir", "a folder for the run");
-  require(config.data.train, "data.train", "a JSONL file of rows");
+  CheckData(config, job, where);
   if (job == Job::kGrpo) {
     if (config.learner.forward != "kernels" && config.numerics != "mixed") {
       Refuse(

@@ -9,6 +9,7 @@
 
 #include "configs/error.h"
 #include "configs/fields.h"
+#include "configs/reward_entries.h"
 
 namespace temper::configs {
 namespace {
@@ -181,9 +182,8 @@ void ResolvePaths(const fs::path& folder, Config* config) {
   }
   for (RewardFunction& reward : config->rewards) {
     resolve(&reward.script);
-    if (reward.name.empty()) {
-      reward.name = reward.script.empty() ? reward.rule : fs::path(reward.script).stem().string();
-    }
+    resolve(&reward.model);
+    if (reward.name.empty()) reward.name = DefaultName(reward);
   }
 }
 
@@ -197,6 +197,10 @@ Config ReadTree(Json tree, const std::string& path, const std::vector<std::strin
   Config config;
   TreeReader(path, by_set, &config).Read(tree, "");
   if (config.grpo.loss_type == "gspo") config.grpo.importance_sampling_level = "sequence";
+  // A task is one file: what makes the prompts scores them, unless something else is named.
+  if (config.rewards.empty() && !config.data.task.empty()) {
+    config.rewards.emplace_back().script = config.data.task;
+  }
   ResolvePaths(fs::absolute(path).parent_path(), &config);
   CheckJob(config, job, path);
   return config;

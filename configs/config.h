@@ -13,6 +13,7 @@ struct Data {
   std::string train;                         // JSONL; required by sft and grpo
   std::string eval;                          // JSONL; "" = none
   std::string task;                          // a Lua task file instead of `train`; "" = none
+  int heldout = 500;                         // rows of `task` that are kept out of training
   std::string prompt_column;                 // "" = the first of the field's names that is there
   std::string answer_column;                 // "" = the first of the field's names that is there
   int max_prompt_length = 512;               // tokens, >= 1; longer rows are an error that names the line
@@ -98,10 +99,15 @@ struct Grpo : Optimizer {
 
 struct RewardFunction {
   std::string script;                        // a Lua file, or
-  std::string rule;                          // a rule's name
-  std::string name;                          // default: the file's stem or the rule
+  std::string rule = {};                     // a rule's name, or
+  std::string name = {};                     // default: the file's stem, the rule, the folder
   double weight = 1.0;
   std::string options = {};                  // of the rule: a JSON object's text; "" = none
+  std::string model = {};                    // a reward model's folder, or
+  std::string dtype = "fp32";                // of the model: fp32 | bf16 | fp8 | fp8-w8a8
+  std::string remote = {};                   // an endpoint that answers score requests
+  double timeout_s = 10;                     // of the remote: (0, 3600] a try
+  int retries = 3;                           // of the remote: [0, 100] further tries
 };
 
 struct Reward {

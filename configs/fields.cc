@@ -4,6 +4,8 @@
 #include <limits>
 #include <sstream>
 
+#include "configs/reward_entries.h"
+
 namespace temper::configs {
 namespace {
 
@@ -162,63 +164,12 @@ Field Choice(std::string key, At at, std::vector<std::string> choices, std::stri
           }};
 }
 
-std::string ReadRewards(const Json& list, std::vector<RewardFunction>* out) {
-  if (!list.is_array()) return Must(list, "a list of {\"script\" or \"rule\", \"weight\"}");
-  out->clear();
-  for (const Json& item : list) {
-    if (!item.is_object()) return Must(item, "an object with \"script\" or \"rule\"");
-    RewardFunction reward;
-    for (const auto& [key, value] : item.items()) {
-      if (key == "weight") {
-        const std::string wrong = ReadNumber(value, {-1e30, 1e30}, &reward.weight);
-        if (!wrong.empty()) return "weight: " + wrong;
-        continue;
-      }
-      if (key == "options") {
-        if (value.is_null()) continue;
-        if (!value.is_object()) return "options: " + Must(value, "an object");
-        reward.options = value.empty() ? "" : value.dump();
-        continue;
-      }
-      std::string* text = key == "script" ? &reward.script
-                          : key == "rule" ? &reward.rule
-                          : key == "name" ? &reward.name
-                                          : nullptr;
-      if (text == nullptr) return key + ": unknown setting; known are script, rule, name, weight, options";
-      if (value.is_null()) continue;
-      if (!value.is_string()) return key + ": " + Must(value, "a string");
-      *text = value.get<std::string>();
-    }
-    if (reward.script.empty() == reward.rule.empty()) {
-      return Must(item, "given either \"script\" or \"rule\"");
-    }
-    if (reward.rule.empty() && !reward.options.empty()) {
-      return Must(item, "without \"options\": they belong to rules; a script reads its row");
-    }
-    out->push_back(std::move(reward));
-  }
-  return "";
-}
-
-Json WriteRewards(const std::vector<RewardFunction>& rewards) {
-  Json list = Json::array();
-  for (const RewardFunction& reward : rewards) {
-    Json item = Json::object();
-    (reward.script.empty() ? item["rule"] : item["script"]) =
-        reward.script.empty() ? reward.rule : reward.script;
-    item["name"] = reward.name;
-    item["weight"] = reward.weight;
-    if (!reward.options.empty()) item["options"] = Json::parse(reward.options);
-    list.push_back(item);
-  }
-  return list;
-}
-
 Field Rewards() {
   return {"rewards",
           "list",
-          "{\"script\" or \"rule\", \"name\", \"weight\", \"options\" of a rule}",
-          "what scores a completion; the score is the weighted sum; grpo needs at least one",
+          "{\"script\", \"rule\", \"model\" or \"remote\", \"name\", \"weight\", ...}",
+          "what scores a completion; the score is the weighted sum; grpo needs at least one, or "
+          "data.task",
           [](Config& c, const Json& v) -> std::string {
             if (v.is_null()) return c.rewards.clear(), "";
             return ReadRewards(v, &c.rewards);
@@ -307,7 +258,9 @@ void AddRun(std::vector<Field>* t) {
   t->push_back(KeepVersions());
   t->push_back(Text(AT(data.train), "JSONL; required"));
   t->push_back(Text(AT(data.eval), "JSONL of held-out rows; null = none"));
-  t->push_back(Text(AT(data.task), "a Lua file that makes prompts instead of data.train"));
+  t->push_back(Text(AT(data.task), "a Lua file that makes prompts instead of data.train; it rewards them too, unless rewards "
+               "is given; grpo only"));
+  t->push_back(Integer(AT(data.heldout), 0, "first prompts of data.task that no group gets; temper eval --task scores them"));
   t->push_back(Text(AT(data.prompt_column), "null = the first known name that is there"));
   t->push_back(Text(AT(data.answer_column), "null = the first known name that is there"));
   t->push_back(Integer(AT(data.max_prompt_length), 1, "tokens; a longer row is an error"));

@@ -37,7 +37,7 @@ class Forward {
   /// hidden [m, H]: states after the final norm.
   void Hidden(const ForwardRows& rows, float* hidden, const Experts& experts = nullptr);
 
-  /// logits [m, V] of hidden states after the final norm.
+  /// logits [m, V] of hidden states after the final norm; of a reward model [m, 1].
   void Logits(const float* hidden, int m, float* logits);
 
   /// MTP layer j on rows whose `ids` are the tokens t+1 and `hidden` [m, H] the main model's states

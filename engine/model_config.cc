@@ -64,6 +64,13 @@ class Fields {
 
 bool IsV2(const Fields& f) { return f.Need("model_type") == "deepseek_v2"; }
 
+bool HasScalarHead(const Fields& f) {
+  const Json* found = f.Find("architectures");
+  const char* const name =
+      IsV2(f) ? "DeepseekV2ForSequenceClassification" : "DeepseekV3ForSequenceClassification";
+  return found && *found == Json::array({name});
+}
+
 void RefuseUnsupported(const Fields& f) {
   const Json& type = f.Need("model_type");
   if (type != "deepseek_v3" && type != "deepseek_v2") {
@@ -71,7 +78,9 @@ void RefuseUnsupported(const Fields& f) {
                     " is not supported: it must be \"deepseek_v2\" or \"deepseek_v3\"");
   }
   const bool v2 = IsV2(f);
-  f.Only("architectures", Json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"}));
+  if (!HasScalarHead(f)) {
+    f.Only("architectures", Json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"}));
+  }
   f.Only("hidden_act", "silu");
   f.Only("mlp_bias", false);
   f.Only("scoring_func", v2 ? "softmax" : "sigmoid");
@@ -328,21 +337,32 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   ReadQuantization(f, where);
   c.model_type = IsV2(f) ? "deepseek_v2" : "deepseek_v3";
   ReadShape(f, c);
+  c.scalar_head = HasScalarHead(f);
+  if (c.scalar_head) c.mtp_layers = 0;  // transformers writes none for such a model
   ReadExperts(f, c);
   c.rms_norm_eps = static_cast<float>(f.Number("rms_norm_eps", 1e-12, 1, 1e-6));
-  c.tie_word_embeddings = f.Bool("tie_word_embeddings", false);
+  c.tie_word_embeddings = f.Bool("tie_word_embeddings", false) && !c.scalar_head;
   ReadRope(json, f, where, c);
   ReadTokenIds(f, c);
   c.raw = json;
   return c;
 }
 
-ModelConfig ReadModelConfig(const std::string& model_dir) {
+ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head) {
   const std::string path = model_dir + "/config.json";
   configs::JsonLimits limits;
   limits.max_bytes = kMaxConfigBytes;
   limits.max_values = std::size_t{1} << 20;
   ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path, limits), path);
+  if (config.scalar_head && !scalar_head) {
+    throw UserError(path + ": architectures: a reward model (" + Brief(config.raw["architectures"]) +
+                    ") scores texts and generates none; name it in rewards: {\"model\": DIR}");
+  }
+  if (scalar_head && !config.scalar_head) {
+    throw UserError(path + ": architectures: a reward model must be a " +
+                    std::string(config.model_type == "deepseek_v2" ? "DeepseekV2" : "DeepseekV3") +
+                    "ForSequenceClassification, with score.weight [1, hidden_size]");
+  }
   if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
     config.mtp_layers = 0;
     config.raw["num_nextn_predict_layers"] = 0;

@@ -26,6 +26,7 @@ struct ModelConfig {
   float routed_scaling_factor = 1.0f;
   float rms_norm_eps = 1e-6f;
   bool tie_word_embeddings = false;
+  bool scalar_head = false; // a reward model: score.weight [1, H] in place of lm_head, no MTP layers
   double rope_theta = 10000.0;
   bool yarn = false;
   double yarn_factor = 1, yarn_beta_fast = 32, yarn_beta_slow = 1, yarn_mscale = 1, yarn_mscale_all_dim = 0;
@@ -56,7 +57,8 @@ struct ModelConfig {
 /// Parses a config.json text. Throws UserError naming the field: unsupported model_type, topk_method, scoring_func, mlp_bias,
 /// quantization_config, hidden_act, rope type; values out of range or inconsistent.
 ModelConfig ParseModelConfig(const Json& json, const std::string& where);
-ModelConfig ReadModelConfig(const std::string& model_dir);
+/// `scalar_head`: the folder must be a reward model's; otherwise it must not be one.
+ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head = false);
 
 struct TensorSpec {
   std::string name;               // as in the checkpoint

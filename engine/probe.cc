@@ -5,7 +5,7 @@
 #include "configs/error.h"
 #include "configs/json.h"
 #include "engine/forward.h"
-#include "engine/latent_cache.h"
+#include "engine/row_batch.h"
 #include "engine/safetensors.h"
 #include "kernels/sampling.h"
 
@@ -75,26 +75,6 @@ struct Loaded {
                         std::to_string(config.max_positions) + " positions");
       }
     }
-  }
-};
-
-/// Some rows of a sequence with their places in a cache.
-struct RowBatch {
-  std::vector<std::int32_t> ids, positions;
-  std::vector<std::byte*> latent;
-  std::vector<kernels::AttentionRow> attention;
-  std::vector<LatentRows*> owner;
-
-  void Add(LatentRows& rows, std::int32_t id) {
-    positions.push_back(rows.size());
-    ids.push_back(id);
-    latent.push_back(rows.Append());
-    attention.push_back({nullptr, rows.size()});
-    owner.push_back(&rows);
-  }
-  ForwardRows View() {
-    for (std::size_t i = 0; i < ids.size(); ++i) attention[i].keys = owner[i]->keys();
-    return {int(ids.size()), ids.data(), positions.data(), latent.data(), attention.data()};
   }
 };
 

@@ -82,7 +82,9 @@ std::vector<TensorSpec> RequiredTensors(const ModelConfig& config) {
   table.Add("model.embed_tokens.weight", {vocab, hidden}, Kind::kEmbedding);
   for (int i = 0; i < config.num_layers; ++i) table.AddLayer(i);
   table.Add("model.norm.weight", {hidden}, Kind::kNorm);
-  if (!config.tie_word_embeddings) {
+  if (config.scalar_head) {
+    table.Add("score.weight", {1, hidden}, Kind::kEmbedding);
+  } else if (!config.tie_word_embeddings) {
     table.Add("lm_head.weight", {vocab, hidden}, Kind::kEmbedding);
   }
   for (int i = config.num_layers; i < config.num_layers + config.mtp_layers; ++i) {

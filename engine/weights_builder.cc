@@ -84,7 +84,7 @@ class Weights::Builder {
   void Run() {
     const int h = c_.hidden_size, vocab = c_.vocab_size;
     w_.norm_.resize(h);
-    w_.head_ = Allocate(w_.arena_, high_, vocab, h);
+    w_.head_ = Allocate(w_.arena_, high_, c_.scalar_head ? 1 : vocab, h);
     w_.layers_.resize(c_.num_layers + c_.mtp_layers);
     if (high_ == WeightType::kF32) {
       w_.embedding_.resize(std::size_t(vocab) * h);
@@ -95,7 +95,8 @@ class Weights::Builder {
     Add("model.norm.weight", 1, h,
         [](Weights& w, int, int, const float* v) { w.SetVector(w.norm_, v, true); });
     if (!c_.tie_word_embeddings) {
-      Rows("lm_head.weight", vocab, 0, [](Weights& w) -> PackedLinear& { return w.head_; });
+      Rows(c_.scalar_head ? "score.weight" : "lm_head.weight", w_.head_.n, 0,
+           [](Weights& w) -> PackedLinear& { return w.head_; });
     }
     for (int i = 0; i < int(w_.layers_.size()); ++i) Layer(i);
   }

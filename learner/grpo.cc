@@ -16,10 +16,10 @@
 #include "learner/checkpoint.h"
 #include "learner/core/metrics.h"
 #include "learner/core/progress.h"
+#include "learner/core/prompts.h"
 #include "learner/core/run_folder.h"
 #include "learner/core/stopwatch.h"
 #include "learner/process.h"
-#include "learner/prompts.h"
 
 namespace temper::learner {
 
@@ -27,7 +27,8 @@ namespace {
 
 class Trainer {
  public:
-  Trainer(const configs::Config& config, const std::string& bind);
+  Trainer(const configs::Config& config, const std::string& bind,
+          const std::vector<std::string>& zygote_argv);
   int Run();
 
  private:
@@ -40,7 +41,7 @@ class Trainer {
   const configs::Grpo& grpo_;
   const engine::ModelConfig model_;
   const engine::Tokenizer tokenizer_;
-  std::shared_ptr<const DatasetPrompts> prompts_;
+  std::shared_ptr<const PromptSource> prompts_;
   TrainState state_;
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
@@ -49,12 +50,13 @@ class Trainer {
   double changed_ = 1;  // share of its bytes that the former set did not have
 };
 
-Trainer::Trainer(const configs::Config& config, const std::string& bind)
+Trainer::Trainer(const configs::Config& config, const std::string& bind,
+                 const std::vector<std::string>& zygote_argv)
     : config_(config),
       grpo_(config.grpo),
       model_(engine::ReadModelConfig(config.model)),
       tokenizer_(config.model) {
-  prompts_ = std::make_shared<DatasetPrompts>(config, tokenizer_, model_);
+  prompts_ = MakePrompts(config, tokenizer_, model_, zygote_argv);
   Service::Options service;
   service.stop_ids = model_.eos_ids;
   if (const std::int32_t eos = tokenizer_.eos_id();
@@ -71,6 +73,7 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind)
   service.model_dir = config.model;
   service.valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
   service.prompts = prompts_;
+  service.zygote_argv = zygote_argv;
   service.resume_step = resume_step_;
   service.detokenize = [this](std::span<const std::int32_t> ids) {
     return tokenizer_.Decode({ids.begin(), ids.end()}, /*skip_special=*/true);
@@ -110,8 +113,9 @@ void Trainer::Begin() {
 
 void Trainer::Save(bool record) {
   const std::uint64_t next = std::uint64_t(state_.step) * std::uint64_t(grpo_.groups_per_step);
-  state_.epoch = next / prompts_->rows();
-  state_.position = next % prompts_->rows();
+  const std::uint64_t rows = prompts_->rows();
+  state_.epoch = rows == 0 ? 0 : next / rows;
+  state_.position = rows == 0 ? next : next % rows;
   const std::string name =
       SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model, grpo_.save_total_limit);
   if (record) service_->SetCheckpoint(state_.step, name);
@@ -235,11 +239,12 @@ int Trainer::Run() {
 
 }  // namespace
 
-int RunGrpo(const configs::Config& config, const std::string& bind) {
+int RunGrpo(const configs::Config& config, const std::string& bind,
+            const std::vector<std::string>& zygote_argv) {
   const bool fresh = !configs::Exists(config.output_dir);
   std::optional<Trainer> trainer;
   try {
-    trainer.emplace(config, bind);
+    trainer.emplace(config, bind, zygote_argv);
   } catch (...) {
     // A run that never began (a port in use, a bad row) leaves nothing half-written behind.
     std::error_code ignored;

@@ -1,6 +1,7 @@
 #pragma once
 // `temper-learner grpo`: batches of scored rollouts in, optimizer steps and published weights out.
 #include <string>
+#include <vector>
 
 #include "configs/config.h"
 
@@ -18,6 +19,8 @@ namespace temper::learner {
 ///
 /// Throws UserError (output_dir exists without resume, no valid checkpoint, data, model),
 /// MachineError (I/O, peers silent).
-int RunGrpo(const configs::Config& config, const std::string& bind);
+/// `zygote_argv` starts a zygote (reward/zygote.h): temper's, which has no LibTorch to load.
+int RunGrpo(const configs::Config& config, const std::string& bind,
+            const std::vector<std::string>& zygote_argv);
 
 }  // namespace temper::learner

@@ -78,6 +78,17 @@ Outcome Channel::Start() {
 }
 
 void Channel::Spawn() {
+  // One that somebody kills at birth (the kernel, for its memory) says nothing of the next.
+  constexpr int kTries = 5;
+  std::string failure;
+  for (int i = 0; i < kTries; ++i) {
+    failure = TrySpawn();
+    if (failure.empty()) return;
+  }
+  throw MachineError("reward sandbox: it did not start: " + failure);
+}
+
+std::string Channel::TrySpawn() {
   sandbox_ = zygote_.Spawn(job_.limits.memory_mib);
   ++spawned_;
   unsent_.clear();
@@ -90,9 +101,9 @@ void Channel::Spawn() {
     const Wait wait = Next(Clock::now() + Duration(start_timeout_s_), &body);
     if (wait == Wait::kFrame) {
       missing_ = ReadReady(body);
-      return;
+      return "";
     }
-    if (wait == Wait::kEnd) failure = Stop();
+    if (wait == Wait::kEnd) return Stop();
   } catch (const FrameError& error) {
     failure = error.what();
   }

@@ -6,23 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "reward/backend.h"
 #include "reward/frames.h"
 #include "reward/sandbox.h"
 #include "reward/zygote.h"
 
 namespace temper::reward {
 
-class Channel {
+class Channel : public Backend {
  public:
   Channel(Zygote& zygote, Job job, double start_timeout_s);
   Channel(const Channel&) = delete;
-  ~Channel();
+  ~Channel() override;
 
   /// One outcome a sample, in order. A sample's clock starts when the one before it was answered;
   /// score_group() has the time of all of them, and its failure is everybody's.
-  std::vector<Outcome> Score(std::span<const SampleInput> samples);
+  std::vector<Outcome> Score(std::span<const SampleInput> samples) override;
   /// Runs the chunk only: ok, or why no sample can be scored.
-  Outcome Check();
+  Outcome Check() override;
   /// Asks a task script for rows (reward/script.h); its clock is `count` samples'.
   MadeRows Prompts(const RowsRequest& request);
   /// The script's global `cases`, an object a row; none if there is none.
@@ -38,6 +39,8 @@ class Channel {
   /// A sandbox that has run the chunk, or why there is none.
   Outcome Start();
   void Spawn();
+  /// How the new sandbox ended, "" = it lives.
+  std::string TrySpawn();
   /// Ends the sandbox, if there is one; says how it ended.
   std::string Stop();
   /// Sends what is unsent and reads until a whole frame is there (its body in *body, valid until

@@ -7,19 +7,13 @@
 #include <cstring>
 
 #include "configs/error.h"
+#include "configs/reward_entries.h"
+#include "engine/model_config.h"
 #include "reward/rules.h"
 #include "reward/sandbox.h"
+#include "wire/endpoint.h"
 
 namespace temper::reward {
-namespace {
-
-std::string Stem(const std::string& path) {
-  std::string name = path.substr(path.rfind('/') + 1);
-  const std::size_t dot = name.rfind('.');
-  return dot == std::string::npos || dot == 0 ? name : name.substr(0, dot);
-}
-
-}  // namespace
 
 std::string Sha256Hex(const std::string& text) {
   unsigned char hash[crypto_hash_sha256_BYTES];
@@ -47,14 +41,29 @@ std::string ReadScript(const std::string& path) {
 FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::string& text) {
   FunctionSpec spec;
   spec.weight = entry.weight;
+  if (!entry.model.empty() || !entry.remote.empty()) {
+    // What can be told without reading weights or asking anybody.
+    if (!entry.model.empty()) engine::ReadModelConfig(entry.model, /*scalar_head=*/true);
+    if (!entry.remote.empty()) wire::CheckConnect(entry.remote, "");
+    spec.model = entry.model;
+    spec.dtype = entry.dtype;
+    spec.remote = entry.remote;
+    spec.timeout_s = entry.timeout_s;
+    spec.retries = entry.retries;
+    spec.name = entry.name.empty() ? configs::DefaultName(entry) : entry.name;
+    return spec;
+  }
   if (entry.script.empty()) {
     if (FindRule(entry.rule) == nullptr) {
       throw UserError("rewards: there is no rule '" + entry.rule + "'; there are " + RuleNames());
     }
     spec.rule = entry.rule;
     spec.options = entry.options;
-    spec.name = entry.name.empty() ? entry.rule : entry.name;
+    spec.name = entry.name.empty() ? configs::DefaultName(entry) : entry.name;
     return spec;
+  }
+  if (text.empty()) {
+    throw UserError(entry.script + ":1: the script is empty; it must define function score(sample)");
   }
   const Outcome syntax = CheckSyntax(entry.script, text);
   if (syntax.status != Status::kOk) {
@@ -63,7 +72,7 @@ FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::strin
   spec.path = entry.script;
   spec.script = text;
   spec.sha256 = Sha256Hex(text);
-  spec.name = entry.name.empty() ? Stem(entry.script) : entry.name;
+  spec.name = entry.name.empty() ? configs::DefaultName(entry) : entry.name;
   return spec;
 }
 
@@ -80,6 +89,14 @@ FunctionSpec ParseRewardArgument(const std::string& argument) {
   configs::RewardFunction entry;
   if (argument.compare(0, 5, "rule:") == 0) {
     entry.rule = argument.substr(5);
+    return MakeFunction(entry, "");
+  }
+  if (argument.compare(0, 6, "model:") == 0) {
+    entry.model = argument.substr(6);
+    return MakeFunction(entry, "");
+  }
+  if (argument.compare(0, 6, "tcp://") == 0 || argument.compare(0, 6, "ipc://") == 0) {
+    entry.remote = argument;
     return MakeFunction(entry, "");
   }
   entry.script = argument;

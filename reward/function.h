@@ -23,7 +23,7 @@ FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::strin
 /// Reads the scripts of all entries from their paths.
 std::vector<FunctionSpec> LoadFunctions(const std::vector<configs::RewardFunction>& entries);
 
-/// `temper eval --reward`: a path, or `rule:NAME`.
+/// `temper eval --reward`: a path, `rule:NAME`, `model:DIR`, or the endpoint of a remote.
 FunctionSpec ParseRewardArgument(const std::string& argument);
 
 /// Compiles the script here, then runs its chunk in a sandbox to see that it defines score().

@@ -6,12 +6,19 @@
 
 #include "configs/error.h"
 #include "reward/channel.h"
+#include "reward/function.h"
+#include "reward/remote.h"
+#include "reward/reward_model.h"
 #include "reward/rules.h"
 #include "reward/sandbox.h"
 #include "reward/zygote.h"
 
 namespace temper::reward {
 namespace {
+
+bool IsRule(const FunctionSpec& f) {
+  return f.script.empty() && f.model.empty() && f.remote.empty();
+}
 
 void CheckOptionsOf(const FunctionSpec& f) {
   try {
@@ -30,11 +37,11 @@ void CheckOptions(const HostOptions& options) {
     if (f.name.empty() || !names.insert(f.name).second) {
       throw UserError("rewards: two functions are named '" + f.name + "'; give one a `name`");
     }
-    if (f.script.empty() && FindRule(f.rule) == nullptr) {
+    if (IsRule(f) && FindRule(f.rule) == nullptr) {
       throw UserError("rewards: " + f.name + ": there is no rule '" + f.rule + "'; there are " +
                       RuleNames());
     }
-    if (f.script.empty() && !f.options.empty()) CheckOptionsOf(f);
+    if (IsRule(f) && !f.options.empty()) CheckOptionsOf(f);
     if (!std::isfinite(f.weight)) throw UserError("rewards: " + f.name + ": weight must be finite");
   }
   if (options.aggregation != "sum" && options.aggregation != "normalize_then_sum") {
@@ -60,6 +67,17 @@ Job MakeJob(const FunctionSpec& f, const HostOptions& options) {
   job.trace = options.trace;
   job.limits = options.limits;
   return job;
+}
+
+std::unique_ptr<Backend> MakeBackend(const FunctionSpec& f, const HostOptions& options,
+                                     Zygote& zygote) {
+  if (!f.model.empty()) {
+    return std::make_unique<RewardModel>(f.model, f.dtype, options.model_threads);
+  }
+  if (!f.remote.empty()) {
+    return std::make_unique<RemoteReward>(f.remote, f.timeout_s, f.retries);
+  }
+  return std::make_unique<Channel>(zygote, MakeJob(f, options), options.start_timeout_s);
 }
 
 void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result) {
@@ -113,28 +131,28 @@ struct RewardHost::State {
     CheckOptions(options);
     zygote = options.zygote ? options.zygote : std::make_shared<Zygote>(options.zygote_argv);
     for (const FunctionSpec& f : options.functions) {
-      channels.push_back(
-          std::make_unique<Channel>(*zygote, MakeJob(f, options), options.start_timeout_s));
+      backends.push_back(MakeBackend(f, options, *zygote));
     }
   }
 
   HostOptions options;
   std::shared_ptr<Zygote> zygote;
-  std::vector<std::unique_ptr<Channel>> channels;  // one a function; closed before the zygote
+  std::vector<std::unique_ptr<Backend>> backends;  // one a function; closed before the zygote
   std::string missing;
 };
 
 RewardHost::RewardHost(HostOptions options) : state_(std::make_unique<State>(std::move(options))) {}
 RewardHost::RewardHost(RewardHost&&) noexcept = default;
+RewardHost& RewardHost::operator=(RewardHost&&) noexcept = default;
 RewardHost::~RewardHost() = default;
 
 std::vector<ScoreResult> RewardHost::ScoreGroup(std::span<const SampleInput> samples) {
   std::vector<ScoreResult> results(samples.size());
   std::vector<bool> applies(samples.size(), false);
   std::vector<double> sums(samples.size(), 0.0);
-  for (std::size_t f = 0; f < state_->channels.size(); ++f) {
+  for (std::size_t f = 0; f < state_->backends.size(); ++f) {
     const FunctionSpec& spec = state_->options.functions[f];
-    const std::vector<Outcome> outcomes = state_->channels[f]->Score(samples);
+    const std::vector<Outcome> outcomes = state_->backends[f]->Score(samples);
     std::vector<std::optional<double>> scores;
     for (const Outcome& outcome : outcomes) scores.push_back(outcome.score);
     if (state_->options.aggregation == "normalize_then_sum") Normalise(&scores);
@@ -161,9 +179,22 @@ std::vector<ScoreResult> RewardHost::ScoreGroup(std::span<const SampleInput> sam
   return results;
 }
 
+void RewardHost::UseScripts(const ScriptTexts& files) {
+  for (std::size_t f = 0; f < state_->backends.size(); ++f) {
+    FunctionSpec& spec = state_->options.functions[f];
+    if (spec.path.empty()) continue;
+    for (const auto& [path, text] : files) {
+      if (path != spec.path || text == spec.script) continue;
+      spec.script = text;
+      spec.sha256 = Sha256Hex(text);
+      state_->backends[f] = MakeBackend(spec, state_->options, *state_->zygote);
+    }
+  }
+}
+
 void RewardHost::Check() {
-  for (std::size_t f = 0; f < state_->channels.size(); ++f) {
-    const Outcome outcome = state_->channels[f]->Check();
+  for (std::size_t f = 0; f < state_->backends.size(); ++f) {
+    const Outcome outcome = state_->backends[f]->Check();
     if (outcome.status == Status::kOk) continue;
     const FunctionSpec& spec = state_->options.functions[f];
     throw UserError((spec.path.empty() ? spec.name : spec.path) + ":" +
@@ -173,15 +204,20 @@ void RewardHost::Check() {
 }
 
 const std::string& RewardHost::missing_isolation() const {
-  for (const auto& channel : state_->channels) {
-    if (!channel->missing_isolation().empty()) state_->missing = channel->missing_isolation();
+  for (const auto& backend : state_->backends) {
+    const auto* const channel = dynamic_cast<const Channel*>(backend.get());
+    if (channel == nullptr || channel->missing_isolation().empty()) continue;
+    state_->missing = channel->missing_isolation();
   }
   return state_->missing;
 }
 
 int RewardHost::spawned() const {
   int total = 0;
-  for (const auto& channel : state_->channels) total += channel->spawned();
+  for (const auto& backend : state_->backends) {
+    const auto* const channel = dynamic_cast<const Channel*>(backend.get());
+    if (channel != nullptr) total += channel->spawned();
+  }
   return total;
 }
 

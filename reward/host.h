@@ -10,16 +10,24 @@
 
 namespace temper::reward {
 
-/// One entry of the config's `rewards`.
+/// One entry of the config's `rewards`: a script, a rule, a model or a remote.
 struct FunctionSpec {
   std::string name;     // of its part; unique
-  std::string path;     // shown in messages; "" for a rule
+  std::string path;     // of the script, shown in messages; otherwise ""
   std::string script;   // the text, or
-  std::string rule;     // a rule's name
+  std::string rule;     // a rule's name, or
   std::string options;  // of the rule, a JSON object; "" = none
   double weight = 1.0;
-  std::string sha256;  // of the script's text; "" for a rule
+  std::string sha256;          // of the script's text; otherwise ""
+  std::string model;           // a reward model's folder, or
+  std::string dtype = "fp32";  // of the model
+  std::string remote;          // an endpoint
+  double timeout_s = 10;       // of the remote, a try
+  int retries = 3;             // of the remote
 };
+
+/// Path and text of each script of a run.
+using ScriptTexts = std::vector<std::pair<std::string, std::string>>;
 
 class Zygote;  // reward/zygote.h
 
@@ -29,7 +37,8 @@ struct HostOptions {
   /// How the functions' scores become one: `sum` (weighted), or `normalize_then_sum` (GDPO: each
   /// function's scores are first brought to mean 0 and standard deviation 1 inside the group).
   std::string aggregation = "sum";
-  bool trace = false;  // scripts get print(), outcomes what was printed and where time went
+  bool trace = false;     // scripts get print(), outcomes what was printed and where time went
+  int model_threads = 1;  // of reward models
   double start_timeout_s = 30;  // for a fresh sandbox to answer
   std::vector<std::string> zygote_argv = {"/proc/self/exe", "reward-zygote"};
   std::shared_ptr<Zygote> zygote;  // one started before; null = start one by zygote_argv
@@ -63,15 +72,20 @@ struct ScoreResult {
 /// next sample gets a new one.
 class RewardHost {
  public:
-  /// Starts the zygote unless one is given. UserError for no function, two of one name, an unknown
-  /// rule, a weight or limit out of range; MachineError when no process can be started.
+  /// Starts the zygote unless one is given, before any model's threads. UserError for no function,
+  /// two of one name, an unknown rule, a weight or limit out of range, a model or an endpoint that
+  /// cannot be; MachineError when no process can be started.
   explicit RewardHost(HostOptions options);
   RewardHost(RewardHost&&) noexcept;
+  RewardHost& operator=(RewardHost&&) noexcept;
   ~RewardHost();
 
   /// Scores the samples of one group, in order. Script failures are statuses; MachineError when no
   /// sandbox starts.
   std::vector<ScoreResult> ScoreGroup(std::span<const SampleInput> samples);
+
+  /// Scripts of these paths score by these texts from now on, which have been checked.
+  void UseScripts(const ScriptTexts& files);
 
   /// Runs each script's chunk in a sandbox. UserError "path:line: message" for the first that fails
   /// or has no score().

@@ -62,6 +62,9 @@ struct Outcome {
   Trace trace;                    // filled when the job asks for it
 };
 
+/// An outcome without a score.
+Outcome Failed(Status status, const std::string& message);
+
 constexpr std::size_t kMaxMessage = 1000;
 constexpr std::size_t kMaxFields = 64;
 constexpr std::size_t kMaxFieldName = 64;

@@ -13,18 +13,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+std::int64_t Micros(Clock::time_point since) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - since).count();
+}
+
+}  // namespace
+
 Outcome Failed(Status status, const std::string& message) {
   Outcome outcome;
   outcome.status = status;
   outcome.message = message;
   return outcome;
 }
-
-std::int64_t Micros(Clock::time_point since) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - since).count();
-}
-
-}  // namespace
 
 std::string_view StatusName(Status status) {
   constexpr std::string_view kNames[kStatusCount] = {"ok",      "not_applicable", "script_error",

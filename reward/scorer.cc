@@ -69,7 +69,15 @@ Scorer::~Scorer() {
 void Scorer::Add(wire::ScoreRequest request) {
   {
     const std::lock_guard lock(mutex_);
-    requests_.push_back(std::move(request));
+    work_.emplace_back(std::move(request));
+  }
+  changed_.notify_one();
+}
+
+void Scorer::Use(ScriptTexts files) {
+  {
+    const std::lock_guard lock(mutex_);
+    work_.emplace_back(std::move(files));
   }
   changed_.notify_one();
 }
@@ -88,15 +96,19 @@ std::optional<Scored> Scorer::Take() {
 void Scorer::Run() {
   try {
     while (true) {
-      wire::ScoreRequest request;
+      Work work;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] { return stopping_ || !requests_.empty(); });
+        changed_.wait(lock, [this] { return stopping_ || !work_.empty(); });
         if (stopping_) return;
-        request = std::move(requests_.front());
-        requests_.pop_front();
+        work = std::move(work_.front());
+        work_.pop_front();
       }
-      Scored scored{session_, Answer(host_, request)};
+      if (const auto* const files = std::get_if<ScriptTexts>(&work)) {
+        host_.UseScripts(*files);
+        continue;
+      }
+      Scored scored{session_, Answer(host_, std::get<wire::ScoreRequest>(work))};
       const std::lock_guard lock(mutex_);
       answers_.push_back(std::move(scored));
       const std::uint64_t one = 1;

@@ -7,6 +7,9 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "reward/host.h"
 #include "wire/protocol.h"
@@ -28,18 +31,22 @@ class Scorer {
   Scorer(const Scorer&) = delete;
 
   void Add(wire::ScoreRequest request);
+  /// Requests added from now on are scored by these texts.
+  void Use(ScriptTexts files);
   /// The next answer, if there is one. Rethrows what ended the thread.
   std::optional<Scored> Take();
 
  private:
   void Run();
 
+  using Work = std::variant<wire::ScoreRequest, ScriptTexts>;
+
   RewardHost host_;
   const std::uint64_t session_;
   const int event_fd_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<wire::ScoreRequest> requests_;
+  std::deque<Work> work_;
   std::deque<Scored> answers_;
   std::exception_ptr failure_;
   bool stopping_ = false;

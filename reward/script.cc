@@ -73,13 +73,6 @@ bool PushGlobal(lua_State* state, const char* name) {
   return lua_type(state, -1) == LUA_TFUNCTION;
 }
 
-Outcome Failed(Status status, const std::string& message) {
-  Outcome outcome;
-  outcome.status = status;
-  outcome.message = message;
-  return outcome;
-}
-
 /// Two copies of the cap: Lua's blocks are rounded up, and freed ones are kept by size.
 std::size_t ArenaBytes(const Job& job) {
   return (static_cast<std::size_t>(job.limits.memory_mib) << 21) + (std::size_t{16} << 20);

@@ -22,7 +22,7 @@ class RowMaker {
   RowMaker(const std::string& script, const TaskOptions& options)
       : script_(script),
         options_(options),
-        zygote_(HostOptions().zygote_argv),
+        zygote_(options.zygote_argv),
         channel_(zygote_, MakeJob(script, options), HostOptions().start_timeout_s) {}
 
   std::vector<std::string> Batch(std::uint64_t batch) {
@@ -85,26 +85,48 @@ std::vector<std::string> HeldoutRows(const std::string& script, const TaskOption
   return Heldout(maker, count);
 }
 
+struct TaskRows::State {
+  State(const std::string& path, const TaskOptions& options)
+      : script(path), held(options.heldout), maker(path, options) {
+    for (const std::string& row : Heldout(maker, options.heldout)) heldout.insert(PromptOf(row));
+  }
+
+  const std::string script;
+  const int held;
+  RowMaker maker;
+  std::set<std::string> heldout;
+  std::uint64_t batch = kTrainStream;
+  std::vector<std::string> rows;  // of the last batch
+  std::size_t next = 0;           // of rows
+};
+
+TaskRows::TaskRows(const std::string& script, const TaskOptions& options)
+    : state_(std::make_unique<State>(script, options)) {}
+TaskRows::TaskRows(TaskRows&&) noexcept = default;
+TaskRows& TaskRows::operator=(TaskRows&&) noexcept = default;
+TaskRows::~TaskRows() = default;
+
+std::string TaskRows::Next() {
+  State& s = *state_;
+  for (int barren = 0; barren <= kMaxBarren; ++barren) {
+    for (; s.next < s.rows.size(); ++s.next) {
+      std::string& row = s.rows[s.next];
+      if (s.heldout.count(PromptOf(row)) != 0) continue;
+      ++s.next;
+      return std::move(row);
+    }
+    s.rows = s.maker.Batch(s.batch++);
+    s.next = 0;
+  }
+  throw UserError(s.script + ": prompts() knows no prompt outside the " + std::to_string(s.held) +
+                  " held-out ones; keep fewer (data.heldout, --heldout)");
+}
+
 std::vector<std::string> TrainRows(const std::string& script, const TaskOptions& options,
                                    int count) {
-  RowMaker maker(script, options);
-  std::set<std::string> heldout;
-  for (const std::string& row : Heldout(maker, options.heldout)) heldout.insert(PromptOf(row));
+  TaskRows stream(script, options);
   std::vector<std::string> rows;
-  int barren = 0;
-  for (std::uint64_t batch = kTrainStream; static_cast<int>(rows.size()) < count; ++batch) {
-    bool found = false;
-    for (std::string& row : maker.Batch(batch)) {
-      if (static_cast<int>(rows.size()) >= count || heldout.count(PromptOf(row)) != 0) continue;
-      rows.push_back(std::move(row));
-      found = true;
-    }
-    barren = found ? 0 : barren + 1;
-    if (barren > kMaxBarren) {
-      throw UserError(script + ": prompts() knows no prompt outside the " +
-                      std::to_string(options.heldout) + " held-out ones; lower --heldout");
-    }
-  }
+  while (static_cast<int>(rows.size()) < count) rows.push_back(stream.Next());
   return rows;
 }
 

@@ -3,10 +3,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <random>
 #include <set>
+#include <thread>
 
 #include "configs/config.h"
 #include "configs/error.h"
@@ -89,6 +91,7 @@ class Worker {
   void OnRefuse(const wire::Refuse& refuse);
   void OnGoodbye(const wire::Goodbye& goodbye);
   void SendAnswers();
+  void OnScripts(const ScriptTexts& files);
   RewardHost MakeHost(const wire::Welcome& welcome) const;
 
   const WorkerOptions& options_;
@@ -100,6 +103,7 @@ class Worker {
   double timeout_s_;
   Micros heard_ = 0, beat_ = 0, hello_ = 0;
   std::unique_ptr<Scorer> scorer_;
+  ScriptTexts files_;              // what the scorer was told to use last
   std::set<std::uint64_t> asked_;  // requests whose answer is not sent yet
   bool welcome_ = false, done_ = false;
   int code_ = 0;
@@ -172,6 +176,8 @@ void Worker::Handle(const wire::Message& message) {
       if (scorer_ && asked_.insert(request.id).second) scorer_->Add(std::move(request));
       return;
     }
+    case Kind::kScripts:
+      return OnScripts(wire::Scripts::Decode(message).files);
     default:
       client_.Send(wire::Refuse{
           wire::kBadMessage,
@@ -186,6 +192,10 @@ RewardHost Worker::MakeHost(const wire::Welcome& welcome) const {
   HostOptions host;
   host.zygote = zygote_;
   host.aggregation = config.reward.aggregation;
+  // Actors and the learner have the cores as well.
+  const unsigned workers = static_cast<unsigned>(std::max(1, config.reward_workers.count));
+  host.model_threads =
+      static_cast<int>(std::max(1u, std::thread::hardware_concurrency() / 2 / workers));
   host.limits = {config.reward.timeout_s, config.reward.max_instructions, config.reward.memory_mib};
   for (const configs::RewardFunction& entry : config.rewards) {
     // The learner's text counts, not a file of that name on this machine.
@@ -207,6 +217,7 @@ void Worker::OnWelcome(const wire::Welcome& welcome) {
   if (!scorer_ || welcome.session != session_) {
     scorer_.reset();
     asked_.clear();
+    files_ = welcome.files;
     RewardHost host = MakeHost(welcome);
     host.Check();
     if (!host.missing_isolation().empty()) {
@@ -215,9 +226,22 @@ void Worker::OnWelcome(const wire::Welcome& welcome) {
     }
     scorer_ = std::make_unique<Scorer>(std::move(host), welcome.session, event_.get());
     Log("joined " + welcome.run + " at " + options_.endpoint);
+  } else if (welcome.files != files_) {
+    OnScripts(welcome.files);  // they changed while the learner took us for gone
   }
   session_ = welcome.session;
   welcome_ = true;
+}
+
+/// The learner has run their cases; the requests that follow are theirs.
+void Worker::OnScripts(const ScriptTexts& files) {
+  if (!scorer_ || files == files_) return;
+  for (const auto& [path, text] : files) {
+    if (std::find(files_.begin(), files_.end(), std::pair(path, text)) != files_.end()) continue;
+    Log(path + ": changed; scored by " + Sha256Hex(text).substr(0, 12) + " from now on");
+  }
+  files_ = files;
+  scorer_->Use(files_);
 }
 
 void Worker::OnRefuse(const wire::Refuse& refuse) {

@@ -7,7 +7,7 @@
 namespace temper::wire {
 namespace {
 
-constexpr std::array<std::pair<Kind, const char*>, 14> kNames = {{
+constexpr std::array<std::pair<Kind, const char*>, 16> kNames = {{
     {Kind::kHello, "hello"},
     {Kind::kWelcome, "welcome"},
     {Kind::kHeartbeat, "heartbeat"},
@@ -22,6 +22,8 @@ constexpr std::array<std::pair<Kind, const char*>, 14> kNames = {{
     {Kind::kAck, "ack"},
     {Kind::kScoreRequest, "score_request"},
     {Kind::kScoreResult, "score_result"},
+    {Kind::kScripts, "scripts"},
+    {Kind::kRemoteScores, "remote_scores"},
 }};
 
 }  // namespace
@@ -81,6 +83,24 @@ Hello Hello::Decode(const Message& message) {
   return hello;
 }
 
+namespace {
+
+/// The texts stand behind `first` other arrays.
+std::vector<std::pair<std::string, std::string>> TakeFiles(const Fields& fields,
+                                                           const Message& message,
+                                                           std::size_t first) {
+  std::vector<std::pair<std::string, std::string>> files;
+  const Json& paths = List(fields, message.header, "files");
+  fields.ExpectArrays(first + paths.size());
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    if (!paths[i].is_string()) fields.Fail("files must be a list of strings");
+    files.emplace_back(paths[i].get<std::string>(), fields.Chars(first + i));
+  }
+  return files;
+}
+
+}  // namespace
+
 Message Welcome::Encode() const {
   Message m = Start(Kind::kWelcome);
   Json paths = Json::array();
@@ -104,15 +124,28 @@ Welcome Welcome::Decode(const Message& message) {
   welcome.numerics = fields.Text("numerics");
   welcome.model_dir = fields.Text("model_dir");
   welcome.valid_ids = fields.Int("valid_ids", 0, kMaxI32);
-  const Json& paths = List(fields, message.header, "files");
-  fields.ExpectArrays(2 + paths.size());
+  welcome.files = TakeFiles(fields, message, 2);
   welcome.config = fields.Chars(0);
   welcome.model_config = fields.Chars(1);
-  for (std::size_t i = 0; i < paths.size(); ++i) {
-    if (!paths[i].is_string()) fields.Fail("files must be a list of strings");
-    welcome.files.emplace_back(paths[i].get<std::string>(), fields.Chars(2 + i));
-  }
   return welcome;
+}
+
+Message Scripts::Encode() const {
+  Message m = Start(Kind::kScripts);
+  Json paths = Json::array();
+  for (const auto& [path, text] : files) {
+    paths.push_back(path);
+    m.AddText(text);
+  }
+  m.header["files"] = std::move(paths);
+  return m;
+}
+
+Scripts Scripts::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kScripts, "scripts");
+  Scripts scripts;
+  scripts.files = TakeFiles(fields, message, 0);
+  return scripts;
 }
 
 Message Heartbeat::Encode() const { return Start(Kind::kHeartbeat); }

@@ -26,6 +26,8 @@ enum class Kind : std::uint16_t {
   kAck = 22,              // learner -> actor, after the database commit
   kScoreRequest = 30,     // learner -> reward worker
   kScoreResult = 31,      // reward worker -> learner
+  kScripts = 32,          // learner -> reward worker: the texts that later requests are scored by
+  kRemoteScores = 33,     // both ways between a reward worker and a remote reward
 };
 /// "rollout"; "kind 99" for an unknown one.
 std::string KindName(std::uint16_t kind);
@@ -212,6 +214,14 @@ struct ScoreRequest {
 
   Message Encode() const;
   static ScoreRequest Decode(const Message& message);
+};
+
+/// Reward scripts that changed while the run goes on. Requests that follow are scored by these.
+struct Scripts {
+  std::vector<std::pair<std::string, std::string>> files;  // as in Welcome
+
+  Message Encode() const;
+  static Scripts Decode(const Message& message);
 };
 
 /// What one reward function (or one named part of its table) gave for a sample.

@@ -243,6 +243,11 @@ std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string
   return rows;
 }
 
+Row ReadRow(Json json, const std::string& where, std::int64_t line, RowUse use,
+            const std::string& prompt_column, const std::string& answer_column) {
+  return RowReader(where, use, prompt_column, answer_column).Read(std::move(json), line);
+}
+
 std::vector<std::int64_t> Shuffled(std::int64_t n, std::uint64_t seed, std::uint64_t epoch) {
   // Its own key, so that no draw equals one the sampler makes with the same seed.
   const std::array<std::uint32_t, 2> key = {static_cast<std::uint32_t>(seed) ^ 0x73687566u,

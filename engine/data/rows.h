@@ -42,6 +42,10 @@ void ForEachJson(
 std::vector<Row> ReadRows(const std::string& path, RowUse use, const std::string& prompt_column,
                           const std::string& answer_column);
 
+/// One row that stands in no file: `where` names it in errors.
+Row ReadRow(Json json, const std::string& where, std::int64_t line, RowUse use,
+            const std::string& prompt_column, const std::string& answer_column);
+
 /// A permutation of [0, n) for (seed, epoch): Fisher-Yates on Philox; the same on every machine.
 std::vector<std::int64_t> Shuffled(std::int64_t n, std::uint64_t seed, std::uint64_t epoch);
 

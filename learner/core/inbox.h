@@ -88,6 +88,8 @@ class Inbox {
   /// A group of the window. In ascending order, without gaps.
   void AddGroup(store::GroupRow row, std::optional<std::string> answer,
                 std::optional<Stored> stored);
+  /// Reward scripts that changed: groups that are asked for from now on are scored by them.
+  void UseScripts(std::vector<std::pair<std::string, std::string>> files, Effects* out);
   /// Training waits for `step` from now on; the window's groups are there.
   void Open(std::int64_t step, Micros now, Effects* out);
   std::uint64_t window_end(

@@ -49,6 +49,14 @@ wire::ScoreRequest Inbox::RequestFor(const Group& group) const {
   return request;
 }
 
+void Inbox::UseScripts(std::vector<std::pair<std::string, std::string>> files, Effects* out) {
+  options_.welcome.files = std::move(files);
+  const wire::Message scripts = wire::Scripts{options_.welcome.files}.Encode();
+  for (const auto& [id, peer] : peers_) {
+    if (!peer.is_actor()) out->send.emplace_back(id, scripts);
+  }
+}
+
 void Inbox::AskForScores(Effects* out) {
   while (!to_score_.empty()) {
     auto best = peers_.end();
@@ -110,7 +118,11 @@ void Inbox::GiveUpScoring(Group& group, const std::string& why, Effects* out) {
 void Inbox::ReturnLateRequests(Micros now, Effects* out) {
   // A host stops its scripts by the clock; one that is far behind that answers nothing any more.
   const double scripts = static_cast<double>(options_.config.rewards.size() * group_size_);
-  const double seconds = 60 + 4 * options_.config.reward.timeout_s * scripts;
+  double seconds = 60 + 4 * options_.config.reward.timeout_s * scripts;
+  for (const configs::RewardFunction& reward : options_.config.rewards) {
+    if (!reward.remote.empty()) seconds += 2 * (reward.timeout_s + 10) * (reward.retries + 1);
+    if (!reward.model.empty()) seconds += 600;
+  }
   std::vector<std::string> late;
   for (const auto& [request, grp] : requests_) {
     const Group& group = groups_.at(grp);

@@ -12,6 +12,7 @@
 #include "configs/files.h"
 #include "configs/version.h"
 #include "learner/core/serving.h"
+#include "reward/script_watch.h"
 
 namespace temper::learner {
 namespace {
@@ -36,8 +37,7 @@ std::string BindOf(const Service::Options& options) {
   return bind;
 }
 
-/// Scripts travel as text: a remote worker has no such file, and an edit while the run goes on
-/// changes nothing.
+/// Scripts travel as text: a remote worker has no such file.
 std::vector<std::pair<std::string, std::string>> ReadScripts(const configs::Config& config) {
   std::vector<std::pair<std::string, std::string>> files;
   for (const configs::RewardFunction& reward : config.rewards) {
@@ -91,6 +91,7 @@ struct Service::State {
   explicit State(Service::Options o)
       : options(std::move(o)),
         inbox_options(InboxOptions(options)),
+        scripts(inbox_options.welcome.files),
         server(std::make_unique<wire::Server>(BindOf(options), options.config.wire.keys)),
         endpoint(server->endpoint()),
         store(OpenStore(options)),
@@ -103,6 +104,23 @@ struct Service::State {
     serving =
         std::make_unique<Serving>(std::move(server), std::move(store), std::move(inbox_options));
     WriteEndpoint(RunFile(options, "endpoint"), endpoint);
+    WatchScripts(scripts);
+  }
+
+  void WatchScripts(const reward::ScriptTexts& scripts) {
+    reward::ScriptWatchOptions watched;
+    watched.rewards = options.config.rewards;
+    watched.reward = options.config.reward;
+    watched.zygote_argv = options.zygote_argv;
+    watched.period_s = options.script_period_s;
+    watched.accept = [this](const reward::ScriptTexts& files) {
+      serving->Post([files](Serving::Context& at) { at.inbox.UseScripts(files, &at.effects); });
+    };
+    watched.note = [](const std::string& line) {
+      std::fprintf(stderr, "learner: %s\n", line.c_str());
+    };
+    watch = std::make_unique<reward::ScriptWatch>(std::move(watched), scripts);
+    watch->Start();
   }
 
   /// A group of the window with what the database has of it; on the serving thread.
@@ -128,6 +146,7 @@ struct Service::State {
 
   Service::Options options;
   Inbox::Options inbox_options;  // moved to serving
+  const reward::ScriptTexts scripts;
   std::unique_ptr<wire::Server> server;
   std::string endpoint;
   store::Trajectories store;  // moved to serving
@@ -137,6 +156,7 @@ struct Service::State {
   std::uint64_t next_group = 0;
   double wait_seconds = 0;
   std::unique_ptr<Serving> serving;
+  std::unique_ptr<reward::ScriptWatch> watch;  // last: it posts to serving
 };
 
 Service::Service(Options options) : state_(std::make_unique<State>(std::move(options))) {}

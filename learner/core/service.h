@@ -21,6 +21,7 @@ struct PromptSource {
   virtual store::GroupRow Prompt(
       std::uint64_t grp) const = 0;  // grp, prompt_json, row_json, prompt_ids filled
   virtual std::string Answer(std::uint64_t grp, bool* has) const = 0;
+  virtual std::uint64_t rows() const { return 0; }  // of the data set; 0 = endless
 };
 
 /// What the actors run, as bytes: a tensor table and one blob, immutable once published.
@@ -71,6 +72,9 @@ class Service {
     std::optional<std::int64_t> resume_step;  // state.json's step; nullopt = fresh run
     std::function<std::string(std::span<const std::int32_t>)>
         detokenize;  // completion text, special tokens left out
+    /// Starts the zygote in which a changed reward script runs its cases.
+    std::vector<std::string> zygote_argv = {"/proc/self/exe", "reward-zygote"};
+    double script_period_s = 1;  // between two looks at the reward scripts
   };
   explicit Service(Options options);
   ~Service();  // says goodbye to the peers, drains and stops

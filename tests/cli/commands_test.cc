@@ -190,6 +190,19 @@ end)");
   EXPECT_EQ(first["parts"]["asked"], 4.0);
 }
 
+TEST_F(CommandsTest, EvalTakesTheHeldOutRowsOfATask) {
+  const std::string task = std::string(TEMPER_SOURCE_DIR) + "/reward/library/arithmetic.lua";
+  const Ran ran =
+      Temper({"eval", "--model", Model(), "--task", task, "--task-seed", "4", "--task-rows", "5",
+              "--max-new-tokens", "2", "--samples", Path("s.jsonl")});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.Lines().back()["prompts"], 5);
+  EXPECT_EQ(ran.Lines().back()["statuses"], (Json{{"ok", 5}}));
+  const Ran both = Temper({"eval", "--model", Path("model"), "--task", task, "--data", "d.jsonl"});
+  EXPECT_EQ(both.code, 2);
+  EXPECT_NE(both.err.find("--data, --task: one of them must be given"), std::string::npos);
+}
+
 TEST_F(CommandsTest, AFailingRewardIsAStatusAndNoScore) {
   const std::string model = Model();
   const std::string data = Write("d.jsonl", "{\"prompt\": \"1+1;\", \"answer\": 2}\n");

@@ -107,16 +107,39 @@ TEST(ConfigTest, RefusesWrongTypesAndValuesOutOfRange) {
       {"rewards.1.weight=1",
        "--set rewards.1.weight=1: rewards is a list of 1; \"1\" must be a number below"},
       {"rewards=[{\"weight\":1}]",
-       "--set: rewards: {\"weight\":1} must be given either \"script\" or \"rule\""},
+       "--set: rewards: {\"weight\":1} must be given one of \"script\", \"rule\", \"model\" and "
+       "\"remote\""},
       {"rewards.0.wait=1",
-       "--set: rewards: wait: unknown setting; known are script, rule, name, weight, options"},
+       "--set: rewards: wait: unknown setting; known are script, rule, model, remote, name, "
+       "weight, "
+       "options, dtype, timeout_s, retries"},
+      {"rewards=[{\"remote\":\"tcp://127.0.0.1:5\",\"retries\":-1}]",
+       "--set: rewards: retries: -1 must be an integer from 0 to 100"},
+      {"rewards=[{\"remote\":\"tcp://127.0.0.1:5\",\"timeout_s\":0}]",
+       "--set: rewards: timeout_s: 0 must be a number from 0.001 to 3600"},
+      {"rewards=[{\"model\":\"d\",\"dtype\":\"fp4\"}]",
+       "--set: rewards: dtype: \"fp4\" must be one of fp32, bf16, fp8, fp8-w8a8"},
+      {"rewards=[{\"rule\":\"math\",\"retries\":1}]",
+       "--set: rewards: {\"rule\":\"math\",\"retries\":1} must be without \"retries\": it belongs "
+       "to "
+       "remotes; scripts have reward.timeout_s"},
+      {"rewards=[{\"rule\":\"math\",\"dtype\":\"fp32\"}]",
+       "--set: rewards: {\"rule\":\"math\",\"dtype\":\"fp32\"} must be without \"dtype\": it "
+       "belongs "
+       "to models"},
   };
   for (const auto& [set, message] : cases) EXPECT_EQ(ErrorOfSet(set), message) << set;
 }
 
 TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
   EXPECT_EQ(ErrorOfSet("data.train=null"),
-            std::string(kPath) + ": data.train: not set; a JSONL file of rows is required");
+            std::string(kPath) +
+                ": data.train: not set; a JSONL file of rows is required, or "
+                "data.task, a Lua file that makes them");
+  EXPECT_NE(ErrorOfSet("data.task=t.lua").find("from data.train or from data.task; unset one"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf(kSmall, {"data.task=t.lua"}, Job::kSft).find("sft needs data.train"),
+            std::string::npos);
   EXPECT_NE(ErrorOfSet("rewards=[]").find("rewards: none is given"), std::string::npos);
   EXPECT_EQ(ErrorOf(kSmall, {"rewards=[]"}, Job::kSft), "no error");
   EXPECT_NE(ErrorOfSet("grpo.top_p=0.9").find("truncated_sampling"), std::string::npos);
@@ -136,7 +159,7 @@ TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
        {"grpo.num_iterations=2", "grpo.mini_batches=2", "grpo.truncated_sampling=renormalise",
         "grpo.eval_steps=5", "grpo.dynamic_sampling=true",
         "grpo.soft_overlong={\"max_length\":20,\"buffer\":4}", "grpo.routing_replay=rollout",
-        "device=cuda:0", "learner.ranks=2", "wire.keys=k.json", "data.task=t.lua"}) {
+        "device=cuda:0", "learner.ranks=2", "wire.keys=k.json"}) {
     EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
   }
   EXPECT_NE(ErrorOfSet("sft.assistant_only_loss=true", Job::kSft).find("supports only"),

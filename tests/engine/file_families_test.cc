@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <ctime>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -202,9 +203,10 @@ TEST(FileFamilies, LongTokensAreBounded) {
   const Tokenizer tokenizer = read(512);
   std::string text;  // at every place almost the token
   while (text.size() < 1 << 20) text += std::string(511, 'a') + "b";
-  const auto began = std::chrono::steady_clock::now();
+  // Processor time: what else runs doesn't count.
+  const std::clock_t began = std::clock();
   EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text), false), text);
-  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(kSanitized ? 30 : 3));
+  EXPECT_LT((std::clock() - began) / CLOCKS_PER_SEC, kSanitized ? 30 : 3);
 }
 
 TEST(FileFamilies, ShardsThatAreNoFilesAreRefused) {

@@ -35,8 +35,8 @@ TEST(ModelConfig, EveryUnsupportedFieldIsRefusedByName) {
        "c: architectures: [\"DeepseekV3ForCausalLM\"] is not supported: it must be "
        "[\"DeepseekV2ForCausalLM\"]"},
       {"model_type", "null", "c: model_type is missing"},
-      {"architectures", R"(["DeepseekV3ForSequenceClassification"])",
-       "c: architectures: [\"DeepseekV3ForSequenceClassification\"] is not supported: it must be "
+      {"architectures", R"(["DeepseekV3ForTokenClassification"])",
+       "c: architectures: [\"DeepseekV3ForTokenClassification\"] is not supported: it must be "
        "[\"DeepseekV3ForCausalLM\"]"},
       {"quantization_config", R"({"quant_method": "fp8"})",
        "c: quantization_config: weight_block_size is missing"},

@@ -10,6 +10,7 @@
 #include "configs/config.h"
 #include "configs/error.h"
 #include "configs/version.h"
+#include "reward/function.h"
 #include "tests/reward/zygote_entry.h"
 #include "wire/protocol.h"
 #include "wire/socket.h"
@@ -143,6 +144,31 @@ TEST_F(WorkerTest, KeepsItsHeartbeatWhileAScriptHangs) {
   EXPECT_EQ(result.samples[1].status, "timeout");
   EXPECT_FALSE(result.samples[1].score);
   EXPECT_GE(heartbeats_, 2);
+}
+
+TEST_F(WorkerTest, ChangedScriptsScoreTheRequestsThatFollow) {
+  const std::string one = "function score() return 1 end", two = "function score() return 2 end";
+  const auto part = [&] {
+    return wire::ScoreResult::Decode(Expect(Kind::kScoreResult)).samples[1].parts[0];
+  };
+  Start();
+  Expect(Kind::kHello);
+  Send(Welcome(one).Encode());
+  Send(Request(1).Encode());
+  Send(wire::Scripts{{{"/scripts/x.lua", two}}}.Encode());
+  Send(Request(2).Encode());
+  const wire::ScorePart before = part(), after = part();
+  EXPECT_EQ(before.value, 1.0);
+  EXPECT_EQ(before.script_sha256, Sha256Hex(one));
+  EXPECT_EQ(after.value, 2.0);
+  EXPECT_EQ(after.script_sha256, Sha256Hex(two));
+  // A learner that took this worker for gone says what is in use when it is back.
+  usleep(1100000);
+  Send(wire::Refuse{wire::kHelloFirst, "who are you", {}}.Encode());
+  Expect(Kind::kHello);
+  Send(Welcome(one).Encode());
+  Send(Request(3).Encode());
+  EXPECT_EQ(part().value, 1.0);
 }
 
 TEST_F(WorkerTest, SaysHelloAgainWhenItsLearnerForgotIt) {

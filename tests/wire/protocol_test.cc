@@ -60,6 +60,15 @@ WeightsManifest AManifest() {
            {"b", "BF16", {2}, 16, 20, std::string(64, 'b')}}};
 }
 
+TEST(ProtocolTest, ScriptsTravel) {
+  const Scripts scripts{{{"/a.lua", "function score() return 1 end"}, {"/b.lua", ""}}};
+  EXPECT_EQ(Travel(scripts).files, scripts.files);
+  EXPECT_EQ(KindName(32), "scripts");
+  Message message = scripts.Encode();
+  message.arrays.pop_back();
+  EXPECT_THROW(Scripts::Decode(message), ProtocolError);
+}
+
 TEST(ProtocolTest, HelloAndWelcomeTravel) {
   Hello hello{Role::kRewardWorker,         "w1", ~0ull, 123,      "0.1.0",
               {"canon-1/fp32/cache-fp32"}, 8,    5,     {{41, 1}}};

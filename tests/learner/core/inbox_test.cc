@@ -432,6 +432,20 @@ TEST_F(InboxTest, AScoreRequestOfALostWorkerGoesToAnother) {
   EXPECT_EQ(Writes(), 0u);
 }
 
+TEST_F(InboxTest, ChangedScriptsReachTheWorkersThereAndThoseToCome) {
+  const std::vector<std::pair<std::string, std::string>> files = {{"/x.lua", "new"}};
+  Join("a1");
+  JoinWorker("w1");
+  effects_ = {};
+  inbox_->UseScripts(files, &effects_);
+  const auto told = To<wire::Scripts>("w1", wire::Kind::kScripts);
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].files, files);
+  EXPECT_TRUE(To("a1").empty());
+  JoinWorker("w2");
+  EXPECT_EQ(To<wire::Welcome>("w2", wire::Kind::kWelcome).at(0).files, files);
+}
+
 TEST_F(InboxTest, AGroupThatEndsEveryWorkerIsUnavailable) {
   Publish(0);
   Join("a1");

@@ -9,7 +9,10 @@
 #include <fstream>
 #include <thread>
 
+#include "configs/sha256.h"
 #include "learner/core/inbox.h"
+#include "reward/worker.h"
+#include "tests/reward/zygote_entry.h"
 #include "wire/socket.h"
 
 namespace temper::learner {
@@ -269,6 +272,74 @@ TEST_F(ServiceTest, RunsStepsWithAnActorAndARewardWorker) {
   EXPECT_EQ(
       Count("actor = 'a1' AND finish_reason = 'stop' AND score IS NOT NULL AND received_ms > 0"),
       48);
+}
+
+/// A worker of the real kind on a thread of its own, until the service says goodbye.
+class RealWorker {
+ public:
+  explicit RealWorker(const std::string& endpoint) {
+    options_.endpoint = endpoint;
+    options_.name = "w1";
+    thread_ = std::thread([this] { reward::RunWorker(options_); });
+  }
+  ~RealWorker() { thread_.join(); }
+
+ private:
+  reward::WorkerOptions options_;
+  std::thread thread_;
+};
+
+TEST_F(ServiceTest, AChangedScriptScoresNewGroupsAndABrokenOneNobody) {
+  const std::string path = folder_ + "/r.lua";
+  const auto script = [](int score) {
+    return "function score(s) return " + std::to_string(score) +
+           " end\ncases = {{completion = 'x', expect = {score = " + std::to_string(score) + "}}}";
+  };
+  std::ofstream(path) << script(1);
+  config_.data.train = "rows.jsonl";
+  config_.rewards.emplace_back().script = path;
+  config_.rewards[0].name = "r";
+  std::atomic<int> acked{0};
+  std::int64_t step = 0;
+  {
+    Service::Options options = Options();
+    options.script_period_s = 0.01;
+    auto service = std::make_unique<Service>(std::move(options));
+    RealWorker worker(service->endpoint());
+    FakePeer actor(service->endpoint(), HelloOf("a1", wire::Role::kActor), ActorReply(&acked));
+    const auto next = [&] {
+      ++step;
+      service->Publish(Weights(static_cast<std::uint32_t>(step - 1)));
+      const auto batch = service->NextBatch(step);
+      service->CommitStep({step, static_cast<std::uint32_t>(step - 1), 0.1, 0.5, 1.0, ""},
+                          TrainedOf(batch), Json::object());
+      for (const ScoredGroup& group : batch) {
+        for (std::size_t s = 1; s < group.samples.size(); ++s) {  // a group has one scorer
+          EXPECT_EQ(group.parts[s][0].script_sha256, group.parts[0][0].script_sha256);
+        }
+      }
+      return *batch.back().samples[0].score;
+    };
+    EXPECT_EQ(next(), 1.0);
+    std::ofstream(path) << script(2);
+    double score = 1;
+    for (int i = 0; i < 80 && score != 2; ++i) {
+      usleep(20'000);
+      score = next();
+    }
+    EXPECT_EQ(score, 2.0);
+    std::ofstream(path) << "function score(s) retrun 3 end";
+    usleep(300'000);
+    EXPECT_EQ(next(), 2.0);
+    service.reset();
+  }
+  for (const int used : {1, 2}) {
+    store::Reader(folder_ + "/trajectories.db")
+        .Query("SELECT count(*) AS n FROM reward_part WHERE value = " + std::to_string(used) +
+                   " AND script_sha256 = '" + configs::Sha256Hex(script(used)) + "'",
+               [](const Json& row) { EXPECT_GE(row["n"], 16); });
+  }
+  EXPECT_EQ(Count("state = 'trained'"), step * 16);
 }
 
 TEST_F(ServiceTest, SaysGoodbyeWhenTheRunIsOver) {

@@ -1,7 +1,7 @@
 """Holds our scorers to reasoning-gym's on 5,000 answers: right, nearly right and wrong ones.
 
-In spell_backward reasoning-gym gives 1.0 to the right word with a letter more (it adds 1/n for each letter in
-place): those about 50 are its rounding, ours give 0.
+Scores must be equal to the last bit; of countdown only the full mark counts (its 0.05 and 0.01 for answers that are
+wrong say whether sympy could read them).
 
 Needs reasoning-gym (pip install reasoning-gym) and a built temper.
     python tests/reward/data/gym_check.py build/bin/temper
@@ -16,11 +16,17 @@ import tempfile
 import reasoning_gym
 
 rng = random.Random(11)
+LIBRARY = pathlib.Path(__file__).parents[3] / "reward" / "library"
+# Its default scorer: an answer inside a longer text earns the share that it fills.
+CONTAINED = """function score(s)
+  local at = s.completion:find(s.answer, 1, true)
+  return at and #s.answer / #s.completion or 0
+end"""
 SCRIPTS = {
     "countdown": "function score(s) return rules.countdown(s.completion, nil, {numbers = s.row.numbers, target = s.row.target}) end",
-    "base_conversion": "function score(s) return rules.exact(s) end",
-    "spell_backward": "function score(s) return rules.exact(s, nil, {ignore_case = true}) end",
-    "basic_arithmetic": "function score(s) return rules.exact(s) end",
+    "base_conversion": CONTAINED,
+    "spell_backward": (LIBRARY / "spell_backward.lua").read_text(),
+    "basic_arithmetic": CONTAINED,
 }
 
 
@@ -56,9 +62,11 @@ def main():
         cases = []
         for index, entry in enumerate(data):
             for candidate in candidates(task, entry):
-                full = data.score_answer(candidate, entry) >= 1.0
+                score = data.score_answer(candidate, entry)
+                if task == "countdown":
+                    score = float(score >= 1.0)
                 row = {k: v for k, v in entry["metadata"].items() if k in ("numbers", "target")} if task == "countdown" else {"answer": str(entry["answer"])}
-                cases.append({"name": f"{task} {index}: {candidate}", "completion": candidate, "row": row, "expect": {"score": float(full)}})
+                cases.append({"name": f"{task} {index}: {candidate}", "completion": candidate, "row": row, "tolerance": 0, "expect": {"score": score}})
         with tempfile.TemporaryDirectory() as folder:
             lua, jsonl = pathlib.Path(folder, "s.lua"), pathlib.Path(folder, "c.jsonl")
             lua.write_text(script)
