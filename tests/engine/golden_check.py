@@ -45,4 +45,4 @@ for i in range(n):
         bad += worst > 1e-4
     print(line)
 print("equal" if not bad else f"{bad} differences past the bars")
-sys.exit(bad > 0)
+sys.exit(1 if bad else 0)
