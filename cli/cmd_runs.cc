@@ -67,6 +67,7 @@ int Runs(const Arguments& args) {
       {"query", "SQL over a run's trajectories", Query},
       {"export", "rollouts as JSONL, or as rows to fine-tune on", RunsExport},
       {"verify", "whether database and checkpoints are what was written", RunsVerify},
+      {"replay", "generate rollouts again, bit by bit", RunsReplay},
       {"diff", "where two runs differ", RunsDiff},
       {"backup", "a copy of the database, while the run goes on", RunsBackup},
       {"prune", "remove old rollouts", RunsPrune},

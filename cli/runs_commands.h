@@ -1,5 +1,5 @@
 #pragma once
-// The commands of `temper runs` beyond looking: export, verify, diff, backup, prune.
+// The commands of `temper runs` beyond looking: export, verify, replay, diff, backup, prune.
 #include "cli/program.h"
 
 namespace temper::cli {
@@ -9,5 +9,6 @@ int RunsVerify(const Arguments& args);
 int RunsDiff(const Arguments& args);
 int RunsBackup(const Arguments& args);
 int RunsPrune(const Arguments& args);
+int RunsReplay(const Arguments& args);
 
 }  // namespace temper::cli

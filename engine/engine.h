@@ -28,6 +28,7 @@ struct GroupRequest {
   kernels::SampleParams params;
   std::vector<std::int32_t> stop_ids;      // end the sample; the id stays in the output
   bool experts = false;                    // report the experts of every token
+  std::uint32_t begun = 0;                 // generated tokens that the prompt ends with: their positions are taken
 };
 
 struct FinishedSample {

@@ -278,8 +278,9 @@ std::vector<kernels::SampledToken> Scheduler::Sample(const std::vector<Target>& 
     const std::size_t end = std::min(targets.size(), std::size_t(part + 1) * part_size);
     for (std::size_t i = std::size_t(part) * part_size; i < end; ++i) {
       const Sequence& s = *targets[i].sequence;
-      const float u = kernels::SampleUniform(s.request->seed, s.out.group, s.out.sample,
-                                             std::uint32_t(s.out.ids.size()) + targets[i].ahead);
+      const float u = kernels::SampleUniform(
+          s.request->seed, s.out.group, s.out.sample,
+          s.request->begun + std::uint32_t(s.out.ids.size()) + targets[i].ahead);
       tokens[i] = kernels::SampleToken(logits + std::int64_t(targets[i].logits_row) * v, v, valid,
                                        s.request->params, u);
     }
