@@ -160,7 +160,8 @@ void Bpe::ReadMerges(const Json& json, const std::string& where) {
                     std::to_string(kMaxId));
   }
   merges_.assign(std::bit_ceil(json.size() * 2 + 2), Merge{kNoPair, 0, 0});
-  for (std::vector<bool>* bits : {&joints_, &ends_, &starts_}) bits->assign(kJoints, false);
+  for (std::vector<bool>* bits : {&pairs_, &joints_, &ends_, &starts_})
+    bits->assign(kJoints, false);
   std::int32_t rank = 0;
   for (const Json& merge : json) {
     std::string left, right;
@@ -188,11 +189,12 @@ void Bpe::ReadMerges(const Json& json, const std::string& where) {
 void Bpe::AddMerge(const std::string& left, const std::string& right, std::int32_t rank,
                    const std::string& where) {
   std::int32_t ids[3];
-  int i = 0;
-  for (const std::string& token : {left, right, left + right}) {
-    ids[i] = Find(token);
-    if (ids[i++] < 0) {
-      throw UserError(where + "[" + std::to_string(rank) + "]: " + Quote(token) +
+  const std::string both = left + right;
+  const std::string* tokens[] = {&left, &right, &both};
+  for (int i = 0; i < 3; ++i) {
+    ids[i] = Find(*tokens[i]);
+    if (ids[i] < 0) {
+      throw UserError(where + "[" + std::to_string(rank) + "]: " + Quote(*tokens[i]) +
                       " is not in the vocabulary");
     }
   }
@@ -231,6 +233,7 @@ bool Bpe::MayJoin(std::string_view before, std::string_view after) const {
 
 // A pair that stands twice takes the later rank, as Hugging Face's map does.
 void Bpe::InsertMerge(Merge merge) {
+  pairs_[Hash(merge.pair) % kJoints] = true;
   const std::size_t mask = merges_.size() - 1;
   std::size_t at = Hash(merge.pair) & mask;
   while (merges_[at].pair != kNoPair && merges_[at].pair != merge.pair) at = (at + 1) & mask;
@@ -239,8 +242,9 @@ void Bpe::InsertMerge(Merge merge) {
 
 const Bpe::Merge* Bpe::FindMerge(std::int32_t left, std::int32_t right) const {
   const auto pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint64_t>(right);
-  const std::size_t mask = merges_.size() - 1;
-  for (std::size_t at = Hash(pair) & mask;; at = (at + 1) & mask) {
+  const std::size_t mask = merges_.size() - 1, hash = Hash(pair);
+  if (!pairs_[hash % kJoints]) return nullptr;
+  for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
     if (merges_[at].pair == pair) return &merges_[at];
     if (merges_[at].pair == kNoPair) return nullptr;
   }

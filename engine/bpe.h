@@ -58,8 +58,11 @@ class Bpe {
   std::unordered_map<std::string, std::int32_t> vocab_;
   std::array<std::int32_t, 256> byte_ids_;
   std::vector<Merge> merges_;  // open addressing, a power of two
-  // Hashes of what merges join at the border of two characters: the end of a left side and the start of a right side. A bit that is
-  // not set says for certain that nothing is ever merged across.
+  std::vector<bool> pairs_;  // by hash: most pairs of a text are no merge, and this table fits the
+                             // second-level cache
+  // Hashes of what merges join at the border of two characters: the end of a left side and the
+  // start of a right side. A bit that is not set says for certain that nothing is ever merged
+  // across.
   std::vector<bool> joints_, ends_, starts_;
   bool ignore_merges_ = false;
 };

@@ -47,7 +47,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
     out->push_back(logp);
   };
   Actor actor;
-  actor.experts.resize(c.num_layers - c.first_dense);
+  actor.experts.resize(c.moe_layers());
   for (std::int32_t t = 0; t < length; ++t) {
     std::byte* latent = cache.data() + t * row;
     keys[t] = latent;
@@ -100,11 +100,20 @@ void ExpectTheEnginesBits(Policy& policy) {
   EXPECT_EQ(mtp - found.mtp_logp.data_ptr<float>(), found.mtp_logp.numel());
 }
 
+/// With and without q_lora, and with biases and a dense layer between MoE layers.
+std::vector<engine::ModelConfig> Configs() {
+  Json other = engine::TinyConfig(true, 2).raw;
+  other["attention_bias"] = true;
+  other["moe_layer_freq"] = 2;
+  return {engine::TinyConfig(true), engine::TinyConfig(false),
+          engine::ParseModelConfig(other, "other")};
+}
+
 TEST(PolicyTest, GivesTheLogProbsAndExpertsOfTokenByTokenDecodingBitForBitInEveryMode) {
-  for (bool q_lora : {true, false}) {
+  for (const engine::ModelConfig& config : Configs()) {
     for (const engine::Numerics& numerics : AllNumerics()) {
       SCOPED_TRACE(numerics.id());
-      ExpectTheEnginesBits(*TinyPolicy(engine::TinyConfig(q_lora), 1, 2, false, numerics));
+      ExpectTheEnginesBits(*TinyPolicy(config, 1, 2, false, numerics));
     }
   }
 }
@@ -144,8 +153,7 @@ TEST(PolicyTest, TheGradientOfARoundedWeightMovesItsMaster) {
 }
 
 TEST(PolicyTest, HasTheGradientOfLibTorchsPlainForm) {
-  for (bool q_lora : {true, false}) {
-    const engine::ModelConfig config = engine::TinyConfig(q_lora);
+  for (const engine::ModelConfig& config : Configs()) {
     const TinyBatch batch = RandomBatch(config, kLengths, 3);
     const auto kernel = TinyPolicy(config, 4), plain = TinyPolicy(config, 4, 2, /*plain=*/true);
     const double a = AddGradients(*kernel, batch, 0.3), b = AddGradients(*plain, batch, 0.3);
