@@ -33,6 +33,17 @@ int ThreadsOf(const Options& options, const std::string& config) {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+/// The mode of the run: what the learner trains is what is sampled from.
+engine::Numerics NumericsOf(const std::string& config) {
+  const Json json = configs::ParseJson(config, "welcome: config");
+  const auto text = [&](const char* key, const std::string& otherwise) {
+    const auto value = json.find(key);
+    return value != json.end() && value->is_string() ? value->get<std::string>() : otherwise;
+  };
+  return engine::ParseNumerics(text("dtype", "fp32"), text("cache_dtype", "fp32"),
+                               text("fp8_scale", "pow2"));
+}
+
 }  // namespace
 
 Actor::Actor(Options options, std::string endpoint, Micros now)
@@ -134,7 +145,8 @@ void Actor::OnWelcome(const wire::Welcome& welcome, Micros now) {
 void Actor::BuildEngine(const wire::Welcome& welcome) {
   const Json json = configs::ParseJson(welcome.model_config, welcome.model_dir + "/config.json");
   weights_ = std::make_shared<engine::Weights>(
-      engine::ParseModelConfig(json, welcome.model_dir + "/config.json"));
+      engine::ParseModelConfig(json, welcome.model_dir + "/config.json"),
+      NumericsOf(welcome.config));
   client_ = std::make_unique<WeightClient>(weights_);
   engine::EngineOptions options;
   options.threads = ThreadsOf(options_, welcome.config);

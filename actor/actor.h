@@ -16,6 +16,7 @@
 
 #include "actor/weight_client.h"
 #include "engine/engine.h"
+#include "engine/numerics.h"
 #include "wire/protocol.h"
 
 namespace temper::actor {
@@ -28,7 +29,7 @@ struct Options {
   int threads = 0;                 // 0 = actors.threads of the run, or all cores
   int max_rows = 512;              // samples decoded together
   double connect_timeout_s = 300;  // until the first welcome; then the run's wire.peer_timeout_s
-  std::vector<std::string> numerics = {"canon-1/fp32/cache-fp32"};
+  std::vector<std::string> numerics = engine::AllNumericsIds();
   const std::atomic<bool>* stop = nullptr;  // set by a signal handler: say goodbye and return
 };
 
@@ -96,7 +97,8 @@ class Actor {
   std::map<wire::RolloutId, Unacknowledged> outbox_;
 };
 
-/// Runs until the learner says goodbye or `stop` is set: 0. Throws UserError or MachineError, see Actor.
+/// Runs until the learner says goodbye or `stop` is set: 0. Throws UserError or MachineError, see
+/// Actor.
 int RunActor(const std::string& endpoint, const Options& options);
 
 }  // namespace temper::actor

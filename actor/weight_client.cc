@@ -5,6 +5,8 @@
 
 #include "configs/error.h"
 #include "configs/sha256.h"
+#include "kernels/bf16.h"
+#include "kernels/linear.h"
 
 namespace temper::actor {
 namespace {
@@ -12,6 +14,7 @@ namespace {
 std::size_t BytesOf(const std::string& dtype) {
   if (dtype == "F32") return 4;
   if (dtype == "BF16") return 2;
+  if (dtype == "F8_E4M3") return 1;
   return 0;
 }
 
@@ -27,36 +30,62 @@ WeightClient::WeightClient(std::shared_ptr<engine::Weights> weights)
     : weights_(std::move(weights)), specs_(engine::RequiredTensors(weights_->config())) {}
 
 void WeightClient::Start(const wire::WeightsManifest& manifest) {
-  const std::string where = "weights v" + std::to_string(manifest.version) + ": ";
   if (manifest_ && manifest_->session == manifest.session &&
       manifest_->version == manifest.version) {
     requested_ = received_;  // pulls under way were lost with the connection
     return;
   }
   Stop();
-  if (manifest.tensors.size() != specs_.size()) {
-    throw UserError(where + std::to_string(manifest.tensors.size()) +
-                    " tensors, the model's config.json wants " + std::to_string(specs_.size()));
-  }
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const auto& t = manifest.tensors[i];
-    const engine::TensorSpec& spec = specs_[i];
-    if (t.name != spec.name || t.shape != spec.shape) {
-      throw UserError(where + t.name + " " + ShapeText(t.shape) +
-                      " where the model's config.json wants " + spec.name + " " +
-                      ShapeText(spec.shape));
-    }
-    const std::size_t size = BytesOf(t.dtype);
-    if (size == 0)
-      throw UserError(where + t.name + " is " + t.dtype + "; this actor reads F32 and BF16");
-    if (t.end - t.begin != static_cast<std::uint64_t>(spec.count()) * size) {
-      throw UserError(where + t.name + " has " + std::to_string(t.end - t.begin) +
-                      " bytes, its shape needs " +
-                      std::to_string(static_cast<std::uint64_t>(spec.count()) * size));
-    }
-  }
+  Plan(manifest);
   manifest_ = manifest;
   bytes_.resize(manifest.bytes);
+}
+
+void WeightClient::Plan(const wire::WeightsManifest& manifest) {
+  const std::string where = "weights v" + std::to_string(manifest.version) + ": ";
+  const auto& tensors = manifest.tensors;
+  const auto check = [&](std::size_t i, const std::string& name,
+                         const std::vector<std::int64_t>& shape) {
+    const bool there = i < tensors.size();
+    if (there && tensors[i].name == name && tensors[i].shape == shape) return;
+    throw UserError(
+        where +
+        (there ? tensors[i].name + " " + ShapeText(tensors[i].shape) : "the end of its tensors") +
+        " where the model's config.json wants " + name + " " + ShapeText(shape));
+  };
+  const auto check_size = [&](const wire::WeightsManifest::Tensor& t, std::size_t element) {
+    std::uint64_t bytes = element;
+    for (const std::int64_t n : t.shape) bytes *= static_cast<std::uint64_t>(n);
+    if (t.end - t.begin == bytes) return;
+    throw UserError(where + t.name + " has " + std::to_string(t.end - t.begin) +
+                    " bytes, its shape needs " + std::to_string(bytes));
+  };
+  std::vector<Piece> pieces;
+  std::size_t next = 0;
+  for (const engine::TensorSpec& spec : specs_) {
+    check(next, spec.name, spec.shape);
+    const auto& t = tensors[next];
+    const bool coded = t.dtype == "F8_E4M3";
+    const std::size_t size = BytesOf(t.dtype);
+    if (size == 0 || (coded && spec.kind != engine::TensorSpec::Kind::kLinear)) {
+      throw UserError(where + t.name + " is " + t.dtype +
+                      "; this actor reads F32 and BF16, and matrices of layers as F8_E4M3");
+    }
+    check_size(t, size);
+    pieces.push_back({&spec, next++, coded});
+    if (!coded) continue;
+    const auto blocks = [](std::int64_t n) { return (n + kernels::kBlock - 1) / kernels::kBlock; };
+    check(next, spec.name + "_scale_inv", {blocks(spec.shape[0]), blocks(spec.shape[1])});
+    if (tensors[next].dtype != "F32")
+      throw UserError(where + tensors[next].name + " is " + tensors[next].dtype +
+                      " instead of F32");
+    check_size(tensors[next++], sizeof(float));
+  }
+  if (next != tensors.size()) {
+    throw UserError(where + std::to_string(tensors.size()) +
+                    " tensors, the model's config.json wants " + std::to_string(next));
+  }
+  pieces_ = std::move(pieces);
 }
 
 void WeightClient::Stop() {
@@ -97,30 +126,40 @@ void WeightClient::Take(const wire::WeightsChunk& chunk, bool apply_now) {
                          " arrived with another SHA-256 than the learner published");
     }
   }
-  while (apply_now && applied_ < verified_) Set(applied_++);
+  if (apply_now) SetVerified();
+}
+
+void WeightClient::SetVerified() {
+  while (applied_ < pieces_.size() && pieces_[applied_].last() < verified_)
+    Set(pieces_[applied_++]);
 }
 
 std::uint32_t WeightClient::Apply() {
   if (!complete()) throw std::logic_error("WeightClient::Apply: not complete");
-  while (applied_ < verified_) Set(applied_++);
+  SetVerified();
   const std::uint32_t version = manifest_->version;
   Stop();
   return version;
 }
 
-void WeightClient::Set(std::size_t tensor) {
-  const auto& t = manifest_->tensors[tensor];
+void WeightClient::Set(const Piece& piece) {
+  const auto& t = manifest_->tensors[piece.tensor];
   const std::byte* from = bytes_.data() + t.begin;
-  values_.resize(static_cast<std::size_t>(specs_[tensor].count()));
+  if (piece.coded) {
+    const auto& s = manifest_->tensors[piece.last()];
+    values_.resize((s.end - s.begin) / sizeof(float));
+    std::memcpy(values_.data(), bytes_.data() + s.begin, s.end - s.begin);
+    weights_->Set(t.name,
+                  {{}, {reinterpret_cast<const std::uint8_t*>(from), t.end - t.begin}, values_});
+    return;
+  }
+  values_.resize(static_cast<std::size_t>(piece.spec->count()));
   if (t.dtype == "F32") {
     if (!values_.empty()) std::memcpy(values_.data(), from, values_.size() * sizeof(float));
   } else {
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      std::uint16_t high;
-      std::memcpy(&high, from + 2 * i, 2);
-      const std::uint32_t bits = std::uint32_t{high} << 16;
-      std::memcpy(&values_[i], &bits, 4);
-    }
+    std::vector<std::uint16_t> codes(values_.size());
+    std::memcpy(codes.data(), from, t.end - t.begin);
+    kernels::DecodeBf16(codes.data(), static_cast<std::int64_t>(codes.size()), values_.data());
   }
   weights_->Set(t.name, values_);
 }

@@ -38,14 +38,24 @@ class WeightClient {
   static constexpr std::uint64_t kWindow = 4;  // pulls under way
 
  private:
-  void Set(std::size_t tensor);
+  /// What one tensor of the model travels as.
+  struct Piece {
+    const engine::TensorSpec* spec;
+    std::size_t tensor;  // in the manifest
+    bool coded;          // E4M3; the next tensor is its multipliers
+    std::size_t last() const { return tensor + (coded ? 1 : 0); }
+  };
+  void Plan(const wire::WeightsManifest& manifest);
+  void Set(const Piece& piece);
+  void SetVerified();
 
   std::shared_ptr<engine::Weights> weights_;
   std::vector<engine::TensorSpec> specs_;
   std::optional<wire::WeightsManifest> manifest_;
   std::vector<std::byte> bytes_;
   std::uint64_t requested_ = 0, received_ = 0;
-  std::size_t verified_ = 0, applied_ = 0;  // tensors
+  std::vector<Piece> pieces_;
+  std::size_t verified_ = 0, applied_ = 0;  // tensors; pieces
   std::vector<float> values_;
 };
 

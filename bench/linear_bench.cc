@@ -2,6 +2,8 @@
 // rows beside the multiply-add rate, all of the same round.
 #include "bench/linear_bench.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +19,7 @@ using kernels::LinearItem;
 using kernels::WeightType;
 
 constexpr int kRounds = 7;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kBytes = std::size_t{384} << 20;  // more than caches hold
 
 const char* Name(WeightType type) {
@@ -33,7 +36,10 @@ class Layers {
         count_(count),
         each_(kernels::PackedBytes(type, n, k)),
         scale_(static_cast<std::size_t>((n + 127) / 128 * ((k + 127) / 128)), 1.0f) {
-    data_ = static_cast<char*>(std::aligned_alloc(64, each_ * static_cast<std::size_t>(count)));
+    const std::size_t bytes = each_ * static_cast<std::size_t>(count);
+    data_ = static_cast<char*>(
+        std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage));
+    madvise(data_, bytes, MADV_HUGEPAGE);  // as the engine's weights lie
     // Small finite numbers in every type: codes 0x30 .. 0x3f (BF16 and floats near 1e-9 .. 1).
     unsigned state = 7;
     for (std::size_t i = 0; i < each_ * static_cast<std::size_t>(count); ++i) {

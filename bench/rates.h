@@ -23,7 +23,8 @@ double Median(std::vector<double> x);
 /// AVX2).
 double FmaRate(kernels::ThreadPool& pool);
 
-/// GB/s at which the pool reads memory that no cache holds: 512 MiB in parts of 1 MiB.
+/// GB/s at which the pool reads memory that no cache holds: 512 MiB on huge pages, in parts of
+/// 1 MiB.
 double ReadRate(kernels::ThreadPool& pool);
 
 /// Numbers in [-0.5, 0.5).

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/model.h"
 #include "configs/error.h"
+#include "engine/probe.h"
 #include "engine/speculation.h"
 #include "kernels/cpu.h"
 
@@ -19,7 +20,7 @@ namespace temper::cli {
 namespace {
 
 struct Options {
-  std::string model, dtype = "fp32", cache_dtype, batches = "1,8,32", drafts = "auto";
+  std::string model, dtype = "fp32", cache_dtype, batches = "1,8,32", drafts = "auto", ids;
   int prompt = 256, new_tokens = 128, runs = 5, threads = 0;
   double temperature = 1;
   std::int64_t seed = 0;
@@ -50,9 +51,18 @@ std::vector<int> Batches(const Args& args, const std::string& text) {
   return out;
 }
 
-/// Random ids of the tokenizer's range: text would change nothing but the experts.
+int Valid(const Model& model) { return std::min(model.tokenizer.size(), model.config.vocab_size); }
+
+/// The first sequence of --ids, or random ones of the tokenizer's range: text would change nothing
+/// but the experts.
 std::vector<std::int32_t> Prompt(const Options& options, int valid) {
   std::vector<std::int32_t> ids;
+  if (!options.ids.empty()) {
+    const engine::Sequences sequences = engine::ReadSequences(options.ids, valid);
+    if (sequences.empty())
+      throw UserError(options.ids + ": no sequence; the first one is the prompt");
+    return sequences.front();
+  }
   std::uint64_t state = static_cast<std::uint64_t>(options.seed) * 2 + 1;
   for (int i = 0; i < options.prompt; ++i) {
     state = state * 6364136223846793005u + 1442695040888963407u;
@@ -72,7 +82,7 @@ Run Once(const Model& model, const Options& options, int batch, int run) {
                                                          : engine::Speculation::kAuto;
   engine::Engine engine(model.weights, engine_options);
   engine::GroupRequest request;
-  request.prompt = Prompt(options, std::min(model.tokenizer.size(), model.config.vocab_size));
+  request.prompt = Prompt(options, Valid(model));
   for (int i = 0; i < batch; ++i) request.samples.push_back(static_cast<std::uint32_t>(i));
   request.seed = static_cast<std::uint64_t>(options.seed + run);
   request.max_new_tokens = options.new_tokens;
@@ -146,6 +156,9 @@ void Report(const Model& model, const Options& options, int batch) {
                {"fma_gflop_s", Spread(fma)},
                {"prefill_flop_share", Share(bench::Median(prefill) * prompt_flop / flop_rate)},
                {"weight_bytes", model.weights->bytes()},
+               {"computed_tokens", stats.computed},
+               {"cache_tokens", stats.cache_tokens},
+               {"cache_bytes", std::llround(double(stats.cache_tokens) * row)},
                {"rss_bytes", ResidentBytes()},
                {"runs", options.runs}};
   if (!decode.empty()) {
@@ -171,6 +184,7 @@ int Bench(const Arguments& arguments) {
   Args args("temper bench", "Measures prefill and decode, and the memory rate beside them.");
   args.Text("--model", "DIR", "model folder", &options.model).Required();
   args.Text("--batch", "N,N", "samples decoded together", &options.batches);
+  args.Text("--ids", "F.json", "[[ids...]]: the prompt, instead of a random one", &options.ids);
   args.Integer("--prompt", "tokens of the prompt, which the samples share", 1, INT_MAX,
                &options.prompt);
   args.Integer("--new", "tokens a sample", 1, INT_MAX, &options.new_tokens);
@@ -196,6 +210,7 @@ int Bench(const Arguments& arguments) {
       engine::ParseNumerics(options.dtype, options.cache_dtype, "pow2");
   if (cache_report) return CacheReport(options.model, options.threads);
   const Model model = LoadModel(options.model, numerics);
+  options.prompt = static_cast<int>(Prompt(options, Valid(model)).size());
   for (int batch : batches) Report(model, options, batch);
   return 0;
 }

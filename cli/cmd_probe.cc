@@ -60,6 +60,7 @@ int Logprobs(const Arguments& arguments) {
   args.Text("--prompt-lens", "[..]", "actor: tokens fed as prompt; 1 each by default",
             &prompt_lens);
   args.Text("--cache-dtype", "C", "how keys and values are stored", &options.cache_dtype);
+  args.Text("--fp8-scale", "S", "of weights quantised here: pow2 or fp32", &options.fp8_scale);
   args.Integer("--batch", "actor: sequences decoded together", 1, INT_MAX, &options.batch);
   if (!args.Parse(arguments)) return 0;
   if (side == "learner") {
@@ -160,6 +161,7 @@ int Probe(const Arguments& args) {
   constexpr Command kProbes[] = {
       {"logits", "logits, experts and MTP logits of given ids", Logits},
       {"logprobs", "log-probs of given ids, actor's side or learner's", Logprobs},
+      {"fp8", "codes, scales and products of given matrices", ProbeFp8},
       {"grad", "gradient of every weight for given ids and masks", Grad},
       {"loss", "loss, gradient and advantages of given log-probs", ProbeLoss},
       {"sample", "the random numbers of sampling", Sample},

@@ -6,6 +6,7 @@ namespace temper::cli {
 
 int Quickstart(const Arguments& args);
 int Init(const Arguments& args);
+int Convert(const Arguments& args);
 int Sft(const Arguments& args);
 int Grpo(const Arguments& args);
 int Actor(const Arguments& args);
@@ -17,6 +18,7 @@ int Reward(const Arguments& args);
 int Runs(const Arguments& args);
 int Probe(const Arguments& args);
 int ProbeLoss(const Arguments& args);
+int ProbeFp8(const Arguments& args);
 int Bench(const Arguments& args);
 int Doctor(const Arguments& args);
 

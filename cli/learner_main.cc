@@ -51,7 +51,9 @@ void DeclareProbe(Args* args, learner::ProbeOptions* options, std::string* ids) 
   args->Text("--model", "DIR", "model folder", &options->model_dir).Required();
   args->Text("--ids", "F.json", "[[ids...], ...], used as given", ids).Required();
   args->Text("--out", "O.safetensors", "written", &options->out).Required();
-  args->Text("--dtype", "M", "numeric mode", &options->dtype);
+  args->Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &options->dtype);
+  args->Text("--cache-dtype", "C", "how the actor stores keys and values", &options->cache_dtype);
+  args->Text("--fp8-scale", "S", "of weights quantised here: pow2 or fp32", &options->fp8_scale);
   args->Integer("--threads", "0 = all cores", 0, 4096, &options->threads);
 }
 
@@ -67,7 +69,6 @@ int Logprobs(const Arguments& arguments) {
   Args args("temper probe logprobs", "The learner's side: one packed forward.");
   DeclareProbe(&args, &options, &ids);
   args.Text("--side", "S", "learner", &side);
-  args.Text("--cache-dtype", "C", "how the actor stores keys and values", &options.cache_dtype);
   // The actor's options may stand in the same command line; packing has no use for them.
   args.Text("--prompt-lens", "[..]", "of no effect here", &prompt_lens);
   args.Integer("--batch", "of no effect here", 1, INT_MAX, &batch);

@@ -7,6 +7,7 @@ int main(int argc, char** argv) {
       {"quickstart", "the whole story on a tiny model: SFT, GRPO, evaluation before and after",
        Quickstart},
       {"init", "make a random model in Hugging Face layout", Init},
+      {"convert", "store a model as FP8 blocks, BF16 or FP32", Convert},
       {"sft", "supervised fine-tuning", Sft},
       {"grpo", "reinforcement learning: starts a learner, actors and reward workers", Grpo},
       {"generate", "complete prompts", Generate},

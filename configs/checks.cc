@@ -19,8 +19,6 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
       Refuse(where, key + ": this build supports only " + value + "; remove the setting");
     }
   };
-  only(config.dtype == "fp32", "dtype", "\"fp32\"");
-  only(config.cache_dtype == "fp32", "cache_dtype", "\"fp32\"");
   only(config.device == "cpu", "device", "\"cpu\"");
   only(config.learner.ranks == 1, "learner.ranks", "1");
   if (job == Job::kSft) {

@@ -1,11 +1,14 @@
 #include "configs/files.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <system_error>
 #include <utility>
 
@@ -60,25 +63,88 @@ class OutputFd {
   int fd_;
 };
 
+// O_NONBLOCK: opening a FIFO nobody writes to must not hang.
+constexpr int kOpenFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+
+void RefuseNul(const std::string& path) {
+  if (path.find('\0') == std::string::npos) return;
+  throw UserError("a path of " + std::to_string(path.size()) + " bytes contains a NUL byte");
+}
+
+// The canonical path of an open file or folder; "" where it has none.
+std::string PathOf(int fd) {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd), error).string();
+}
+
+// For kernels and sandboxes without openat2: what was opened is asked for its place. Sets EXDEV.
+int OpenAndCheck(int root, const std::string& name) {
+  const std::string inside = PathOf(root) + "/";
+  const int fd = ::openat(root, name.c_str(), kOpenFlags);
+  if (fd < 0 || (inside.size() > 1 && PathOf(fd).compare(0, inside.size(), inside) == 0)) return fd;
+  ::close(fd);
+  errno = EXDEV;
+  return -1;
+}
+
+// A descriptor, or -1 with errno: EXDEV where the name leads out of the folder.
+int OpenBeneath(const std::string& folder, const std::string& name) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path whole = fs::canonical(folder, error);
+  if (error) {
+    errno = error.value();
+    return -1;
+  }
+  const bool snapshot = whole.parent_path().filename() == "snapshots";
+  const fs::path root = snapshot ? whole.parent_path().parent_path() : whole;
+  const fs::path inner = (snapshot ? fs::path("snapshots") / whole.filename() : fs::path()) / name;
+  const int root_fd = ::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root_fd < 0) return -1;
+  open_how how{};
+  how.flags = kOpenFlags;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  int fd = -1;
+  do {
+    fd = static_cast<int>(::syscall(SYS_openat2, root_fd, inner.c_str(), &how, sizeof how));
+  } while (fd < 0 && errno == EAGAIN);  // a rename raced with the walk
+  if (fd < 0 && (errno == ENOSYS || errno == EPERM)) fd = OpenAndCheck(root_fd, inner.string());
+  const int kept = errno;
+  ::close(root_fd);
+  errno = kept;
+  return fd;
+}
+
 }  // namespace
 
 InputFile::InputFile(const std::string& path) : path_(path) {
-  if (path.find('\0') != std::string::npos) {
-    throw UserError("a path of " + std::to_string(path.size()) + " bytes contains a NUL byte");
+  RefuseNul(path);
+  Take(::open(path.c_str(), kOpenFlags));
+}
+
+InputFile::InputFile(const std::string& folder, const std::string& name)
+    : path_(folder + "/" + name) {
+  RefuseNul(path_);
+  Take(OpenBeneath(folder, name));
+}
+
+void InputFile::Take(int fd) {
+  if (fd < 0 && errno == EXDEV) {
+    throw UserError(path_ +
+                    ": leaves the model's folder: files that its data names must lie in it");
   }
-  // O_NONBLOCK: opening a FIFO nobody writes to must not hang.
-  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd_ < 0) ThrowOpen(path, errno);
+  if (fd < 0) ThrowOpen(path_, errno);
   struct stat status;
-  if (::fstat(fd_, &status) != 0) {
+  if (::fstat(fd, &status) != 0) {
     const int error = errno;
-    ::close(fd_);
-    ThrowOpen(path, error);
+    ::close(fd);
+    ThrowOpen(path_, error);
   }
   if (!S_ISREG(status.st_mode)) {
-    ::close(fd_);
-    throw UserError(path + ": is not a regular file");
+    ::close(fd);
+    throw UserError(path_ + ": is not a regular file");
   }
+  fd_ = fd;
   size_ = static_cast<std::uint64_t>(status.st_size);
 }
 

@@ -14,6 +14,10 @@ class InputFile {
   /// Throws UserError "<path>: cannot be opened: <why>" or "<path>: is not a regular file";
   /// MachineError when the machine is at fault (EIO, too many open files, no memory).
   explicit InputFile(const std::string& path);
+  /// The file `name` of `folder`, for names that data gives: wherever symlinks lead, it must lie inside the folder. Where that is a
+  /// snapshot of a download cache (ROOT/snapshots/NAME, with links to ROOT/blobs), inside ROOT. Throws as above; UserError
+  /// "<path>: leaves the model's folder".
+  InputFile(const std::string& folder, const std::string& name);
   ~InputFile();
   InputFile(InputFile&& other) noexcept;
   InputFile(const InputFile&) = delete;
@@ -27,6 +31,8 @@ class InputFile {
   void ReadAt(std::uint64_t offset, std::span<std::byte> out) const;
 
  private:
+  void Take(int fd);
+
   std::string path_;
   int fd_ = -1;
   std::uint64_t size_ = 0;

@@ -40,6 +40,39 @@ std::array<std::int16_t, 324> MakeSymbolTable() {
 }
 const std::array<std::int16_t, 324> kSymbolTable = MakeSymbolTable();
 
+// Bits of the table of joints: 128 KiB, for the 2^17 merges of a large vocabulary.
+constexpr std::size_t kJoints = std::size_t{1} << 20;
+// Longer pieces are cut where no merge can join.
+constexpr std::size_t kLongPiece = 64;
+
+bool IsContinuation(char c) { return (static_cast<std::uint8_t>(c) & 0xC0) == 0x80; }
+
+// Up to four bytes as a number.
+std::uint32_t PackBytes(std::string_view bytes) {
+  std::uint32_t packed = 0;
+  for (const char c : bytes) packed = packed << 8 | static_cast<std::uint8_t>(c);
+  return packed;
+}
+
+// The last character of a token's bytes, or all of it where it is the end of a character; empty
+// where it can't end one.
+std::string_view LastCharacter(std::string_view bytes) {
+  std::size_t start = bytes.size() - 1;
+  while (start > 0 && IsContinuation(bytes[start])) --start;
+  const std::string_view last = bytes.substr(start);
+  if (last.size() > 4) return {};
+  if (IsContinuation(last[0])) return last;
+  return static_cast<std::size_t>(Utf8Length(last)) == last.size() ? last : std::string_view();
+}
+
+// The first character, or all of it where it is the start of one.
+std::string_view FirstCharacter(std::string_view bytes) {
+  if (IsContinuation(bytes[0])) return {};
+  std::size_t end = 1;
+  while (end < bytes.size() && end < 4 && IsContinuation(bytes[end])) ++end;
+  return bytes.substr(0, end);
+}
+
 std::size_t Hash(std::uint64_t pair) {
   pair *= 0x9E3779B97F4A7C15u;
   return static_cast<std::size_t>(pair ^ pair >> 32);
@@ -127,6 +160,7 @@ void Bpe::ReadMerges(const Json& json, const std::string& where) {
                     std::to_string(kMaxId));
   }
   merges_.assign(std::bit_ceil(json.size() * 2 + 2), Merge{kNoPair, 0, 0});
+  for (std::vector<bool>* bits : {&joints_, &ends_, &starts_}) bits->assign(kJoints, false);
   std::int32_t rank = 0;
   for (const Json& merge : json) {
     std::string left, right;
@@ -164,6 +198,35 @@ void Bpe::AddMerge(const std::string& left, const std::string& right, std::int32
   }
   const auto pair = static_cast<std::uint64_t>(ids[0]) << 32 | static_cast<std::uint64_t>(ids[1]);
   InsertMerge({pair, rank, ids[2]});
+  NoteJoint(SymbolBytes(left), SymbolBytes(right));
+}
+
+void Bpe::NoteJoint(std::string_view left, std::string_view right) {
+  const std::string_view end = LastCharacter(left), start = FirstCharacter(right);
+  if (end.empty() || start.empty()) return;
+  const std::uint64_t a = PackBytes(end), b = PackBytes(start);
+  ends_[Hash(a) % kJoints] = true;
+  starts_[Hash(b) % kJoints] = true;
+  joints_[Hash(a << 32 | b) % kJoints] = true;
+}
+
+// Whether some merge may cross the border of two characters. A left side ends with the whole
+// character before it or with its last bytes alone, a right side starts likewise.
+bool Bpe::MayJoin(std::string_view before, std::string_view after) const {
+  std::uint64_t starts[4];
+  int count = 0;
+  for (std::size_t n = 1; n <= after.size(); ++n) {
+    const std::uint64_t b = PackBytes(after.substr(0, n));
+    if (starts_[Hash(b) % kJoints]) starts[count++] = b;
+  }
+  for (std::size_t from = 0; count > 0 && from < before.size(); ++from) {
+    const std::uint64_t a = PackBytes(before.substr(from));
+    if (!ends_[Hash(a) % kJoints]) continue;
+    for (int i = 0; i < count; ++i) {
+      if (joints_[Hash(a << 32 | starts[i]) % kJoints]) return true;
+    }
+  }
+  return false;
 }
 
 // A pair that stands twice takes the later rank, as Hugging Face's map does.
@@ -258,6 +321,23 @@ void Bpe::Encode(std::string_view piece, std::vector<std::int32_t>* ids) const {
       return;
     }
   }
+  if (piece.size() <= kLongPiece) return EncodePart(piece, ids);
+  // Parts that no merge joins are encoded each for itself: short ones stay in the cache.
+  std::size_t begin = 0, last = 0;
+  for (std::size_t at = static_cast<std::size_t>(std::max(Utf8Length(piece), 1));
+       at < piece.size();) {
+    const auto length = static_cast<std::size_t>(std::max(Utf8Length(piece.substr(at)), 1));
+    if (!MayJoin(piece.substr(last, at - last), piece.substr(at, length))) {
+      EncodePart(piece.substr(begin, at - begin), ids);
+      begin = at;
+    }
+    last = at;
+    at += length;
+  }
+  EncodePart(piece.substr(begin), ids);
+}
+
+void Bpe::EncodePart(std::string_view piece, std::vector<std::int32_t>* ids) const {
   thread_local std::vector<Symbol> symbols;
   symbols.resize(piece.size());
   const auto count = static_cast<std::int32_t>(piece.size());

@@ -51,10 +51,16 @@ class Bpe {
   void MergeShort(std::vector<Symbol>& symbols) const;
   void MergeLong(std::vector<Symbol>& symbols) const;
   bool Join(std::vector<Symbol>& symbols, std::int32_t at) const;
+  void EncodePart(std::string_view part, std::vector<std::int32_t>* ids) const;
+  void NoteJoint(std::string_view left, std::string_view right);
+  bool MayJoin(std::string_view before, std::string_view after) const;
 
   std::unordered_map<std::string, std::int32_t> vocab_;
   std::array<std::int32_t, 256> byte_ids_;
   std::vector<Merge> merges_;  // open addressing, a power of two
+  // Hashes of what merges join at the border of two characters: the end of a left side and the start of a right side. A bit that is
+  // not set says for certain that nothing is ever merged across.
+  std::vector<bool> joints_, ends_, starts_;
   bool ignore_merges_ = false;
 };
 

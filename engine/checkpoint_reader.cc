@@ -54,7 +54,7 @@ struct CheckpointReader::State {
       auto it = files.find(name);
       if (it == files.end()) {
         CheckFileName(path, name);
-        it = files.emplace(name, SafetensorsFile(dir + "/" + name)).first;
+        it = files.emplace(name, SafetensorsFile(configs::InputFile(dir, name))).first;
       }
       if (!it->second.Has(tensor)) {
         throw UserError(path + ": weight_map: tensor " + Quote(tensor) + " is not in " + name);

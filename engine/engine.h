@@ -64,6 +64,7 @@ struct EngineStats {
   std::uint64_t prefix_hits = 0;  // prompt tokens found in the cache
   std::uint64_t preempted = 0;    // sequences that gave their pages up for a while
   std::uint64_t drafted = 0, accepted = 0;
+  std::uint64_t cache_tokens = 0;  // most rows of the cache taken at once, by whole pages
 };
 
 class Engine {

@@ -1,5 +1,5 @@
 #pragma once
-// F16 to FP32, by its bits. BF16 is in kernels/bf16.h.
+// F16 and E8M0 to FP32, by their bits. BF16 is in kernels/bf16.h.
 #include <bit>
 #include <cstdint>
 
@@ -19,6 +19,12 @@ inline float FloatOfF16(std::uint16_t bits) {
     exponent = static_cast<std::uint32_t>(1 - shift);
   }
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+/// 2^(code - 127), the spelling of power-of-two scales; NaN for 255.
+inline float FloatOfE8m0(std::uint8_t code) {
+  if (code == 255) return std::bit_cast<float>(0x7FC00000u);
+  return std::bit_cast<float>(code == 0 ? 0x00400000u : std::uint32_t{code} << 23);
 }
 
 }  // namespace temper::engine

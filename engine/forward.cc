@@ -35,10 +35,22 @@ enum Buffer {
   kExpertOut,
   kShared,
   kMtpPair,
-  kQuantized,
-  kInputScales,
+  kSharedGateUp,
+  kSharedGated,
+  kQuantized,  // two buffers
+  kQuantized2,
+  kInputScales,  // theirs
+  kInputScales2,
   kBuffers
 };
+
+// y[r, :] += bias in FP32; without a bias nothing.
+void AddBias(const std::vector<float>& bias, int m, float* y) {
+  const std::size_t n = bias.size();
+  for (std::size_t r = 0; n > 0 && r < std::size_t(m); ++r) {
+    for (std::size_t i = 0; i < n; ++i) y[r * n + i] += bias[i];
+  }
+}
 
 }  // namespace
 
@@ -86,19 +98,41 @@ std::int64_t Forward::CacheBytes(int layers) const {
                                                       c.qk_rope_dim));
 }
 
-void Forward::Linear(const PackedLinear& w, const float* x, std::int64_t ldx, int m, float* y,
-                     std::int64_t ldy) {
-  if (!weights_.numerics().quantizes_inputs() || w.type != kernels::WeightType::kFp8) {
-    kernels::Linear(w.view(), x, ldx, m, y, ldy, pool_);
-    return;
-  }
+Forward::Input Forward::Prepare(const PackedLinear& w, const float* x, std::int64_t ldx, int m,
+                                int buffer) {
+  if (!weights_.numerics().quantizes_inputs() || w.type != kernels::WeightType::kFp8)
+    return {x, ldx};
   const std::int64_t blocks = (w.k + kernels::kBlock - 1) / kernels::kBlock;
-  float* values = Scratch(kQuantized, std::size_t(m) * w.k);
-  float* scales = Scratch(kInputScales, std::size_t(m) * blocks);
+  float* values = Scratch(kQuantized + buffer, std::size_t(m) * w.k);
+  float* scales = Scratch(kInputScales + buffer, std::size_t(m) * blocks);
   kernels::QuantizeActivations(x, ldx, m, w.k, weights_.numerics().scale, values, w.k, scales,
                                pool_);
-  const kernels::LinearItem item{w.view(), values, w.k, m, y, ldy, scales, blocks};
-  kernels::LinearMany(&item, 1, pool_);
+  return {values, w.k, scales, blocks};
+}
+
+void Forward::Push(const PackedLinear& w, const Input& in, std::int64_t first, int m, float* y,
+                   std::int64_t ldy) {
+  if (m == 0) return;
+  items_.push_back({w.view(), in.x + first * in.ldx, in.ldx, m, y, ldy,
+                    in.scale ? in.scale + first * in.ld_scale : nullptr, in.ld_scale});
+}
+
+void Forward::PushGateUp(const MlpWeights& w, const Input& in, std::int64_t first, int m,
+                         float* out) {
+  const std::int64_t width = w.down.k;
+  Push(w.gate_up, in, first, m, out, 2 * width);
+  if (w.up.n > 0) Push(w.up, in, first, m, out + width, 2 * width);
+}
+
+void Forward::Run() {
+  kernels::LinearMany(items_.data(), int(items_.size()), pool_);
+  items_.clear();
+}
+
+void Forward::Linear(const PackedLinear& w, const float* x, std::int64_t ldx, int m, float* y,
+                     std::int64_t ldy) {
+  Push(w, Prepare(w, x, ldx, m), 0, m, y, ldy);
+  Run();
 }
 
 void Forward::AddBlock(float* out, int m, float* x) {
@@ -132,7 +166,7 @@ void Forward::Layer(int index, int cache_layer, const ForwardRows& rows, float* 
   const LayerWeights& w = weights_.layer(index);
   Attention(w, cache_layer, rows, x);
   if (w.moe) {
-    Moe(w, rows.m, x, experts, index - c.first_dense);
+    Moe(w, rows.m, x, experts, c.MoeLayersBefore(index));
     return;
   }
   const int h = c.hidden_size;
@@ -153,17 +187,23 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   float* normed = Scratch(kNormed, std::size_t(m) * h);
   kernels::RmsNorm(x, h, w.input_norm.data(), c.rms_norm_eps, m, h, normed, h, pool_);
   float* q = Scratch(kQuery, std::size_t(m) * heads * qk);
-  if (c.q_lora_rank == 0) {
-    Linear(w.q, normed, h, m, q, heads * qk);
+  float* kv = Scratch(kLatent, std::size_t(m) * row);
+  const int rank = c.q_lora_rank;
+  float* low = Scratch(kLowRank, std::size_t(m) * rank);
+  const Input input = Prepare(w.kv_a, normed, h, m);
+  Push(w.kv_a, input, 0, m, kv, row);
+  if (rank == 0) {
+    Push(w.q, input, 0, m, q, heads * qk);
   } else {
-    const int rank = c.q_lora_rank;
-    float* low = Scratch(kLowRank, std::size_t(m) * rank);
-    Linear(w.q_a, normed, h, m, low, rank);
+    Push(w.q_a, input, 0, m, low, rank);
+  }
+  Run();
+  AddBias(w.kv_a_bias, m, kv);
+  if (rank > 0) {
+    AddBias(w.q_a_bias, m, low);
     kernels::RmsNorm(low, rank, w.q_a_norm.data(), kLowRankEps, m, rank, low, rank, pool_);
     Linear(w.q_b, low, rank, m, q, heads * qk);
   }
-  float* kv = Scratch(kLatent, std::size_t(m) * row);
-  Linear(w.kv_a, normed, h, m, kv, row);
   kernels::RmsNorm(kv, row, w.kv_a_norm.data(), kLowRankEps, m, latent, kv, row, pool_);
   kernels::Rope(kv + latent, row, 1, 0, rope, rows.positions, m, table, pool_);
   const kernels::CacheType cache = weights_.numerics().cache;
@@ -174,12 +214,9 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
 
   kernels::Rope(q + nope, heads * qk, heads, qk, rope, rows.positions, m, table, pool_);
   float* absorbed = Scratch(kAbsorbed, std::size_t(m) * heads * row);
-  items_.clear();
-  for (int n = 0; n < heads; ++n) {
-    items_.push_back({w.w_uk[n].view(), q + n * qk, std::int64_t(heads) * qk, m, absorbed + n * row,
-                      std::int64_t(heads) * row});
-  }
-  kernels::LinearMany(items_.data(), heads, pool_);
+  for (int n = 0; n < heads; ++n)
+    Push(w.w_uk[n], {q + n * qk, heads * qk}, 0, m, absorbed + n * row, heads * row);
+  Run();
   for (std::int64_t i = 0; i < std::int64_t(m) * heads; ++i) {
     std::memcpy(absorbed + i * row + latent, q + i * qk + nope, rope * sizeof(float));
   }
@@ -187,14 +224,14 @@ void Forward::Attention(const LayerWeights& w, int cache_layer, const ForwardRow
   kernels::MlaAttention(absorbed, rows.attention, m, heads, latent, rope,
                         float(c.attention_scale()), cache, offset, latent_out, pool_);
   float* values = Scratch(kHeads, std::size_t(m) * heads * c.v_dim);
-  items_.clear();
   for (int n = 0; n < heads; ++n) {
-    items_.push_back({w.w_uv[n].view(), latent_out + n * latent, std::int64_t(heads) * latent, m,
-                      values + n * c.v_dim, std::int64_t(heads) * c.v_dim});
+    Push(w.w_uv[n], {latent_out + n * latent, heads * latent}, 0, m, values + n * c.v_dim,
+         heads * c.v_dim);
   }
-  kernels::LinearMany(items_.data(), heads, pool_);
+  Run();
   float* out = Scratch(kBlockOut, std::size_t(m) * h);
   Linear(w.o, values, heads * c.v_dim, m, out, h);
+  AddBias(w.o_bias, m, out);
   AddBlock(out, m, x);
 }
 
@@ -202,35 +239,24 @@ void Forward::Mlp(const MlpWeights& w, const float* in, int m, float* out) {
   const int width = w.down.k, h = w.down.n;
   float* gate_up = Scratch(kGateUp, std::size_t(m) * 2 * width);
   float* gated = Scratch(kGated, std::size_t(m) * width);
-  Linear(w.gate_up, in, h, m, gate_up, 2 * width);
-  if (w.up.n > 0) Linear(w.up, in, h, m, gate_up + width, 2 * width);
+  PushGateUp(w, Prepare(w.gate_up, in, h, m), 0, m, gate_up);
+  Run();
   kernels::SwiGlu(gate_up, 2 * width, m, width, gated, width, pool_);
   Linear(w.down, gated, width, m, out, h);
 }
 
-void Forward::RunExperts(const LayerWeights& w, PackedLinear MlpWeights::*member, const float* in,
-                         int in_width, float* out, std::int64_t ldo) {
-  const int experts = weights_.config().experts, pairs = counts_[experts];
-  const std::int64_t blocks = (in_width + kernels::kBlock - 1) / kernels::kBlock;
-  const float* scales = nullptr;
-  if (weights_.numerics().quantizes_inputs()) {
-    float* values = Scratch(kQuantized, std::size_t(pairs) * in_width);
-    float* s = Scratch(kInputScales, std::size_t(pairs) * blocks);
-    kernels::QuantizeActivations(in, in_width, pairs, in_width, weights_.numerics().scale, values,
-                                 in_width, s, pool_);
-    in = values;
-    scales = s;
+void Forward::Gather(const float* rows, int m, float* out) {
+  const ModelConfig& c = weights_.config();
+  const std::int64_t h = c.hidden_size, pairs = std::int64_t(m) * c.top_k;
+  counts_.assign(c.experts + 1, 0);
+  for (std::int64_t i = 0; i < pairs; ++i) ++counts_[expert_ids_[i] + 1];
+  for (int e = 0; e < c.experts; ++e) counts_[e + 1] += counts_[e];
+  order_.assign(counts_.begin(), counts_.end() - 1);
+  slots_.resize(pairs);
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    slots_[i] = order_[expert_ids_[i]]++;
+    std::memcpy(out + slots_[i] * h, rows + i / c.top_k * h, h * sizeof(float));
   }
-  items_.clear();
-  for (int e = 0; e < experts; ++e) {
-    const std::int64_t first = counts_[e];
-    const int m = int(counts_[e + 1] - first);
-    if (m == 0) continue;
-    items_.push_back({(w.experts[e].*member).view(), in + first * in_width, in_width, m,
-                      out + first * ldo, ldo, scales ? scales + first * blocks : nullptr,
-                      scales ? blocks : 0});
-  }
-  kernels::LinearMany(items_.data(), int(items_.size()), pool_);
 }
 
 void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer) {
@@ -247,31 +273,38 @@ void Forward::Moe(const LayerWeights& w, int m, float* x, const Experts& experts
                  expert_ids_.data(), weight, pool_);
   if (experts) experts(moe_layer, expert_ids_.data());
 
-  // Rows sorted by expert, stable by token: every expert sees one contiguous block.
-  counts_.assign(c.experts + 1, 0);
-  for (std::int64_t i = 0; i < pairs; ++i) ++counts_[expert_ids_[i] + 1];
-  for (int e = 0; e < c.experts; ++e) counts_[e + 1] += counts_[e];
-  order_.assign(counts_.begin(), counts_.end() - 1);
-  slots_.resize(pairs);
   float* gathered = Scratch(kGathered, std::size_t(pairs) * h);
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    slots_[i] = order_[expert_ids_[i]]++;
-    std::memcpy(gathered + std::int64_t(slots_[i]) * h, normed + i / k * h, h * sizeof(float));
-  }
+  Gather(normed, m, gathered);
+  const int shared_width = w.shared.down.k;
   float* gate_up = Scratch(kExpertGateUp, std::size_t(pairs) * 2 * width);
   float* gated = Scratch(kExpertGated, std::size_t(pairs) * width);
   float* out = Scratch(kExpertOut, std::size_t(pairs) * h);
-  RunExperts(w, &MlpWeights::gate_up, gathered, h, gate_up, 2 * width);
-  if (w.experts[0].up.n > 0)
-    RunExperts(w, &MlpWeights::up, gathered, h, gate_up + width, 2 * width);
-  kernels::SwiGlu(gate_up, 2 * width, int(pairs), width, gated, width, pool_);
-  RunExperts(w, &MlpWeights::down, gated, width, out, h);
+  float* shared_gate_up = Scratch(kSharedGateUp, std::size_t(m) * 2 * shared_width);
+  float* shared_gated = Scratch(kSharedGated, std::size_t(m) * shared_width);
+  float* shared = c.shared_experts > 0 ? Scratch(kShared, std::size_t(m) * h) : nullptr;
 
-  float* shared = nullptr;
-  if (c.shared_experts > 0) {
-    shared = Scratch(kShared, std::size_t(m) * h);
-    Mlp(w.shared, normed, m, shared);
+  // The shared expert runs beside the chosen ones: two regions, not four.
+  const auto rows_of = [&](int e) { return counts_[e + 1] - counts_[e]; };
+  const Input to_experts = Prepare(w.experts[0].gate_up, gathered, h, int(pairs), 0);
+  for (int e = 0; e < c.experts; ++e) {
+    const std::int64_t first = counts_[e];
+    PushGateUp(w.experts[e], to_experts, first, rows_of(e), gate_up + first * 2 * width);
   }
+  if (shared)
+    PushGateUp(w.shared, Prepare(w.shared.gate_up, normed, h, m, 1), 0, m, shared_gate_up);
+  Run();
+  kernels::SwiGlu(gate_up, 2 * width, int(pairs), width, gated, width, pool_);
+  if (shared)
+    kernels::SwiGlu(shared_gate_up, 2 * shared_width, m, shared_width, shared_gated, shared_width,
+                    pool_);
+  const Input to_down = Prepare(w.experts[0].down, gated, width, int(pairs), 0);
+  for (int e = 0; e < c.experts; ++e) {
+    const std::int64_t first = counts_[e];
+    Push(w.experts[e].down, to_down, first, rows_of(e), out + first * h, h);
+  }
+  if (shared)
+    Push(w.shared.down, Prepare(w.shared.down, shared_gated, shared_width, m, 1), 0, m, shared, h);
+  Run();
   if (!weights_.numerics().rounds()) {
     kernels::CombineExperts(out, h, slots_.data(), weight, k, shared, h, x, h, m, h, x, h, pool_);
     return;

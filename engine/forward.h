@@ -48,16 +48,30 @@ class Forward {
  private:
   void Layer(int index, int cache_layer, const ForwardRows& rows, float* x, const Experts& experts);
   void Attention(const LayerWeights& w, int cache_layer, const ForwardRows& rows, float* x);
-  /// y = W x, x quantised first where the mode and W say so.
+  /// Rows of a linear layer's input, quantised where mode and weights say so.
+  struct Input {
+    const float* x = nullptr;
+    std::int64_t ldx = 0;
+    const float* scale = nullptr;  // [m][ceil(K/128)], or null
+    std::int64_t ld_scale = 0;
+  };
+  /// x [m, K] as W takes it. Of the two buffers each holds one quantised input at a time.
+  Input Prepare(const PackedLinear& w, const float* x, std::int64_t ldx, int m, int buffer = 0);
+  /// y = W x for m rows from `first` on joins the layers of the next Run().
+  void Push(const PackedLinear& w, const Input& input, std::int64_t first, int m, float* y,
+            std::int64_t ldy);
+  /// Both halves of a gated MLP: out [m, 2 I], the gate first.
+  void PushGateUp(const MlpWeights& w, const Input& input, std::int64_t first, int m, float* out);
+  /// All layers pushed, in one parallel region.
+  void Run();
   void Linear(const PackedLinear& w, const float* x, std::int64_t ldx, int m, float* y,
               std::int64_t ldy);
   /// Rounds a block's output as the mode says and adds it to the residual stream.
   void AddBlock(float* out, int m, float* x);
   void Mlp(const MlpWeights& w, const float* in, int m, float* out);
   void Moe(const LayerWeights& w, int m, float* x, const Experts& experts, int moe_layer);
-  /// The experts' matrices on rows sorted by expert (counts_).
-  void RunExperts(const LayerWeights& w, PackedLinear MlpWeights::*member, const float* in,
-                int in_width, float* out, std::int64_t ldo);
+  /// Rows sorted by expert, stable by token (counts_, slots_): out [m * top_k, H].
+  void Gather(const float* rows, int m, float* out);
   void Embed(const std::int32_t* ids, int m, float* out) const;
   /// Rotary table long enough for `position`.
   const float* Table(int position);

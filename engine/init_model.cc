@@ -1,21 +1,14 @@
 // `temper init`: random weights that are the same on every machine.
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <array>
-#include <cerrno>
 #include <cmath>
-#include <filesystem>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/json.h"
 #include "engine/checkpoint.h"
+#include "engine/new_folder.h"
 #include "engine/tokenizer.h"
 #include "kernels/ops.h"
 #include "kernels/sampling.h"
@@ -66,67 +59,30 @@ class Normal {
   std::uint64_t name_;
 };
 
-void Fill(const TensorSpec& spec, std::uint64_t seed, double range, std::vector<float>* values) {
-  values->assign(static_cast<std::size_t>(spec.count()), 0.0f);
+// Rows [first, first + rows) of a tensor.
+void Fill(const TensorSpec& spec, std::uint64_t seed, double range, std::int64_t first,
+          std::int64_t rows, kernels::ThreadPool& pool, std::vector<float>* values) {
+  const std::int64_t k = Columns(spec), count = rows * k;
+  values->assign(static_cast<std::size_t>(count), 0.0f);
   if (spec.kind == TensorSpec::Kind::kNorm) {
     std::fill(values->begin(), values->end(), 1.0f);
-  } else if (spec.kind != TensorSpec::Kind::kRouterBias) {
+  } else if (spec.kind != TensorSpec::Kind::kRouterBias && spec.kind != TensorSpec::Kind::kBias) {
     const Normal normal(seed, spec.name);
-    for (std::size_t i = 0; i < values->size(); ++i) {
-      (*values)[i] = static_cast<float>(range * normal.At(i));
-    }
+    constexpr std::int64_t kPart = 4096;
+    pool.Run(int((count + kPart - 1) / kPart), [&](int part) {
+      const std::int64_t end = std::min(count, (part + 1) * kPart);
+      for (std::int64_t i = part * kPart; i < end; ++i) {
+        (*values)[i] = static_cast<float>(range * normal.At(std::uint64_t(first * k + i)));
+      }
+    });
   }
-}
-
-// A folder that becomes `target` by one rename, or vanishes.
-class NewFolder {
- public:
-  explicit NewFolder(std::string target)
-      : target_(std::move(target)), temporary_(target_ + ".tmp-" + std::to_string(::getpid())) {
-    if (configs::Exists(target_)) throw UserError(target_ + ": exists already: choose another");
-    if (::mkdir(temporary_.c_str(), 0777) != 0) {
-      const std::string message =
-          temporary_ + ": cannot be created: " + std::generic_category().message(errno);
-      if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) throw UserError(message);
-      throw MachineError(message);
-    }
-  }
-  ~NewFolder() {
-    if (temporary_.empty()) return;
-    std::error_code ignored;
-    std::filesystem::remove_all(temporary_, ignored);
-  }
-  NewFolder(const NewFolder&) = delete;
-  NewFolder& operator=(const NewFolder&) = delete;
-
-  const std::string& path() const { return temporary_; }
-  void Commit() {
-    configs::SyncFolder(temporary_);
-    if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE) !=
-        0) {
-      const std::string message =
-          target_ + ": cannot be put in place: " + std::generic_category().message(errno);
-      if (errno == EEXIST) throw UserError(message);
-      throw MachineError(message);
-    }
-    temporary_.clear();
-    const std::string parent = std::filesystem::path(target_).parent_path().string();
-    configs::SyncFolder(parent.empty() ? "." : parent);
-  }
-
- private:
-  std::string target_, temporary_;
-};
-
-std::string WithoutTrailingSlash(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
 }
 
 }  // namespace
 
 void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, std::uint64_t seed,
-               Dtype dtype, const std::string& out) {
+               const Storage& storage, const std::string& out, int threads,
+               std::uint64_t shard_bytes) {
   const Json json = configs::ReadJsonFile(arch_file);
   const ModelConfig config = ParseModelConfig(json, arch_file);
   const double range = json.contains("initializer_range")
@@ -139,12 +95,18 @@ void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, s
                     " is smaller than the tokenizer's " + std::to_string(tokenizer.size()) +
                     " ids (" + tokenizer_dir + ")");
   }
-  NewFolder folder(WithoutTrailingSlash(out));
+  NewFolder folder(out);
+  kernels::ThreadPool pool(threads);
   std::vector<float> values;
-  WriteCheckpoint(folder.path(), config, dtype, tokenizer_dir, [&](const TensorSpec& spec) {
-    Fill(spec, seed, range, &values);
-    return std::span<const float>(values);
-  });
+  const RowSource random = [&](const TensorSpec& spec, std::int64_t first, std::int64_t rows) {
+    Fill(spec, seed, range, first, rows, pool, &values);
+    RowData data;
+    data.first = first;
+    data.rows = rows;
+    data.values = values;
+    return data;
+  };
+  WriteCheckpoint(folder.path(), config, storage, tokenizer_dir, random, shard_bytes);
   folder.Commit();
 }
 

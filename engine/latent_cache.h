@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/weights.h"
+#include "engine/memory.h"
 
 namespace temper::engine {
 

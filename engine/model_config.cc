@@ -81,9 +81,8 @@ void RefuseUnsupported(const Fields& f) {
   if (!HasScalarHead(f)) {
     f.Only("architectures", Json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"}));
   }
-  f.Only("attention_bias", false);
   f.Only("hidden_act", "silu");
-  f.Only("moe_layer_freq", 1);
+  f.Only("mlp_bias", false);
   f.Only("scoring_func", v2 ? "softmax" : "sigmoid");
   if (!v2) f.Only("topk_method", "noaux_tc");
   f.Only("rope_interleave", true);
@@ -119,8 +118,10 @@ void ReadShape(const Fields& f, ModelConfig& c) {
   c.moe_intermediate_size = f.Int("moe_intermediate_size", 1, kMaxDim);
   c.num_layers = f.Int("num_hidden_layers", 1, 4096);
   const bool published = f.Has("num_nextn_predict_layers");
-  c.mtp_layers = f.Int(published ? "num_nextn_predict_layers" : "num_mtp_layers", 0, 1, 0);
+  c.mtp_layers = f.Int(published ? "num_nextn_predict_layers" : "num_mtp_layers", 0, 64, 0);
   c.first_dense = f.Int("first_k_dense_replace", 0, c.num_layers);
+  c.moe_layer_freq = f.Int("moe_layer_freq", 1, 4096, 1);
+  c.attention_bias = f.Bool("attention_bias", false);
   c.heads = f.Int("num_attention_heads", 1, 65536);
   const int kv_heads = f.Int("num_key_value_heads", 1, 65536, c.heads);
   if (kv_heads != c.heads) {
@@ -279,6 +280,9 @@ double CorrectionDim(const ModelConfig& c, double rotations) {
          (2 * kernels::LogDouble(c.rope_theta));
 }
 
+// The largest config.json of a published model has 2 KB.
+constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
+
 // transformers writes num_nextn_predict_layers 1 into every V3 config it saves, and never the
 // layer's tensors.
 bool HasMtpTensors(const std::string& model_dir, const ModelConfig& config) {
@@ -291,6 +295,12 @@ bool HasMtpTensors(const std::string& model_dir, const ModelConfig& config) {
 }
 
 }  // namespace
+
+int ModelConfig::MoeLayersBefore(int layer) const {
+  int count = 0;
+  for (int i = first_dense; i < layer; ++i) count += IsMoe(i) ? 1 : 0;
+  return count;
+}
 
 double ModelConfig::attention_scale() const {
   const double scale = 1.0 / std::sqrt(static_cast<double>(qk_dim()));
@@ -331,7 +341,7 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   if (c.scalar_head) c.mtp_layers = 0;  // transformers writes none for such a model
   ReadExperts(f, c);
   c.rms_norm_eps = static_cast<float>(f.Number("rms_norm_eps", 1e-12, 1, 1e-6));
-  c.tie_word_embeddings = f.Bool("tie_word_embeddings", false);
+  c.tie_word_embeddings = !c.scalar_head && f.Bool("tie_word_embeddings", false);
   ReadRope(json, f, where, c);
   ReadTokenIds(f, c);
   c.raw = json;
@@ -340,7 +350,10 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
 
 ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head) {
   const std::string path = model_dir + "/config.json";
-  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path), path);
+  configs::JsonLimits limits;
+  limits.max_bytes = kMaxConfigBytes;
+  limits.max_values = std::size_t{1} << 20;
+  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path, limits), path);
   if (config.scalar_head && !scalar_head) {
     throw UserError(path + ": architectures: a reward model (" + Brief(config.raw["architectures"]) +
                     ") scores texts and generates none; name it in rewards: {\"model\": DIR}");

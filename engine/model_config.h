@@ -13,8 +13,10 @@ struct ModelConfig {
   std::string model_type;  // deepseek_v2, deepseek_v3
   int vocab_size = 0, hidden_size = 0, intermediate_size = 0, moe_intermediate_size = 0;
   int num_layers = 0;       // num_hidden_layers
-  int mtp_layers = 0;       // num_nextn_predict_layers (0 or 1 here)
+  int mtp_layers = 0;       // num_nextn_predict_layers
   int first_dense = 0;      // first_k_dense_replace
+  int moe_layer_freq = 1;   // from first_dense on, layers whose number it divides are MoE
+  bool attention_bias = false;  // of q_a_proj, kv_a_proj_with_mqa and o_proj
   int heads = 0;
   int q_lora_rank = 0;      // 0: one q_proj
   int kv_lora_rank = 0, qk_nope_dim = 0, qk_rope_dim = 0, v_dim = 0;
@@ -34,7 +36,11 @@ struct ModelConfig {
   std::vector<int> eos_ids;
   Json raw;                 // the file as read: written back with the weights
 
-  bool IsMoe(int layer) const { return layer >= first_dense; }  // MTP layers included
+  /// MTP layers included.
+  bool IsMoe(int layer) const { return layer >= first_dense && layer % moe_layer_freq == 0; }
+  /// MoE layers among the first `layers`: the number of the next one in what reports experts.
+  int MoeLayersBefore(int layer) const;
+  int moe_layers() const { return MoeLayersBefore(num_layers); }
   bool has_router_bias() const { return router == kernels::RouterMethod::kNoauxTc; }
   kernels::RouterShape router_shape() const {
     return {experts, top_k, groups, topk_groups, norm_topk_prob, routed_scaling_factor, router};
@@ -48,8 +54,8 @@ struct ModelConfig {
   double rope_amplitude() const;
 };
 
-/// Parses a config.json text. Throws UserError naming the field: unsupported model_type, topk_method, scoring_func, attention_bias,
-/// quantization_config, hidden_act, moe_layer_freq, rope type; values out of range or inconsistent.
+/// Parses a config.json text. Throws UserError naming the field: unsupported model_type, topk_method, scoring_func, mlp_bias,
+/// quantization_config, hidden_act, rope type; values out of range or inconsistent.
 ModelConfig ParseModelConfig(const Json& json, const std::string& where);
 /// `scalar_head`: the folder must be a reward model's; otherwise it must not be one.
 ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head = false);
@@ -57,7 +63,8 @@ ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head = fal
 struct TensorSpec {
   std::string name;               // as in the checkpoint
   std::vector<std::int64_t> shape;
-  enum class Kind { kLinear, kEmbedding, kNorm, kRouter, kRouterBias } kind;
+  // kMtpLinear: a matrix that FP8 checkpoints leave in BF16. kBias: of a linear layer.
+  enum class Kind { kLinear, kMtpLinear, kEmbedding, kNorm, kBias, kRouter, kRouterBias } kind;
   std::int64_t count() const;
 };
 

@@ -28,6 +28,15 @@ std::string Numerics::id() const {
   return std::string("canon-1/") + kModes[int(mode)] + "/cache-" + kCaches[int(cache)];
 }
 
+std::vector<std::string> AllNumericsIds() {
+  std::vector<std::string> ids;
+  for (int mode = 0; mode < int(std::size(kModes)); ++mode) {
+    for (int cache = 0; cache < int(std::size(kCaches)); ++cache)
+      ids.push_back(Numerics{Mode(mode), kernels::CacheType(cache)}.id());
+  }
+  return ids;
+}
+
 Numerics ParseNumerics(const std::string& dtype, const std::string& cache_dtype,
                        const std::string& fp8_scale) {
   return {Mode(Find(kModes, "dtype", dtype)),

@@ -1,6 +1,7 @@
 #pragma once
 // The numeric mode of a model: what its weights and its cache are rounded to.
 #include <string>
+#include <vector>
 
 #include "kernels/cache_row.h"
 #include "kernels/fp8.h"
@@ -27,6 +28,9 @@ struct Numerics {
   /// "canon-1/fp8/cache-bf16".
   std::string id() const;
 };
+
+/// The ids of all modes and caches that this build computes.
+std::vector<std::string> AllNumericsIds();
 
 /// From the names of settings: fp32 | bf16 | fp8 | fp8-w8a8, fp32 | bf16 | fp8, pow2 | fp32. Throws
 /// UserError naming the setting.

@@ -66,7 +66,7 @@ struct Loaded {
         weights(Weights::Load(o.model, config, ParseNumerics(o.dtype, o.cache_dtype, o.fp8_scale))),
         sequences(ReadSequences(o.ids, config.vocab_size)),
         pool(o.threads),
-        moe_layers(std::max(0, config.num_layers - config.first_dense)) {
+        moe_layers(config.moe_layers()) {
     if (o.chunk < 1 || o.batch < 1) throw UserError("--chunk and --batch must be at least 1");
     for (std::size_t i = 0; i < sequences.size(); ++i) {
       if (int(sequences[i].size()) > config.max_positions) {
@@ -84,6 +84,12 @@ void FileExperts(std::vector<std::int32_t>& out, int layer, int length, int top_
   std::copy_n(ids, top_k, out.begin() + (std::int64_t(layer) * length + position) * top_k);
 }
 
+/// The j-th MTP layer's rows of a sequence of t tokens, and the name of its logits.
+int MtpRows(int t, int j) { return std::max(0, t - 1 - j); }
+std::string MtpName(int j) {
+  return j == 0 ? "mtp_logits." : "mtp" + std::to_string(j + 1) + "_logits.";
+}
+
 }  // namespace
 
 void ProbeLogits(const ProbeOptions& o) {
@@ -96,7 +102,9 @@ void ProbeLogits(const ProbeOptions& o) {
     const std::string n = std::to_string(i);
     entries.push_back({"logits." + n, Dtype::kF32, {t, v}});
     entries.push_back({"experts." + n, Dtype::kI32, {l.moe_layers, t, c.top_k}});
-    if (c.mtp_layers > 0) entries.push_back({"mtp_logits." + n, Dtype::kF32, {t - 1, v}});
+    for (int j = 0; j < c.mtp_layers; ++j) {
+      entries.push_back({MtpName(j) + n, Dtype::kF32, {MtpRows(int(t), j), v}});
+    }
   }
   SafetensorsWriter writer(o.out, entries);
   Forward forward(l.weights, l.pool);
@@ -120,19 +128,23 @@ void ProbeLogits(const ProbeOptions& o) {
     }
     writer.WriteFloats(logits);
     writer.WriteInts(experts);
-    if (c.mtp_layers == 0) continue;
-    std::vector<float> mtp(std::size_t(t - 1) * v);
-    LatentCache mtp_cache(forward.CacheBytes(1));
-    LatentRows mtp_rows(&mtp_cache);
-    for (int first = 0; first < t - 1; first += o.chunk) {
-      const int m = std::min(o.chunk, t - 1 - first);
-      RowBatch batch;
-      for (int i = 0; i < m; ++i) batch.Add(mtp_rows, ids[first + i + 1]);
-      std::vector<float> out(std::size_t(m) * h);
-      forward.Mtp(0, batch.View(), hidden.data() + first * h, out.data());
-      forward.Logits(out.data(), m, mtp.data() + first * v);
+    // Layer j reads token t + j + 1 beside the state before it: of the main model, then of layer j
+    // - 1.
+    for (int j = 0; j < c.mtp_layers; ++j) {
+      const int count = MtpRows(t, j);
+      std::vector<float> mtp(std::size_t(count) * v), out(std::size_t(count) * h);
+      LatentCache mtp_cache(forward.CacheBytes(1));
+      LatentRows mtp_rows(&mtp_cache);
+      for (int first = 0; first < count; first += o.chunk) {
+        const int m = std::min(o.chunk, count - first);
+        RowBatch batch;
+        for (int i = 0; i < m; ++i) batch.Add(mtp_rows, ids[first + i + j + 1]);
+        forward.Mtp(j, batch.View(), hidden.data() + first * h, out.data() + first * h);
+        forward.Logits(out.data() + first * h, m, mtp.data() + first * v);
+      }
+      writer.WriteFloats(mtp);
+      hidden = std::move(out);
     }
-    writer.WriteFloats(mtp);
   }
   writer.Close();
 }

@@ -26,7 +26,7 @@ struct ProbeOptions {
 };
 
 /// logits.i F32 [T, V], experts.i I32 [moe layers, T, k] ascending ids, mtp_logits.i F32 [T-1, V]
-/// where there is an MTP layer.
+/// where there is an MTP layer; mtp2_logits.i [T-2, V] of the second, fed with the first one's states after its norm, and so on.
 void ProbeLogits(const ProbeOptions& options);
 
 /// The actor's side: logp.i F32 [T-1] (temperature 1) and experts.i. The prompt is prefilled in

@@ -27,14 +27,15 @@ struct DtypeRow {
   const char* name;
   std::size_t size;
 };
-constexpr std::array<DtypeRow, 8> kDtypes = {{{Dtype::kF32, "F32", 4},
+constexpr std::array<DtypeRow, 9> kDtypes = {{{Dtype::kF32, "F32", 4},
                                               {Dtype::kBf16, "BF16", 2},
                                               {Dtype::kF16, "F16", 2},
                                               {Dtype::kF8E4m3, "F8_E4M3", 1},
                                               {Dtype::kI32, "I32", 4},
                                               {Dtype::kI64, "I64", 8},
                                               {Dtype::kU8, "U8", 1},
-                                              {Dtype::kF64, "F64", 8}}};
+                                              {Dtype::kF64, "F64", 8},
+                                              {Dtype::kF8E8m0, "F8_E8M0", 1}}};
 
 const DtypeRow& Row(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)]; }
 
@@ -242,7 +243,10 @@ std::int64_t TensorInfo::count() const {
   return n;
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path) {
+SafetensorsFile::SafetensorsFile(const std::string& path)
+    : SafetensorsFile(configs::InputFile(path)) {}
+
+SafetensorsFile::SafetensorsFile(configs::InputFile file) : file_(std::move(file)) {
   HeaderReader(file_, tensors_, metadata_).Read();
 }
 
@@ -273,6 +277,12 @@ void SafetensorsFile::Read(const std::string& name, std::span<std::byte> out) co
 std::vector<float> SafetensorsFile::ReadFloats(const std::string& name) const {
   const TensorInfo& info = Find(name);
   if (info.dtype == Dtype::kF32) return ReadAs<float>(*this, name, info.count());
+  if (info.dtype == Dtype::kF8E8m0) {
+    const auto codes = ReadAs<std::uint8_t>(*this, name, info.count());
+    std::vector<float> out(codes.size());
+    std::transform(codes.begin(), codes.end(), out.begin(), FloatOfE8m0);
+    return out;
+  }
   if (info.dtype != Dtype::kBf16 && info.dtype != Dtype::kF16) {
     throw UserError(path() + ": tensor " + Quote(name) + ": dtype " + DtypeName(info.dtype) +
                     " where F32, BF16 or F16 is needed");

@@ -12,7 +12,7 @@
 
 namespace temper::engine {
 
-enum class Dtype { kF32, kBf16, kF16, kF8E4m3, kI32, kI64, kU8, kF64 };
+enum class Dtype { kF32, kBf16, kF16, kF8E4m3, kI32, kI64, kU8, kF64, kF8E8m0 };
 std::size_t DtypeSize(Dtype dtype);
 std::string DtypeName(Dtype dtype);  // "F32", "BF16", "F8_E4M3", ...
 
@@ -29,6 +29,7 @@ struct TensorInfo {
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
+  explicit SafetensorsFile(configs::InputFile file);
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return file_.path(); }
@@ -37,7 +38,7 @@ class SafetensorsFile {
   void Read(const std::string& name, std::span<std::byte> out) const;
   /// Raw bytes from `offset` bytes into the tensor; [offset, offset + out.size()) lies inside it.
   void ReadPart(const std::string& name, std::uint64_t offset, std::span<std::byte> out) const;
-  /// Any float dtype (F32, BF16, F16) converted to float, exactly.
+  /// F32, BF16, F16 or F8_E8M0 (powers of two) converted to float, exactly.
   std::vector<float> ReadFloats(const std::string& name) const;
   /// I32 and U8 as they are; I64 where every value fits. Throws UserError otherwise.
   std::vector<std::int32_t> ReadInts(const std::string& name) const;

@@ -186,7 +186,7 @@ void Scheduler::BuildRows() {
 }
 
 void Scheduler::FileExperts(int layer, const std::int32_t* ids) {
-  const int k = config().top_k, layers = std::max(0, config().num_layers - config().first_dense);
+  const int k = config().top_k, layers = config().moe_layers();
   for (std::size_t r = 0; r < owners_.size(); ++r) {
     if (!owners_[r]->request->experts) continue;
     std::vector<std::int32_t>& to = owners_[r]->experts;
@@ -199,6 +199,8 @@ void Scheduler::FileExperts(int layer, const std::int32_t* ids) {
 void Scheduler::RunModel() {
   const int m = int(ids_.size()), h = config().hidden_size;
   stats_.computed += m;
+  stats_.cache_tokens =
+      std::max(stats_.cache_tokens, std::uint64_t(cache_.used_pages() * kPageTokens));
   hidden_.resize(std::size_t(m) * h);
   const bool experts = std::any_of(owners_.begin(), owners_.end(),
                                    [](const Sequence* s) { return s->request->experts; });
@@ -305,8 +307,7 @@ void Scheduler::Accept(Sequence& s, const kernels::SampledToken& token) {
 
 void Scheduler::File(const std::vector<Target>& targets,
                      const std::vector<kernels::SampledToken>& tokens) {
-  const std::size_t stride =
-      std::size_t(std::max(0, config().num_layers - config().first_dense)) * config().top_k;
+  const std::size_t stride = std::size_t(config().moe_layers()) * config().top_k;
   for (std::size_t i = 0; i < targets.size(); ++i) {
     Sequence& s = *targets[i].sequence;
     if (targets[i].ahead == 0) {
@@ -329,8 +330,7 @@ void Scheduler::File(const std::vector<Target>& targets,
 }
 
 void Scheduler::Collect(std::vector<FinishedSample>* finished) {
-  const std::size_t stride =
-      std::size_t(std::max(0, config().num_layers - config().first_dense)) * config().top_k;
+  const std::size_t stride = std::size_t(config().moe_layers()) * config().top_k;
   std::erase_if(running_, [&](Owned& s) {
     if (!s->ended) return false;
     if (s->request->experts) {

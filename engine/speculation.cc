@@ -24,7 +24,7 @@ double AttentionWeights(const ModelConfig& c) {
 }  // namespace
 
 double WeightsPerToken(const ModelConfig& c) {
-  const double h = c.hidden_size, moe = std::max(0, c.num_layers - c.first_dense);
+  const double h = c.hidden_size, moe = c.moe_layers();
   return c.num_layers * AttentionWeights(c) + (c.num_layers - moe) * 3 * h * c.intermediate_size +
          moe * ((c.top_k + c.shared_experts) * 3 * h * c.moe_intermediate_size + h * c.experts) +
          h * c.vocab_size;
@@ -37,7 +37,7 @@ double AttentionPerToken(const ModelConfig& c, double keys) {
 SpeculationRule::SpeculationRule(const ModelConfig& c, double bytes_per_weight)
     : bytes_(bytes_per_weight) {
   const double h = c.hidden_size;
-  moe_layers_ = std::max(0, c.num_layers - c.first_dense);
+  moe_layers_ = c.moe_layers();
   experts_ = std::max(1, c.experts);
   top_k_ = c.top_k;
   expert_ = 3 * h * c.moe_intermediate_size;

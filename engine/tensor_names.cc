@@ -43,14 +43,20 @@ class Table {
       Add(a + "q_proj.weight", {heads * c_.qk_dim(), c_.hidden_size}, Kind::kLinear);
     } else {
       Add(a + "q_a_proj.weight", {c_.q_lora_rank, c_.hidden_size}, Kind::kLinear);
+      AddBias(a + "q_a_proj.bias", c_.q_lora_rank);
       Add(a + "q_a_layernorm.weight", {c_.q_lora_rank}, Kind::kNorm);
       Add(a + "q_b_proj.weight", {heads * c_.qk_dim(), c_.q_lora_rank}, Kind::kLinear);
     }
     Add(a + "kv_a_proj_with_mqa.weight", {c_.latent_dim(), c_.hidden_size}, Kind::kLinear);
+    AddBias(a + "kv_a_proj_with_mqa.bias", c_.latent_dim());
     Add(a + "kv_a_layernorm.weight", {c_.kv_lora_rank}, Kind::kNorm);
     Add(a + "kv_b_proj.weight", {heads * (c_.qk_nope_dim + c_.v_dim), c_.kv_lora_rank},
         Kind::kLinear);
     Add(a + "o_proj.weight", {c_.hidden_size, heads * c_.v_dim}, Kind::kLinear);
+    AddBias(a + "o_proj.bias", c_.hidden_size);
+  }
+  void AddBias(const std::string& name, std::int64_t width) {
+    if (c_.attention_bias) Add(name, {width}, Kind::kBias);
   }
   void AddMlp(const std::string& p, std::int64_t inter) {
     Add(p + "gate_proj.weight", {inter, c_.hidden_size}, Kind::kLinear);
@@ -85,7 +91,7 @@ std::vector<TensorSpec> RequiredTensors(const ModelConfig& config) {
     const std::string p = "model.layers." + std::to_string(i) + ".";
     table.Add(p + "enorm.weight", {hidden}, Kind::kNorm);
     table.Add(p + "hnorm.weight", {hidden}, Kind::kNorm);
-    table.Add(p + "eh_proj.weight", {hidden, 2 * hidden}, Kind::kLinear);
+    table.Add(p + "eh_proj.weight", {hidden, 2 * hidden}, Kind::kMtpLinear);
     table.AddLayer(i);
     table.Add(p + "shared_head.norm.weight", {hidden}, Kind::kNorm);
   }

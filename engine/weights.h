@@ -9,39 +9,12 @@
 #include <vector>
 
 #include "engine/checkpoint.h"
+#include "engine/memory.h"
 #include "engine/model_config.h"
 #include "engine/numerics.h"
 #include "kernels/linear.h"
 
 namespace temper::engine {
-
-/// 64-byte aligned memory, zero at first.
-class AlignedBytes {
- public:
-  AlignedBytes() = default;
-  explicit AlignedBytes(std::size_t bytes);
-  std::byte* data() { return data_.get(); }
-  const std::byte* data() const { return data_.get(); }
-  std::size_t size() const { return size_; }
-
- private:
-  struct Free { void operator()(std::byte* p) const; };
-  std::unique_ptr<std::byte, Free> data_;
-  std::size_t size_ = 0;
-};
-
-class AlignedFloats {
- public:
-  AlignedFloats() = default;
-  explicit AlignedFloats(std::size_t count) : bytes_(count * sizeof(float)), size_(count) {}
-  float* data() { return reinterpret_cast<float*>(bytes_.data()); }
-  const float* data() const { return reinterpret_cast<const float*>(bytes_.data()); }
-  std::size_t size() const { return size_; }
-
- private:
-  AlignedBytes bytes_;
-  std::size_t size_ = 0;
-};
 
 struct PackedLinear {
   AlignedBytes storage;
@@ -63,12 +36,15 @@ struct LayerWeights {
   std::vector<float> input_norm, post_norm;   // [H]
   PackedLinear q;            // q_lora_rank 0: q_proj [heads*(P+R), H]
   PackedLinear q_a, q_b;     // otherwise
+  std::vector<float> q_a_bias;  // [Q], this and the other biases with attention_bias only
   std::vector<float> q_a_norm;
   PackedLinear kv_a;         // [L+R, H]
+  std::vector<float> kv_a_bias;  // [L+R]
   std::vector<float> kv_a_norm;
   std::vector<PackedLinear> w_uk;  // a head: [L, P]: q_nope -> latent query (from kv_b_proj)
   std::vector<PackedLinear> w_uv;  // a head: [V, L]: latent output -> value (from kv_b_proj)
   PackedLinear o;            // [H, heads*V]
+  std::vector<float> o_bias; // [H]
   bool moe = false;
   MlpWeights mlp;            // dense layers
   PackedLinear router;       // [E, H]
@@ -90,8 +66,11 @@ class Weights {
   /// Throws UserError for an unknown name, a wrong count, or codes and multipliers that can't be weights.
   void Set(const std::string& name, std::span<const float> values) { Set(name, TensorData{values, {}, {}}); }
   void Set(const std::string& name, const TensorData& data);
+  /// Whether Set keeps codes of this tensor as they are: the mode's FP8 matrices.
+  bool TakesCodes(const std::string& name) const;
   /// Throws UserError naming tensors never set.
   void CheckComplete() const;
+  /// A checkpoint's weights, streamed: beside the packed weights a few MB are held.
   static Weights Load(const std::string& model_dir, const ModelConfig& config, const Numerics& numerics = {});
 
   const ModelConfig& config() const { return config_; }
@@ -111,13 +90,18 @@ class Weights {
  private:
   struct Slot;
   class Builder;
+  /// Rows of a slot from any form: quantised, dequantised or rounded as the mode says.
+  void Put(const Slot& slot, const RowData& data);
   /// The matrices that kv_b_proj of layer i becomes.
   void AllocateHeads(int i, kernels::WeightType type);
+  std::uint16_t* embedding_bf16() { return reinterpret_cast<std::uint16_t*>(embedding_bf16_.data()); }
+  const std::uint16_t* embedding_bf16() const { return reinterpret_cast<const std::uint16_t*>(embedding_bf16_.data()); }
   void SetVector(std::vector<float>& out, const float* values, bool rounds) const;
   ModelConfig config_;
   Numerics numerics_;
+  Arena arena_;  // of the matrices
   std::vector<float> embedding_, norm_;
-  std::vector<std::uint16_t> embedding_bf16_;  // instead of embedding_ where the mode rounds
+  AlignedBytes embedding_bf16_;  // instead of embedding_ where the mode rounds
   PackedLinear head_;
   std::vector<LayerWeights> layers_;
   std::map<std::string, std::shared_ptr<Slot>> slots_;

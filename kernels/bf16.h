@@ -17,4 +17,8 @@ void DecodeBf16(const std::uint16_t* x, std::int64_t n, float* out);
 void RoundBf16(float* x, std::int64_t n);
 void RoundBf16(float* x, std::int64_t n, ThreadPool& pool);
 
+/// Place of the first infinity or NaN, or -1.
+std::int64_t FindNonFinite(const float* x, std::int64_t n);
+std::int64_t FindNonFinite(const std::uint16_t* x, std::int64_t n);  // BF16
+
 }  // namespace temper::kernels

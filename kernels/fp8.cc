@@ -193,8 +193,7 @@ void DequantizeWeight(const std::uint8_t* codes, std::int64_t ldc, int n, int k,
   });
 }
 
-std::string CheckFp8Weight(const std::uint8_t* codes, std::int64_t ldc, int n, int k,
-                           const float* scales) {
+std::string CheckFp8Scales(const float* scales, int n, int k) {
   constexpr float kLargest = std::numeric_limits<float>::max() / kE4m3Max;
   const int blocks = Blocks(k);
   for (int b = 0; b < Blocks(n) * blocks; ++b) {
@@ -206,15 +205,35 @@ std::string CheckFp8Weight(const std::uint8_t* codes, std::int64_t ldc, int n, i
     }
     return where + "; a scale is positive and finite";
   }
+  return "";
+}
+
+std::int64_t FindNanCode(const std::uint8_t* codes, std::int64_t count) {
+  const __m256i nan = _mm256_set1_epi8(0x7F);
+  std::int64_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i));
+    if (_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_and_si256(x, nan), nan)) != 0) break;
+  }
+  for (; i < count; ++i) {
+    if ((codes[i] & 0x7F) == 0x7F) return i;
+  }
+  return -1;
+}
+
+std::string CheckFp8Weight(const std::uint8_t* codes, std::int64_t ldc, int n, int k,
+                           const float* scales) {
+  const std::string bad = CheckFp8Scales(scales, n, k);
+  if (!bad.empty()) return bad;
   for (int i = 0; i < n; ++i) {
-    unsigned found = 0;
-    for (int j = 0; j < k; ++j) found |= (codes[i * ldc + j] & 0x7Fu) == 0x7Fu;
-    if (found == 0) continue;
-    int j = 0;
-    while ((codes[i * ldc + j] & 0x7F) != 0x7F) ++j;
-    return "entry [" + std::to_string(i) + ", " + std::to_string(j) + "] is a NaN code";
+    const std::int64_t j = FindNanCode(codes + i * ldc, k);
+    if (j >= 0) return NanCodeText(i, j);
   }
   return "";
+}
+
+std::string NanCodeText(std::int64_t row, std::int64_t column) {
+  return "entry [" + std::to_string(row) + ", " + std::to_string(column) + "] is a NaN code";
 }
 
 }  // namespace temper::kernels

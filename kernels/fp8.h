@@ -59,4 +59,9 @@ void DequantizeWeight(const std::uint8_t* codes, std::int64_t ldc, int n, int k,
 std::string CheckFp8Weight(const std::uint8_t* codes, std::int64_t ldc, int n, int k,
                            const float* scales);
 
+/// The two halves of it: of the scales alone, and the place of the first NaN code in so many, or -1.
+std::string CheckFp8Scales(const float* scales, int n, int k);
+std::int64_t FindNanCode(const std::uint8_t* codes, std::int64_t count);
+std::string NanCodeText(std::int64_t row, std::int64_t column);
+
 }  // namespace temper::kernels

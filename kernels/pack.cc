@@ -25,28 +25,50 @@ void PackPlain(const T* w, std::int64_t ldw, int n, int k, T* out) {
 
 template <typename T>
 void PackTransposed(const T* w, std::int64_t ldw, int n, int k, T* out) {
-  Pack(n, k, out, [=](int i, int j) { return w[j * ldw + i]; });
+  for (int i0 = 0; i0 < n; i0 += kPanel) {
+    const int count = std::min(kPanel, n - i0);
+    for (int j = 0; j < k; ++j, out += kPanel) {
+      std::copy_n(w + j * ldw + i0, count, out);
+      std::fill(out + count, out + kPanel, T{0});
+    }
+  }
 }
 
-/// Sixteen rows of sixteen bytes at from + i * ld to sixteen columns at `to`.
-void TransposeBytes(const std::uint8_t* from, std::int64_t ld, std::uint8_t* to) {
-  __m128i a[16], b[16];
+/// Interleaves the lower or upper halves of two registers, an element of T at a time.
+template <typename T>
+__m128i Low(__m128i a, __m128i b) {
+  if constexpr (sizeof(T) == 1) return _mm_unpacklo_epi8(a, b);
+  if constexpr (sizeof(T) == 2) return _mm_unpacklo_epi16(a, b);
+  if constexpr (sizeof(T) == 4) return _mm_unpacklo_epi32(a, b);
+}
+template <typename T>
+__m128i High(__m128i a, __m128i b) {
+  if constexpr (sizeof(T) == 1) return _mm_unpackhi_epi8(a, b);
+  if constexpr (sizeof(T) == 2) return _mm_unpackhi_epi16(a, b);
+  if constexpr (sizeof(T) == 4) return _mm_unpackhi_epi32(a, b);
+}
+
+/// A square of rows of 16 bytes at from + i * ld becomes its columns at to + kPanel * i.
+template <typename T>
+void Transpose(const T* from, std::int64_t ld, T* to) {
+  constexpr int kSide = 16 / sizeof(T);
+  __m128i a[kSide], b[kSide];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i)
+  for (int i = 0; i < kSide; ++i)
     a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i * ld));
-  // Four times: row i beside row i + 8. Each pass moves one bit of the row's number into the
-  // column's.
-  for (int pass = 0; pass < 4; ++pass) {
+  // Row i beside row i + side / 2. Each pass moves one bit of the row's number into the column's.
+  for (int pass = 1; pass < kSide; pass *= 2) {
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
-      b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
+    for (int i = 0; i < kSide / 2; ++i) {
+      b[2 * i] = Low<T>(a[i], a[i + kSide / 2]);
+      b[2 * i + 1] = High<T>(a[i], a[i + kSide / 2]);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) a[i] = b[i];
+    for (int i = 0; i < kSide; ++i) a[i] = b[i];
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16 * i), a[i]);
+  for (int i = 0; i < kSide; ++i)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + kPanel * i), a[i]);
 }
 
 template <typename T>
@@ -57,6 +79,29 @@ void PackSome(const T* w, std::int64_t ldw, int rows, int k, int first, T* out) 
     const T* from = w + i * ldw;
     for (std::int64_t j = 0; j < k; ++j) to[j * kPanel] = from[j];
   }
+}
+
+/// Loading a model is this: whole panels go in squares of 16 bytes.
+template <typename T>
+void PackPanels(const T* w, std::int64_t ldw, int rows, int k, int first, T* out) {
+  constexpr int kSide = 16 / sizeof(T);
+  const int whole = k / kSide * kSide;
+  int i = 0;
+  const auto some = [&](int count) {
+    PackSome(w + i * ldw, ldw, count, k, first + i, out), i += count;
+  };
+  some(std::min(rows, (kPanel - first % kPanel) % kPanel));
+  for (; i + kPanel <= rows; i += kPanel) {
+    T* to = out + std::int64_t{first + i} * k;
+    for (int j = 0; j < whole; j += kSide) {
+      for (int r = 0; r < kPanel; r += kSide)
+        Transpose(w + (i + r) * ldw + j, ldw, to + j * kPanel + r);
+    }
+    for (int j = whole; j < k; ++j) {
+      for (int r = 0; r < kPanel; ++r) to[j * kPanel + r] = w[(i + r) * ldw + j];
+    }
+  }
+  some(rows - i);
 }
 
 }  // namespace
@@ -109,29 +154,15 @@ void PackFp8Transposed(const std::uint8_t* w, std::int64_t ldw, int n, int k, st
 }
 
 void PackRows(const float* w, std::int64_t ldw, int rows, int k, int first, float* out) {
-  PackSome(w, ldw, rows, k, first, out);
+  PackPanels(w, ldw, rows, k, first, out);
 }
 void PackRows(const std::uint16_t* w, std::int64_t ldw, int rows, int k, int first,
               std::uint16_t* out) {
-  PackSome(w, ldw, rows, k, first, out);
+  PackPanels(w, ldw, rows, k, first, out);
 }
 void PackRows(const std::uint8_t* w, std::int64_t ldw, int rows, int k, int first,
               std::uint8_t* out) {
-  // Large models come as FP8: whole panels sixteen bytes at a time.
-  const int whole = k / kPanel * kPanel;
-  int i = 0;
-  const auto some = [&](int count) {
-    PackSome(w + i * ldw, ldw, count, k, first + i, out), i += count;
-  };
-  some(std::min(rows, (kPanel - first % kPanel) % kPanel));
-  for (; i + kPanel <= rows; i += kPanel) {
-    std::uint8_t* to = out + std::int64_t{first + i} * k;
-    for (int j = 0; j < whole; j += kPanel) TransposeBytes(w + i * ldw + j, ldw, to + j * kPanel);
-    for (int j = whole; j < k; ++j) {
-      for (int r = 0; r < kPanel; ++r) to[j * kPanel + r] = w[(i + r) * ldw + j];
-    }
-  }
-  some(rows - i);
+  PackPanels(w, ldw, rows, k, first, out);
 }
 
 }  // namespace temper::kernels

@@ -40,16 +40,39 @@ bool SpinUntil(const Done& done) {
   return done();
 }
 
+/// Parts [begin, end) that nobody has claimed yet, of one thread's share of a job.
+class Share {
+ public:
+  void Set(int begin, int end) { range_.store(Pack(begin, end), std::memory_order_relaxed); }
+  /// The first part for its owner, the last one for others: each walks through neighbouring parts.
+  int Claim(bool owner) {
+    std::uint64_t range = range_.load(std::memory_order_relaxed);
+    for (;;) {
+      const int begin = static_cast<int>(range >> 32), end = static_cast<int>(range & 0xFFFFFFFFu);
+      if (begin >= end) return -1;
+      const std::uint64_t rest = owner ? Pack(begin + 1, end) : Pack(begin, end - 1);
+      if (range_.compare_exchange_weak(range, rest, std::memory_order_relaxed))
+        return owner ? begin : end - 1;
+    }
+  }
+
+ private:
+  static std::uint64_t Pack(int begin, int end) {
+    return std::uint64_t(begin) << 32 | static_cast<std::uint32_t>(end);
+  }
+  alignas(64) std::atomic<std::uint64_t> range_{0};
+};
+
 }  // namespace
 
 struct ThreadPool::State {
   alignas(64) std::atomic<std::uint64_t> gate{0};
-  alignas(64) std::atomic<int> next{0};
+  std::unique_ptr<Share[]> shares;  // one a thread, the caller's first
+  int threads = 1;
   alignas(64) std::atomic<int> sleeping{0};
   std::atomic<bool> caller_sleeps{false};
   std::atomic<bool> stop{false};
   const std::function<void(int)>* job = nullptr;
-  int parts = 0;
 
   std::mutex mutex;
   std::condition_variable wake;  // workers: a job or the end
@@ -58,16 +81,20 @@ struct ThreadPool::State {
   std::exception_ptr error;
   std::vector<std::thread> workers;
 
-  void Claim() {
-    for (;;) {
-      const int i = next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= parts) return;
-      try {
-        (*job)(i);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!error) error = std::current_exception();
-      }
+  void RunPart(int i) {
+    try {
+      (*job)(i);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (!error) error = std::current_exception();
+    }
+  }
+
+  /// The thread's own share, then what the others have left.
+  void Claim(int thread) {
+    for (int t = 0; t < threads; ++t) {
+      Share& share = shares[(thread + t) % threads];
+      for (int i = 0; (i = share.Claim(t == 0)) >= 0;) RunPart(i);
     }
   }
 
@@ -103,7 +130,7 @@ struct ThreadPool::State {
     sleeping.fetch_sub(1, std::memory_order_seq_cst);
   }
 
-  void Work() {
+  void Work(int thread) {
     {
       const std::lock_guard lock(mutex);
       try {
@@ -119,7 +146,7 @@ struct ThreadPool::State {
       WaitForNews(seen);
       if (stop.load(std::memory_order_seq_cst)) return;
       if (!Enter(seen)) continue;
-      Claim();
+      Claim(thread);
       Leave();
     }
   }
@@ -150,9 +177,11 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
                                 " threads; the rule is 1 to 4096");
   }
   CheckFloatingPointMode();
+  state_->threads = threads;
+  state_->shares = std::make_unique<Share[]>(static_cast<std::size_t>(threads));
   try {
     for (int i = 1; i < threads; ++i)
-      state_->workers.emplace_back([s = state_.get()] { s->Work(); });
+      state_->workers.emplace_back([s = state_.get(), i] { s->Work(i); });
     std::unique_lock lock(state_->mutex);
     state_->done.wait(lock, [&] { return state_->started == threads - 1; });
     if (state_->error) std::rethrow_exception(state_->error);
@@ -171,10 +200,14 @@ void ThreadPool::Run(int parts, const std::function<void(int)>& part) {
   if (parts <= 0) return;
   State& s = *state_;
   s.job = &part;
-  s.parts = parts;
-  s.next.store(0, std::memory_order_relaxed);
   const bool shared = parts > 1 && !s.workers.empty();
-  if (shared) {
+  if (!shared) {
+    for (int i = 0; i < parts; ++i) s.RunPart(i);
+  } else {
+    for (std::int64_t t = 0; t < s.threads; ++t) {
+      s.shares[static_cast<std::size_t>(t)].Set(static_cast<int>(parts * t / s.threads),
+                                                static_cast<int>(parts * (t + 1) / s.threads));
+    }
     const std::uint64_t old = s.gate.load(std::memory_order_relaxed);
     s.gate.store((old / kGeneration + 1) * kGeneration + kOpen, std::memory_order_seq_cst);
     if (s.sleeping.load(std::memory_order_seq_cst) > 0) {
@@ -185,9 +218,7 @@ void ThreadPool::Run(int parts, const std::function<void(int)>& part) {
         s.wake.notify_all();
       }
     }
-  }
-  s.Claim();
-  if (shared) {
+    s.Claim(0);
     s.gate.fetch_and(~kOpen, std::memory_order_seq_cst);
     s.WaitUntilOutside();
   }

@@ -17,9 +17,10 @@ class ThreadPool {
   int threads() const;
 
   /// Runs part(i) for every i in [0, parts) and returns when all are done. Parts must be
-  /// independent. The calling thread takes part; parts are claimed in ascending order (results may
-  /// not depend on who claims one). Not reentrant. An exception of a part is rethrown here after
-  /// all have ended.
+  /// independent. The calling thread takes part. Each thread begins with its own run of
+  /// neighbouring parts (memory is read in order) and ends with what others have left; results may
+  /// not depend on who claims one. Not reentrant. An exception of a part is rethrown here after all
+  /// have ended.
   void Run(int parts, const std::function<void(int)>& part);
 
  private:

@@ -18,10 +18,12 @@ namespace {
 /// One block of the sum for R rows and P panels: a from 0, then y[r * ldy + 16 p + lane] =
 /// fma(a, scale[r * P + p], y), with 0 for y in the first block.
 ///   w  [P][depth][16], panels `stride` elements apart    x  [R][depth], rows ldx apart
-/// kStream: w comes from memory and is read ahead.
-template <typename Element, int R, int P, bool kStream>
+/// kStream: w comes from memory and is read ahead. kNext: w is a decoded strip; of what is decoded
+/// next, at `next`, so many cache lines are asked for every four inputs: memory works while the
+/// tile multiplies.
+template <typename Element, int R, int P, bool kStream, int kNext>
 void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x, std::int64_t ldx,
-                const float* scale, bool first, float* y, std::int64_t ldy) {
+                const float* scale, bool first, float* y, std::int64_t ldy, const char* next) {
   Lanes sum[R][P];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -38,8 +40,21 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
     }
   };
   int j = 0;
+  if constexpr (kNext > 0) {
+    for (; j + 4 <= depth; j += 4, next += kNext * 64) {
 #pragma GCC unroll 2
-  for (int lines = depth / kLine; lines > 0; --lines, j += kLine) {
+      for (int i = 0; i < kNext; ++i) Prefetch(next + i * 64);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        Lanes weight[P];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; ++p) weight[p] = Load(w + p * stride + (j + i) * kPanel);
+        multiply(weight, j + i);
+      }
+    }
+  }
+#pragma GCC unroll 2
+  for (int lines = (depth - j) / kLine; lines > 0; --lines, j += kLine) {
     Line<Element> line[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
@@ -55,7 +70,7 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
       multiply(weight, j + i);
     }
   }
-  for (int rest = depth % kLine; rest > 0; --rest, ++j) {
+  for (; j < depth; ++j) {
     Lanes weight[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) weight[p] = Load(w + p * stride + j * kPanel);
@@ -73,22 +88,22 @@ void LinearTile(const Element* w, std::int64_t stride, int depth, const float* x
 
 template <typename Element>
 using TileFunction = void (*)(const Element*, std::int64_t, int, const float*, std::int64_t,
-                              const float*, bool, float*, std::int64_t);
+                              const float*, bool, float*, std::int64_t, const char*);
 
 template <typename Element>
 struct TileTable {
   TileFunction<Element> rows[kMaxTileRows + 1];
 };
 
-template <typename Element, int P, bool kStream, int... R>
+template <typename Element, int P, bool kStream, int kNext, int... R>
 constexpr TileTable<Element> MakeTiles(std::integer_sequence<int, R...>) {
-  return {{nullptr, LinearTile<Element, R + 1, P, kStream>...}};
+  return {{nullptr, LinearTile<Element, R + 1, P, kStream, kNext>...}};
 }
 
 /// Tiles for 1 .. TileRows(P) rows.
-template <typename Element, int P, bool kStream>
+template <typename Element, int P, bool kStream, int kNext>
 constexpr TileTable<Element> kTiles =
-    MakeTiles<Element, P, kStream>(std::make_integer_sequence<int, TileRows(P)>{});
+    MakeTiles<Element, P, kStream, kNext>(std::make_integer_sequence<int, TileRows(P)>{});
 
 /// Rows are spread evenly over tiles: 7 rows are 4 + 3, never 6 + 1, since a short tile is as slow
 /// as a full one.
@@ -126,31 +141,37 @@ TEMPER_LANES const float* Scales(const LinearBlock& b, int panel, int block, int
 }
 
 /// P panels of one block for all rows of x [m][depth]; the last panel may have fewer than 16
-/// outputs.
-template <typename Element, int P, bool kStream>
+/// outputs. kNext: the first tiles ask for a panel each of what comes next, next_stride bytes
+/// apart.
+template <typename Element, int P, bool kStream, int kNext = 0>
 void LinearPanels(const LinearBlock& b, const Element* w, std::int64_t stride, const float* x,
-                  std::int64_t ldx, int panel, int k0) {
+                  std::int64_t ldx, int panel, int k0, const char* next = nullptr,
+                  std::int64_t next_stride = 0) {
   const int outputs = std::min(b.w.n - panel * kPanel, P * kPanel);
   const int depth = std::min(kBlock, b.w.k - k0);
+  int tile_number = 0;
   RowTiles(b.m, TileRows(P)).ForEach([&](int row, int rows) {
-    const TileFunction<Element> tile = kTiles<Element, P, kStream>.rows[rows];
+    const int t = tile_number++;
+    const TileFunction<Element> tile = t < P ? kTiles<Element, P, kStream, kNext>.rows[rows]
+                                             : kTiles<Element, P, kStream, 0>.rows[rows];
+    const char* ahead = next + t * next_stride;
     const float* from = x + row * ldx;
     float* y = b.y + row * b.ldy + panel * kPanel;
     float space[TileRows(P) * P] = {};
     const float* scale = Scales<P>(b, panel, k0 / kBlock, row, rows, space);
     if (outputs == P * kPanel) {
-      tile(w, stride, depth, from, ldx, scale, k0 == 0, y, b.ldy);
+      tile(w, stride, depth, from, ldx, scale, k0 == 0, y, b.ldy, ahead);
       return;
     }
     alignas(64) float buffer[TileRows(P) * P * kPanel];
     for (int r = 0; r < rows && k0 > 0; ++r)
       std::copy_n(y + r * b.ldy, outputs, buffer + r * P * kPanel);
-    tile(w, stride, depth, from, ldx, scale, k0 == 0, buffer, P * kPanel);
+    tile(w, stride, depth, from, ldx, scale, k0 == 0, buffer, P * kPanel, ahead);
     for (int r = 0; r < rows; ++r) std::copy_n(buffer + r * P * kPanel, outputs, y + r * b.ldy);
   });
 }
 
-/// Decodes P panels of one block into floats, reading ahead.
+/// Decodes P panels of one block into floats.
 template <typename Element, int P>
 TEMPER_LANES void DecodeStrip(const Element* w, std::int64_t stride, int depth, float* strip) {
   constexpr int kLine = kLineInputs<Element>;
@@ -158,8 +179,6 @@ TEMPER_LANES void DecodeStrip(const Element* w, std::int64_t stride, int depth, 
     const Element* from = w + p * stride;
     float* to = strip + p * kBlock * kPanel;
     for (int lines = depth / kLine; lines > 0; --lines) {
-      // The end of a panel asks for the next one, which comes soon.
-      Prefetch(from + kAhead<Element> / kTilePanels * kPanel);
       const Line<Element> line(from);
 #pragma GCC unroll 4
       for (int i = 0; i < kLine; ++i) Store(to + i * kPanel, line.At(i));
@@ -171,9 +190,11 @@ TEMPER_LANES void DecodeStrip(const Element* w, std::int64_t stride, int depth, 
   }
 }
 
-/// P panels of one block for all rows; narrow weights are decoded once for all tiles.
+/// P panels of one block for all rows; narrow weights are decoded once for all tiles. by_panel: the
+/// panels' next block follows, otherwise the same block of the next panels.
 template <typename Element, int P, bool kStream>
-void LinearGroup(const LinearBlock& b, const float* x, std::int64_t ldx, int panel, int k0) {
+void LinearGroup(const LinearBlock& b, const float* x, std::int64_t ldx, int panel, int k0,
+                 bool by_panel) {
   const std::int64_t stride = static_cast<std::int64_t>(b.w.k) * kPanel;
   const Element* w = static_cast<const Element*>(b.w.data) + panel * stride + k0 * kPanel;
   if constexpr (sizeof(Element) == sizeof(float) || P > kTilePanels) {
@@ -186,7 +207,12 @@ void LinearGroup(const LinearBlock& b, const float* x, std::int64_t ldx, int pan
   } else {
     alignas(64) float strip[P * kBlock * kPanel];
     DecodeStrip<Element, P>(w, stride, std::min(kBlock, b.w.k - k0), strip);
-    LinearPanels<float, P, false>(b, strip, kBlock * kPanel, x, ldx, panel, k0);
+    const Element* next = by_panel && k0 + kBlock < b.w.k
+                              ? w + kBlock * kPanel
+                              : w + P * stride - (by_panel ? k0 * kPanel : 0);
+    LinearPanels<float, P, false, sizeof(Element)>(
+        b, strip, kBlock * kPanel, x, ldx, panel, k0, reinterpret_cast<const char*>(next),
+        stride * static_cast<std::int64_t>(sizeof(Element)));
   }
 }
 
@@ -232,7 +258,7 @@ void LinearOf(const LinearBlock& b) {
     }
     ForPanels(b, [&]<int P>(int panel) {
       for (int k0 = 0; k0 < b.w.k; k0 += kBlock)
-        LinearGroup<Element, P, true>(b, x + k0, ldx, panel, k0);
+        LinearGroup<Element, P, true>(b, x + k0, ldx, panel, k0, true);
     });
     return;
   }
@@ -241,7 +267,8 @@ void LinearOf(const LinearBlock& b) {
     if (copy) CopyInputs(b, k0, std::min(kBlock, b.w.k - k0), slice, kBlock);
     const float* x = copy ? slice : b.x + k0;
     const std::int64_t ldx = copy ? kBlock : b.ldx;
-    ForPanels(b, [&]<int P>(int panel) { LinearGroup<Element, P, false>(b, x, ldx, panel, k0); });
+    ForPanels(
+        b, [&]<int P>(int panel) { LinearGroup<Element, P, false>(b, x, ldx, panel, k0, false); });
   }
 }
 

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/attention.h"
+#include "kernels/cache_row.h"
 #include "kernels/ops.h"
 #include "learner/core/attention_gradient.h"
 #include "learner/core/gradients.h"
@@ -53,6 +54,37 @@ torch::Tensor PlainRope(const torch::Tensor& x, const torch::Tensor& cos,
   return torch::stack({a * cos - b * sin, b * cos + a * sin}, 3).reshape(x.sizes());
 }
 
+/// Where attention finds the rows of a pack: `stride` bytes apart.
+struct CachedRows {
+  std::vector<std::byte> storage;  // empty: the rows are the caller's own
+  const std::byte* base = nullptr;
+  std::int64_t stride = 0;
+};
+
+/// Rows [T][L + R] as the cache stores them; `rows` becomes what is read back.
+CachedRows StoreRows(const OpContext& context, float* rows) {
+  const engine::ModelConfig& c = *context.config;
+  const kernels::CacheType type = context.numerics.cache;
+  const std::int64_t m = context.pack->tokens(), row = c.latent_dim();
+  CachedRows out;
+  if (type == kernels::CacheType::kF32) {
+    out.base = reinterpret_cast<const std::byte*>(rows);
+    out.stride = row * std::int64_t(sizeof(float));
+    return out;
+  }
+  out.stride = std::int64_t(kernels::CacheRowBytes(type, c.kv_lora_rank, c.qk_rope_dim));
+  out.storage.resize(std::size_t(m * out.stride));
+  out.base = out.storage.data();
+  ForRows(*context.pool, m, 256, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      std::byte* at = out.storage.data() + t * out.stride;
+      kernels::StoreCacheRow(type, rows + t * row, c.kv_lora_rank, c.qk_rope_dim, at);
+      kernels::LoadCacheRow(type, at, c.kv_lora_rank, c.qk_rope_dim, rows + t * row);
+    }
+  });
+  return out;
+}
+
 }  // namespace
 
 Tensors AttentionOp::Forward(const Tensors& in) {
@@ -68,6 +100,7 @@ Tensors AttentionOp::Forward(const Tensors& in) {
   std::memcpy(kv, in[1].data_ptr<float>(), std::size_t(m) * row * sizeof(float));
   kernels::RmsNorm(kv, row, w_->kv_a_norm.data(), kLatentEps, m, latent, kv, row, pool);
   kernels::Rope(kv + latent, row, 1, 0, rope, pack.position.data(), m, context_.rope_table, pool);
+  const CachedRows cache = StoreRows(context_, kv);
 
   rotated_q_ = in[0].clone();
   float* q = rotated_q_.data_ptr<float>();
@@ -88,13 +121,13 @@ Tensors AttentionOp::Forward(const Tensors& in) {
   std::vector<const void*> keys(m);
   std::vector<kernels::AttentionRow> rows(m);
   for (int t = 0; t < m; ++t) {
-    keys[t] = kv + std::int64_t(t) * row;
+    keys[t] = cache.base + t * cache.stride;
     rows[t] = {keys.data() + t - pack.position[t], pack.position[t] + 1};
   }
   torch::Tensor latent_out = torch::empty({m, heads, latent});
   float* lo = latent_out.data_ptr<float>();
   kernels::MlaAttention(a, rows.data(), m, heads, latent, rope, float(c.attention_scale()),
-                        kernels::CacheType::kF32, 0, lo, pool);
+                        context_.numerics.cache, 0, lo, pool);
   torch::Tensor out = torch::empty({m, std::int64_t(heads) * c.v_dim});
   items.clear();
   for (int h = 0; h < heads; ++h) {
@@ -122,14 +155,21 @@ Tensors AttentionOp::Plain(const Tensors& in) {
   const torch::Tensor cos = angle.select(3, 0), sin = angle.select(3, 1);
 
   const torch::Tensor c_kv = in[1].narrow(1, 0, latent);
-  const torch::Tensor normed =
-      c_kv * torch::rsqrt(c_kv.square().mean(-1, true) + kLatentEps) * in[2];
-  const torch::Tensor kvb = torch::mm(normed, in[3].t()).view({m, heads, nope + v_dim});
+  torch::Tensor normed = c_kv * torch::rsqrt(c_kv.square().mean(-1, true) + kLatentEps) * in[2];
   const torch::Tensor q = in[0].view({m, heads, nope + rope});
   const torch::Tensor query =
       torch::cat({q.narrow(2, 0, nope), PlainRope(q.narrow(2, nope, rope), cos, sin)}, 2);
-  const torch::Tensor k_rope =
-      PlainRope(in[1].narrow(1, latent, rope).unsqueeze(1), cos, sin).expand({m, heads, rope});
+  torch::Tensor k_rope = PlainRope(in[1].narrow(1, latent, rope).unsqueeze(1), cos, sin);
+  if (context_.numerics.cache != kernels::CacheType::kF32) {
+    const torch::Tensor stored = torch::cat({normed, k_rope.squeeze(1)}, 1);
+    const torch::Tensor read = stored.detach().clone();
+    StoreRows(context_, read.data_ptr<float>());
+    const torch::Tensor through = stored + (read - stored).detach();
+    normed = through.narrow(1, 0, latent);
+    k_rope = through.narrow(1, latent, rope).unsqueeze(1);
+  }
+  k_rope = k_rope.expand({m, heads, rope});
+  const torch::Tensor kvb = torch::mm(normed, in[3].t()).view({m, heads, nope + v_dim});
   const torch::Tensor key = torch::cat({kvb.narrow(2, 0, nope), k_rope}, 2),
                       value = kvb.narrow(2, nope, v_dim);
 

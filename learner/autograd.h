@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/model_config.h"
+#include "engine/numerics.h"
 #include "kernels/thread_pool.h"
 #include "learner/core/pack.h"
 
@@ -20,14 +21,15 @@ struct OpContext {
   kernels::ThreadPool* pool = nullptr;
   const float* rope_table = nullptr;  // [max length of the pack][qk_rope_dim]
   std::shared_ptr<const Pack> pack;
+  engine::Numerics numerics;
 };
 
 /// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be
 /// strided views.
 class Op : public torch::CustomClassHolder {
  public:
-  /// By the kernels, on the packed weights that the op was made with (`in` holds the same values as
-  /// master weights). May keep intermediates for Backward. No autograd inside.
+  /// By the kernels, on the packed weights that the op was made with (`in` holds the same values).
+  /// May keep intermediates for Backward. No autograd inside.
   virtual Tensors Forward(const Tensors& in) = 0;
 
   /// The same function in LibTorch operations: the definition of the gradient, and

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <vector>
 
 #include "configs/error.h"
@@ -13,6 +14,7 @@
 #include "configs/sha256.h"
 #include "engine/checkpoint.h"
 #include "engine/safetensors.h"
+#include "kernels/linear.h"
 
 namespace temper::learner {
 
@@ -145,12 +147,51 @@ std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
   return steps;
 }
 
-/// Everything of a checkpoint into a folder, its manifest last.
-void WriteFiles(const fs::path& aside, const TrainState& state, Parameters& parameters,
+/// The published bytes as they are: fp32 scales keep codes unchanged.
+void WriteModel(const std::string& dir, const engine::ModelConfig& config,
+                const Published& published, const engine::Numerics& numerics,
                 const std::string& tokenizer_dir) {
-  engine::WriteCheckpoint(
-      aside.string(), parameters.config(), engine::Dtype::kF32, tokenizer_dir,
-      [&](const engine::TensorSpec& spec) { return parameters.Value(parameters.Find(spec.name)); });
+  std::map<std::string, const Published::Tensor*> tensors;
+  for (const Published::Tensor& tensor : published.tensors()) tensors[tensor.name] = &tensor;
+  std::vector<float> copy;  // tensors lie without gaps: floats may start anywhere
+  const auto floats = [&](const Published::Tensor& t, std::size_t from, std::size_t n) {
+    copy.resize(n);
+    std::memcpy(copy.data(), published.Bytes(t).data() + from * sizeof(float), n * sizeof(float));
+    return std::span<const float>(copy);
+  };
+  const engine::RowSource rows = [&](const engine::TensorSpec& spec, std::int64_t first,
+                                     std::int64_t count) {
+    const Published::Tensor& tensor = *tensors.at(spec.name);
+    const std::size_t k = std::size_t(engine::Columns(spec)), at = std::size_t(first) * k,
+                      n = std::size_t(count) * k;
+    engine::RowData data;
+    data.first = first;
+    data.rows = count;
+    const std::byte* bytes = published.Bytes(tensor).data();
+    if (tensor.dtype == engine::Dtype::kF8E4m3) {
+      const std::size_t blocks = (k + kernels::kBlock - 1) / kernels::kBlock;
+      data.codes = {reinterpret_cast<const std::uint8_t*>(bytes) + at, n};
+      data.scales = floats(*tensors.at(spec.name + "_scale_inv"),
+                           std::size_t(first) / kernels::kBlock * blocks, blocks);
+    } else if (tensor.dtype == engine::Dtype::kBf16) {
+      data.bf16 = {reinterpret_cast<const std::uint16_t*>(bytes) + at, n};
+    } else {
+      data.values = floats(tensor, at, n);
+    }
+    return data;
+  };
+  const engine::Dtype dtype = numerics.fp8()      ? engine::Dtype::kF8E4m3
+                              : numerics.rounds() ? engine::Dtype::kBf16
+                                                  : engine::Dtype::kF32;
+  engine::WriteCheckpoint(dir, config, {dtype}, tokenizer_dir, rows);
+}
+
+/// Everything of a checkpoint into a folder, its manifest last.
+void WriteFiles(const fs::path& aside, const TrainState& state, Policy& policy,
+                const std::string& tokenizer_dir) {
+  Parameters& parameters = policy.parameters();
+  WriteModel(aside.string(), policy.config(), policy.published(), policy.weights().numerics(),
+             tokenizer_dir);
   WriteOptimizer((aside / "optimizer.safetensors").string(), parameters);
   configs::WriteWholeFile((aside / "state.json").string(), ToJson(state).dump(1) + "\n");
   std::vector<std::string> names;
@@ -170,8 +211,8 @@ void WriteFiles(const fs::path& aside, const TrainState& state, Parameters& para
 
 }  // namespace
 
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
-                           Parameters& parameters, const std::string& tokenizer_dir, int keep) {
+std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Policy& policy,
+                           const std::string& tokenizer_dir, int keep) {
   const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
   const std::string name = Numbered("step-", std::uint64_t(state.step));
   const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
@@ -181,7 +222,7 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
   if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
 
   try {
-    WriteFiles(aside, state, parameters, tokenizer_dir);
+    WriteFiles(aside, state, policy, tokenizer_dir);
   } catch (...) {
     fs::remove_all(aside, error);  // of a full disk, above all
     throw;
@@ -241,7 +282,7 @@ void LoadOptimizer(const std::string& dir, Parameters& parameters) {
   }
 }
 
-void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parameters& parameters) {
+void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published) {
   const fs::path versions = fs::path(run_dir) / "versions";
   std::error_code error;
   fs::create_directories(versions, error);
@@ -249,10 +290,10 @@ void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parame
   const fs::path path = versions / (Numbered("v", version) + ".safetensors");
   const std::string aside = path.string() + ".tmp";
   std::vector<engine::SafetensorsWriter::Entry> entries;
-  for (const auto& entry : parameters.entries())
-    entries.push_back({entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
+  for (const Published::Tensor& tensor : published.tensors())
+    entries.push_back({tensor.name, tensor.dtype, tensor.shape});
   engine::SafetensorsWriter writer(aside, std::move(entries));
-  for (const auto& entry : parameters.entries()) writer.WriteFloats(parameters.Value(entry));
+  for (const Published::Tensor& tensor : published.tensors()) writer.Write(published.Bytes(tensor));
   writer.Close();
   Rename(aside, path);
   configs::SyncFolder(versions.string());

@@ -5,12 +5,12 @@
 #include <string>
 
 #include "configs/json.h"
-#include "learner/parameters.h"
+#include "learner/policy.h"
 
 namespace temper::learner {
 
 /// RUN/checkpoints/step-000100/:
-///   model.safetensors, config.json, tokenizer files   what actors ran, F32
+///   model.safetensors, config.json, tokenizer files   the published weights: what actors ran
 ///   optimizer.safetensors                             master.NAME, exp_avg.NAME, exp_avg_sq.NAME,
 ///   F32 state.json                                        TrainState manifest.json {"format": 1,
 ///   "files": [{"name", "size", "sha256"}]}
@@ -27,8 +27,8 @@ struct TrainState {
 /// Writes step-N.tmp, fsyncs everything, renames, fsyncs the folder, moves the symlink `latest`,
 /// removes all but the last `keep` (0 = all). Returns the folder's name "step-000100". Throws
 /// MachineError with errno's text.
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state,
-                           Parameters& parameters, const std::string& tokenizer_dir, int keep);
+std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Policy& policy,
+                           const std::string& tokenizer_dir, int keep);
 
 struct FoundCheckpoint {
   std::string dir;
@@ -42,8 +42,9 @@ FoundCheckpoint FindCheckpoint(const std::string& run_dir);
 /// Masters and moments of a checkpoint. Throws UserError for other tensors than the model's.
 void LoadOptimizer(const std::string& dir, Parameters& parameters);
 
-/// Masters alone as a safetensors file, whole or not at all: RUN/versions/v000001.safetensors.
-void SaveVersion(const std::string& run_dir, std::uint32_t version, const Parameters& parameters);
+/// The published weights as a safetensors file, whole or not at all:
+/// RUN/versions/v000001.safetensors.
+void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published);
 
 /// Applies keep_versions ("all", a number, "checkpoints") after `newest` was published: removes
 /// RUN/versions files that go.

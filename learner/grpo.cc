@@ -47,6 +47,8 @@ class Trainer {
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Service> service_;
+  std::shared_ptr<const WeightSet> served_;
+  double changed_ = 1;  // share of its bytes that the former set did not have
 };
 
 Trainer::Trainer(const configs::Config& config, const std::string& bind,
@@ -84,28 +86,28 @@ void Trainer::Begin() {
   Policy::Options options;
   options.threads = UseThreads(config_.threads);
   options.plain = config_.learner.forward == "libtorch";
+  options.numerics = NumericsOf(config_);
   policy_ = std::make_unique<Policy>(model_, options);
   if (config_.resume) {
     const FoundCheckpoint found = FindCheckpoint(config_.output_dir);
     ContinueRun(config_, found.state.config);
     LoadOptimizer(found.dir, policy_->parameters());
+    policy_->Load(found.dir, /*masters=*/false);
     state_ = found.state;
     ++state_.incarnation;
     // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
     if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db"))
       resume_step_ = state_.step;
   } else {
-    policy_->parameters().Load(config_.model);
+    policy_->Load(config_.model);
     BeginRun(config_);
   }
-  policy_->Refresh();
   state_.config = configs::ToJson(config_);
   state_.numerics = NumericsId(config_);
   if (grpo_.beta > 0) {
     options.gradients = false;
     reference_ = std::make_unique<Policy>(model_, options);
-    reference_->parameters().Load(config_.model);
-    reference_->Refresh();
+    reference_->Load(config_.model);
   }
   if (!config_.resume) Save(/*record=*/false);
 }
@@ -115,27 +117,34 @@ void Trainer::Save(bool record) {
   const std::uint64_t rows = prompts_->rows();
   state_.epoch = rows == 0 ? 0 : next / rows;
   state_.position = rows == 0 ? next : next % rows;
-  const std::string name = SaveCheckpoint(config_.output_dir, state_, policy_->parameters(),
-                                          config_.model, grpo_.save_total_limit);
+  const std::string name =
+      SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model, grpo_.save_total_limit);
   if (record) service_->SetCheckpoint(state_.step, name);
+}
+
+/// The share of bytes that two sets of one layout have different.
+double Changed(const std::vector<std::byte>& a, const std::vector<std::byte>& b) {
+  std::size_t differ = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) differ += a[i] != b[i];
+  return double(differ) / double(a.size());
 }
 
 void Trainer::Publish() {
   auto set = std::make_shared<WeightSet>();
   set->version = state_.version;
-  const Parameters& parameters = policy_->parameters();
-  set->bytes.resize(std::size_t(parameters.size()) * sizeof(float));
-  std::memcpy(set->bytes.data(), parameters.values(), set->bytes.size());
-  for (const Parameters::Entry& entry : parameters.entries()) {
-    const std::uint64_t begin = std::uint64_t(entry.offset) * sizeof(float);
-    const std::uint64_t size = std::uint64_t(entry.spec.count()) * sizeof(float);
-    set->tensors.push_back(
-        {entry.spec.name, "F32", entry.spec.shape, begin, begin + size,
-         configs::Sha256Hex(std::span<const std::byte>(set->bytes.data() + begin, size))});
+  const Published& published = policy_->published();
+  set->bytes.resize(published.size());
+  for (const Published::Tensor& tensor : published.tensors()) {
+    const std::span<const std::byte> bytes = published.Bytes(tensor);
+    std::copy(bytes.begin(), bytes.end(), set->bytes.begin() + std::ptrdiff_t(tensor.begin));
+    set->tensors.push_back({tensor.name, engine::DtypeName(tensor.dtype), tensor.shape,
+                            tensor.begin, tensor.end, configs::Sha256Hex(bytes)});
   }
+  changed_ = served_ ? Changed(served_->bytes, set->bytes) : 1.0;
+  served_ = set;
   service_->Publish(std::move(set));
   if (config_.keep_versions != "checkpoints") {
-    SaveVersion(config_.output_dir, state_.version, parameters);
+    SaveVersion(config_.output_dir, state_.version, published);
     PruneVersions(config_.output_dir, config_.keep_versions, state_.version);
   }
 }
@@ -213,6 +222,7 @@ Json Trainer::Step() {
   line["timing_s/backward"] = gradient.backward_seconds;
   line["timing_s/optimizer"] = optimizer_seconds;
   line["timing_s/publish"] = publish_seconds;
+  line["publish/bytes_changed"] = changed_;
   line["timing_s/step"] = seconds;
   store::StepRow row;
   row.step = step;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/fp8.h"
 #include "kernels/ops.h"
 #include "kernels/router.h"
 #include "learner/core/gradients.h"
@@ -22,14 +23,6 @@ torch::Tensor GateUp(const torch::Tensor& experts, int e, std::int64_t width, st
 }
 torch::Tensor Down(const torch::Tensor& experts, int e, std::int64_t width, std::int64_t h) {
   return experts.select(0, e).narrow(0, 2 * width * h, width * h).view({h, width});
-}
-
-torch::Tensor SwiGluBackward(const torch::Tensor& gate_up, const torch::Tensor& d_gated,
-                             kernels::ThreadPool& pool) {
-  torch::Tensor out = torch::empty_like(gate_up);
-  SwiGluGradient(gate_up.data_ptr<float>(), d_gated.data_ptr<float>(), d_gated.size(0),
-                 int(d_gated.size(1)), out.data_ptr<float>(), pool);
-  return out;
 }
 
 }  // namespace
@@ -54,6 +47,45 @@ void MoeOp::Choose(const float* logits, int m) {
   }
 }
 
+void MoeOp::Gather(const float* x) {
+  const std::int64_t pairs = std::int64_t(source_.size()), h = context_.config->hidden_size;
+  gathered_ = torch::empty({pairs, h});
+  ForRows(*context_.pool, pairs, 512, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      std::memcpy(gathered_.data_ptr<float>() + i * h, x + std::int64_t(source_[i]) * h,
+                  h * sizeof(float));
+    }
+  });
+}
+
+void MoeOp::RunExperts(engine::PackedLinear engine::MlpWeights::*member, const torch::Tensor& from,
+                       float* to, std::int64_t ldo) const {
+  const std::int64_t pairs = from.size(0), k = from.size(1);
+  const std::int64_t blocks = (k + kernels::kBlock - 1) / kernels::kBlock;
+  const float* x = from.data_ptr<float>();
+  torch::Tensor values, scales;
+  if (context_.numerics.quantizes_inputs()) {
+    values = torch::empty({pairs, k});
+    scales = torch::empty({pairs, blocks});
+    kernels::QuantizeActivations(x, k, int(pairs), int(k), context_.numerics.scale,
+                                 values.data_ptr<float>(), k, scales.data_ptr<float>(),
+                                 *context_.pool);
+    x = values.data_ptr<float>();
+  }
+  std::vector<kernels::LinearItem> items;
+  for (int e = 0; e < context_.config->experts; ++e) {
+    const std::int64_t first = begin_[e];
+    kernels::LinearItem item{(w_->experts[e].*member).view(), x + first * k,    k,
+                             int(begin_[e + 1] - first),      to + first * ldo, ldo};
+    if (scales.defined()) {
+      item.x_scale = scales.data_ptr<float>() + first * blocks;
+      item.ld_x_scale = blocks;
+    }
+    if (item.m > 0) items.push_back(item);
+  }
+  kernels::LinearMany(items.data(), int(items.size()), *context_.pool);
+}
+
 Tensors MoeOp::Forward(const Tensors& in) {
   const engine::ModelConfig& c = *context_.config;
   kernels::ThreadPool& pool = *context_.pool;
@@ -61,52 +93,32 @@ Tensors MoeOp::Forward(const Tensors& in) {
   const std::int64_t pairs = std::int64_t(m) * k;
   const float* x = in[0].data_ptr<float>();
   logits_ = torch::empty({m, c.experts});
-  kernels::Linear(w_->router.view(), x, h, m, logits_.data_ptr<float>(), c.experts, pool);
+  ModeLinear(context_, w_->router, x, m, logits_.data_ptr<float>(), c.experts);
   Choose(logits_.data_ptr<float>(), m);
 
-  gathered_ = torch::empty({pairs, h});
-  ForRows(pool, pairs, 512, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      std::memcpy(gathered_.data_ptr<float>() + i * h, x + std::int64_t(source_[i]) * h,
-                  h * sizeof(float));
-    }
-  });
+  Gather(x);
   gate_up_ = torch::empty({pairs, 2 * width});
   gated_ = torch::empty({pairs, width});
   expert_out_ = torch::empty({pairs, h});
-  const auto run = [&](auto member, const torch::Tensor& from, const torch::Tensor& to) {
-    const std::int64_t ldx = from.size(1), ldy = to.size(1);
-    std::vector<kernels::LinearItem> items;
-    for (int e = 0; e < c.experts; ++e) {
-      items.push_back({(w_->experts[e].*member).view(), from.data_ptr<float>() + begin_[e] * ldx,
-                       ldx, int(begin_[e + 1] - begin_[e]), to.data_ptr<float>() + begin_[e] * ldy,
-                       ldy});
-    }
-    kernels::LinearMany(items.data(), c.experts, pool);
-  };
-  run(&engine::MlpWeights::gate_up, gathered_, gate_up_);
-  kernels::SwiGlu(gate_up_.data_ptr<float>(), 2 * width, int(pairs), width,
-                  gated_.data_ptr<float>(), width, pool);
-  run(&engine::MlpWeights::down, gated_, expert_out_);
+  float* gate_up = gate_up_.data_ptr<float>();
+  RunExperts(&engine::MlpWeights::gate_up, gathered_, gate_up, 2 * width);
+  if (w_->experts[0].up.n > 0)
+    RunExperts(&engine::MlpWeights::up, gathered_, gate_up + width, 2 * width);
+  kernels::SwiGlu(gate_up, 2 * width, int(pairs), width, gated_.data_ptr<float>(), width, pool);
+  RunExperts(&engine::MlpWeights::down, gated_, expert_out_.data_ptr<float>(), h);
 
   torch::Tensor shared;
   if (in[4].defined()) {
-    const std::int64_t wide = w_->shared.down.k;
-    shared_gate_up_ = torch::empty({m, 2 * wide});
-    shared_gated_ = torch::empty({m, wide});
-    shared = torch::empty({m, h});
-    kernels::Linear(w_->shared.gate_up.view(), x, h, m, shared_gate_up_.data_ptr<float>(), 2 * wide,
-                    pool);
-    kernels::SwiGlu(shared_gate_up_.data_ptr<float>(), 2 * wide, m, int(wide),
-                    shared_gated_.data_ptr<float>(), wide, pool);
-    kernels::Linear(w_->shared.down.view(), shared_gated_.data_ptr<float>(), wide, m,
-                    shared.data_ptr<float>(), h, pool);
+    shared_ = RunMlp(context_, w_->shared, in[0]);
+    shared = std::move(shared_.out);
   }
+  const bool rounds = context_.numerics.rounds();
   torch::Tensor y = torch::empty({m, h});
   kernels::CombineExperts(expert_out_.data_ptr<float>(), h, slot_.data(), weight_.data(), k,
                           shared.defined() ? shared.data_ptr<float>() : nullptr, h,
-                          in[1].data_ptr<float>(), h, m, h, y.data_ptr<float>(), h, pool);
-  return {y};
+                          rounds ? nullptr : in[1].data_ptr<float>(), h, m, h, y.data_ptr<float>(),
+                          h, pool);
+  return {rounds ? AddBlock(context_, y, in[1]) : y};
 }
 
 Tensors MoeOp::Plain(const Tensors& in) {
@@ -129,19 +141,14 @@ Tensors MoeOp::Plain(const Tensors& in) {
   const torch::Tensor x = in[0].index_select(0, source);
   Tensors parts;
   for (int e = 0; e < c.experts; ++e) {
-    const Tensors halves = torch::mm(x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]),
-                                     GateUp(in[3], e, width, c.hidden_size).t())
-                               .chunk(2, 1);
     parts.push_back(
-        torch::mm(torch::silu(halves[0]) * halves[1], Down(in[3], e, width, c.hidden_size).t()));
+        PlainMlp(context_, w_->experts[e], x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]),
+                 GateUp(in[3], e, width, c.hidden_size), Down(in[3], e, width, c.hidden_size)));
   }
   const torch::Tensor out = torch::cat(parts).index_select(0, slot).view({m, k, c.hidden_size});
   torch::Tensor sum = (out * weight.unsqueeze(2)).sum(1);
-  if (in[4].defined()) {
-    const Tensors halves = torch::mm(in[0], in[4].t()).chunk(2, 1);
-    sum = sum + torch::mm(torch::silu(halves[0]) * halves[1], in[5].t());
-  }
-  return {in[1] + sum};
+  if (in[4].defined()) sum = sum + PlainMlp(context_, w_->shared, in[0], in[4], in[5]);
+  return {PlainAddBlock(context_, sum, in[1])};
 }
 
 void MoeOp::GateGradient(const std::vector<float>& d_weight, float* d_logits) const {
@@ -180,21 +187,12 @@ void MoeOp::GateGradient(const std::vector<float>& d_weight, float* d_logits) co
   });
 }
 
-Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+torch::Tensor MoeOp::ExpertsBackward(const torch::Tensor& experts, const torch::Tensor& d_out,
+                                     torch::Tensor* d_experts) const {
   const engine::ModelConfig& c = *context_.config;
   kernels::ThreadPool& pool = *context_.pool;
-  const std::int64_t m = in[0].size(0), h = c.hidden_size, k = c.top_k,
-                     width = c.moe_intermediate_size;
-  const std::int64_t pairs = m * k;
-  const torch::Tensor g = grad[0].contiguous();
-
-  torch::Tensor d_out = torch::empty({pairs, h});
-  std::vector<float> d_weight(pairs);
-  CombineGradient(expert_out_.data_ptr<float>(), g.data_ptr<float>(), slot_.data(), weight_.data(),
-                  m, int(k), int(h), d_out.data_ptr<float>(), d_weight.data(), pool);
-
+  const std::int64_t pairs = d_out.size(0), h = c.hidden_size, width = c.moe_intermediate_size;
   torch::Tensor d_gated = torch::empty({pairs, width}), d_gathered = torch::empty({pairs, h});
-  torch::Tensor d_experts = needs[3] ? torch::empty_like(in[3]) : torch::Tensor();
   const auto rows = [&](const torch::Tensor& x, int e) {
     return x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]);
   };
@@ -211,11 +209,34 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
   const auto gate_up = [&](const torch::Tensor& w) {
     return [&](int e) { return GateUp(w, e, width, h); };
   };
-  all(Form::kRows, of(d_out), down(in[3]), of(d_gated));
-  if (needs[3]) all(Form::kColumns, of(d_out), of(gated_), down(d_experts));
-  const torch::Tensor d_gate_up = SwiGluBackward(gate_up_, d_gated, pool);
-  all(Form::kRows, of(d_gate_up), gate_up(in[3]), of(d_gathered));
-  if (needs[3]) all(Form::kColumns, of(d_gate_up), of(gathered_), gate_up(d_experts));
+  all(Form::kRows, of(d_out), down(experts), of(d_gated));
+  if (d_experts->defined()) {
+    const torch::Tensor read = AsRead(context_, w_->experts[0].down, gated_);
+    all(Form::kColumns, of(d_out), of(read), down(*d_experts));
+  }
+  const torch::Tensor d_gate_up = torch::empty_like(gate_up_);
+  SwiGluGradient(gate_up_.data_ptr<float>(), d_gated.data_ptr<float>(), pairs, int(width),
+                 d_gate_up.data_ptr<float>(), pool);
+  all(Form::kRows, of(d_gate_up), gate_up(experts), of(d_gathered));
+  if (d_experts->defined()) {
+    const torch::Tensor read = AsRead(context_, w_->experts[0].gate_up, gathered_);
+    all(Form::kColumns, of(d_gate_up), of(read), gate_up(*d_experts));
+  }
+  return d_gathered;
+}
+
+Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  const engine::ModelConfig& c = *context_.config;
+  kernels::ThreadPool& pool = *context_.pool;
+  const std::int64_t m = in[0].size(0), h = c.hidden_size, k = c.top_k;
+  const torch::Tensor g = grad[0].contiguous();
+
+  torch::Tensor d_out = torch::empty({m * k, h});
+  std::vector<float> d_weight(m * k);
+  CombineGradient(expert_out_.data_ptr<float>(), g.data_ptr<float>(), slot_.data(), weight_.data(),
+                  m, int(k), int(h), d_out.data_ptr<float>(), d_weight.data(), pool);
+  torch::Tensor d_experts = needs[3] ? torch::empty_like(in[3]) : torch::Tensor();
+  const torch::Tensor d_gathered = ExpertsBackward(in[3], d_out, &d_experts);
 
   torch::Tensor d_logits = torch::zeros({m, c.experts});
   GateGradient(d_weight, d_logits.data_ptr<float>());
@@ -223,10 +244,11 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
   Tensors result(6);
   result[2] = WeightGradient(d_logits, in[0], needs[2], pool);
   if (in[4].defined()) {
-    const torch::Tensor d = SwiGluBackward(shared_gate_up_, InputGradient(g, in[5], pool), pool);
-    d_shared = InputGradient(d, in[4], pool);
-    result[4] = WeightGradient(d, in[0], needs[4], pool);
-    result[5] = WeightGradient(g, shared_gated_, needs[5], pool);
+    const MlpGradient d =
+        MlpBackward(context_, w_->shared, shared_, in[0], in[4], in[5], g, needs[4], needs[5]);
+    d_shared = d.x;
+    result[4] = d.gate_up;
+    result[5] = d.down;
   }
   AddSlots(d_gathered.data_ptr<float>(), slot_.data(),
            d_shared.defined() ? d_shared.data_ptr<float>() : nullptr, m, int(k), int(h),

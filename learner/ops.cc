@@ -1,7 +1,5 @@
 #include "learner/ops.h"
 
-#include <cstring>
-
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
 #include "learner/products.h"
@@ -26,9 +24,7 @@ Tensors EmbedOp::Forward(const Tensors&) {
   const std::int64_t h = context_.config->hidden_size;
   torch::Tensor x = Empty(std::int64_t(ids_.size()), h);
   float* out = x.data_ptr<float>();
-  for (std::size_t t = 0; t < ids_.size(); ++t) {
-    std::memcpy(out + t * h, table_->data() + ids_[t] * h, h * sizeof(float));
-  }
+  for (std::size_t t = 0; t < ids_.size(); ++t) weights_->Embed(ids_[t], out + t * h);
   return {x};
 }
 
@@ -69,60 +65,39 @@ Tensors RmsNormOp::Backward(const Tensors& in, const Tensors& grad,
 
 Tensors LinearOp::Forward(const Tensors& in) {
   const std::int64_t m = in[0].size(0);
-  const kernels::LinearWeight w = w_->view();
-  torch::Tensor y = Empty(m, w.n);
-  kernels::Linear(w, in[0].data_ptr<float>(), w.k, int(m), y.data_ptr<float>(), w.n,
-                  *context_.pool);
-  if (in[2].defined()) {
-    kernels::Add(in[2].data_ptr<float>(), y.data_ptr<float>(), m * w.n, y.data_ptr<float>(),
-                 *context_.pool);
-  }
-  return {y};
+  torch::Tensor y = Empty(m, w_->n);
+  ModeLinear(context_, *w_, in[0].data_ptr<float>(), int(m), y.data_ptr<float>(), w_->n);
+  return {in[2].defined() ? AddBlock(context_, y, in[2]) : y};
 }
 
 Tensors LinearOp::Plain(const Tensors& in) {
-  torch::Tensor y = torch::mm(in[0], in[1].t());
-  return {in[2].defined() ? in[2] + y : y};
+  const torch::Tensor y = PlainLinear(context_, *w_, in[0], in[1]);
+  return {in[2].defined() ? PlainAddBlock(context_, y, in[2]) : y};
 }
 
 Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
   const torch::Tensor g = grad[0].contiguous();
-  return {needs[0] ? InputGradient(g, in[1], *context_.pool) : torch::Tensor(),
-          WeightGradient(g, in[0], needs[1], *context_.pool),
-          in[2].defined() ? g : torch::Tensor()};
+  kernels::ThreadPool& pool = *context_.pool;
+  torch::Tensor d_x, d_w;
+  if (needs[0]) d_x = InputGradient(g, in[1], pool);
+  if (needs[1]) d_w = WeightGradient(g, AsRead(context_, *w_, in[0]), true, pool);
+  return {d_x, d_w, in[2].defined() ? g : torch::Tensor()};
 }
 
 Tensors MlpOp::Forward(const Tensors& in) {
-  const std::int64_t m = in[0].size(0), h = in[0].size(1), width = w_->down.k;
-  kernels::ThreadPool& pool = *context_.pool;
-  gate_up_ = Empty(m, 2 * width);
-  gated_ = Empty(m, width);
-  torch::Tensor y = Empty(m, h);
-  kernels::Linear(w_->gate_up.view(), in[0].data_ptr<float>(), h, int(m),
-                  gate_up_.data_ptr<float>(), 2 * width, pool);
-  kernels::SwiGlu(gate_up_.data_ptr<float>(), 2 * width, int(m), int(width),
-                  gated_.data_ptr<float>(), width, pool);
-  kernels::Linear(w_->down.view(), gated_.data_ptr<float>(), width, int(m), y.data_ptr<float>(), h,
-                  pool);
-  kernels::Add(in[3].data_ptr<float>(), y.data_ptr<float>(), m * h, y.data_ptr<float>(), pool);
-  return {y};
+  run_ = RunMlp(context_, *w_, in[0]);
+  return {AddBlock(context_, std::move(run_.out), in[3])};
 }
 
 Tensors MlpOp::Plain(const Tensors& in) {
-  const Tensors halves = torch::mm(in[0], in[1].t()).chunk(2, 1);
-  return {in[3] + torch::mm(torch::silu(halves[0]) * halves[1], in[2].t())};
+  return {PlainAddBlock(context_, PlainMlp(context_, *w_, in[0], in[1], in[2]), in[3])};
 }
 
 Tensors MlpOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
-  const std::int64_t m = in[0].size(0), width = in[2].size(1);
-  kernels::ThreadPool& pool = *context_.pool;
   const torch::Tensor g = grad[0].contiguous();
-  const torch::Tensor d_gated = InputGradient(g, in[2], pool);
-  torch::Tensor d_gate_up = Empty(m, 2 * width);
-  SwiGluGradient(gate_up_.data_ptr<float>(), d_gated.data_ptr<float>(), m, int(width),
-                 d_gate_up.data_ptr<float>(), pool);
-  return {InputGradient(d_gate_up, in[1], pool), WeightGradient(d_gate_up, in[0], needs[1], pool),
-          WeightGradient(g, gated_, needs[2], pool), g};
+  const MlpGradient d =
+      MlpBackward(context_, *w_, run_, in[0], in[1], in[2], g, needs[1], needs[2]);
+  return {d.x, d.gate_up, d.down, g};
 }
 
 }  // namespace temper::learner

@@ -1,25 +1,26 @@
 #pragma once
-// The policy's operations: what each takes and gives. Weights are masters [N, K]; the kernels read
-// engine::Weights.
+// The policy's operations: what each takes and gives. Weights [N, K] are the values that the mode
+// rounded; the kernels read the same from engine::Weights.
 #include <vector>
 
 #include "engine/weights.h"
 #include "learner/autograd.h"
+#include "learner/block.h"
 
 namespace temper::learner {
 
 /// in {table [V, H]} -> x [T, H], row t of `ids`.
 class EmbedOp : public Op {
  public:
-  EmbedOp(OpContext context, const std::vector<float>* table, std::vector<std::int32_t> ids)
-      : context_(context), table_(table), ids_(std::move(ids)) {}
+  EmbedOp(OpContext context, const engine::Weights* weights, std::vector<std::int32_t> ids)
+      : context_(context), weights_(weights), ids_(std::move(ids)) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
 
  private:
   OpContext context_;
-  const std::vector<float>* table_;
+  const engine::Weights* weights_;
   std::vector<std::int32_t> ids_;
 };
 
@@ -38,7 +39,7 @@ class RmsNormOp : public Op {
   float eps_;
 };
 
-/// in {x [m, K], w [N, K], residual [m, N] or undefined} -> x w^T (+ residual).
+/// in {x [m, K], w [N, K], residual [m, N] or undefined} -> x w^T, or residual + round(x w^T).
 class LinearOp : public Op {
  public:
   LinearOp(OpContext context, const engine::PackedLinear* w) : context_(context), w_(w) {}
@@ -52,7 +53,7 @@ class LinearOp : public Op {
 };
 
 /// The gated MLP: in {h [m, H], gate_up [2I, H], down [H, I], residual [m, H]} -> residual +
-/// down(silu(gate) up).
+/// round(down(silu(gate) up)).
 class MlpOp : public Op {
  public:
   MlpOp(OpContext context, const engine::MlpWeights* w) : context_(context), w_(w) {}
@@ -63,7 +64,7 @@ class MlpOp : public Op {
  private:
   OpContext context_;
   const engine::MlpWeights* w_;
-  torch::Tensor gate_up_, gated_;  // of Forward
+  GatedMlp run_;  // of Forward
 };
 
 /// Latent attention between its projections, absorbed in Forward, naive in Plain and Backward. The
@@ -81,7 +82,7 @@ class AttentionOp : public Op {
   OpContext context_;
   const engine::LayerWeights* w_;
   torch::Tensor rotated_q_,
-      latent_;  // of Forward: [T, heads, P + R], [T, L + R] normed and rotated
+      latent_;  // of Forward: [T, heads, P + R]; [T, L + R] normed, rotated, rounded as the cache
 };
 
 /// What a MoE layer chose, kept for metrics, probes and the loss-free bias.
@@ -92,7 +93,7 @@ struct Routing {
 
 /// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down
 /// [H, I]), shared gate_up [2S, H], shared down [H, S] (both undefined without a shared expert)} ->
-/// residual + (routed + shared). The chosen ids are constants; the gradient flows through the
+/// residual + round(routed + shared). The chosen ids are constants; the gradient flows through the
 /// sigmoid gates, their normalisation and scale.
 class MoeOp : public Op {
  public:
@@ -104,6 +105,12 @@ class MoeOp : public Op {
 
  private:
   void Choose(const float* logits, int m);
+  void Gather(const float* x);
+  /// The experts' matrices on rows sorted by expert.
+  void RunExperts(engine::PackedLinear engine::MlpWeights::*member, const torch::Tensor& from,
+                  float* to, std::int64_t ldo) const;
+  torch::Tensor ExpertsBackward(const torch::Tensor& experts, const torch::Tensor& d_out,
+                                torch::Tensor* d_experts) const;
   void GateGradient(const std::vector<float>& d_weight, float* d_logits) const;
 
   OpContext context_;
@@ -113,7 +120,8 @@ class MoeOp : public Op {
   std::vector<std::int32_t> slot_;    // [T, k] row among the sorted pairs
   std::vector<std::int32_t> source_;  // [T k] token of a sorted pair
   std::vector<std::int64_t> begin_;   // [E + 1] first pair of each expert
-  torch::Tensor logits_, gathered_, gate_up_, gated_, expert_out_, shared_gate_up_, shared_gated_;
+  torch::Tensor logits_, gathered_, gate_up_, gated_, expert_out_;
+  GatedMlp shared_;
 };
 
 /// Log-probs of targets: in {hidden [T, H] after the final norm, head [V, H]} -> {logp [R], entropy

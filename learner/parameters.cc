@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "engine/checkpoint.h"
-
 namespace temper::learner {
 
 using Kind = engine::TensorSpec::Kind;
@@ -23,17 +21,6 @@ Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : conf
   moment2_ = engine::AlignedFloats(size_);
 }
 
-void Parameters::Load(const std::string& model_dir) {
-  engine::ReadCheckpointValues(
-      model_dir, config_, [&](const engine::TensorSpec& spec, std::span<const float> values) {
-        std::copy(values.begin(), values.end(), values_.data() + Find(spec.name).offset);
-      });
-}
-
-void Parameters::Store(engine::Weights& weights) const {
-  for (const Entry& entry : entries_) weights.Set(entry.spec.name, Value(entry));
-}
-
 const Parameters::Entry& Parameters::Find(const std::string& name) const {
   const auto it = index_.find(name);
   if (it == index_.end()) throw std::logic_error("parameters: no tensor " + name);
@@ -42,8 +29,12 @@ const Parameters::Entry& Parameters::Find(const std::string& name) const {
 
 void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); }
 
-bool Parameters::IsMtp(const std::string& name) const {
-  for (int j = 0; j < config_.mtp_layers; ++j) {
+bool Parameters::IsMtp(const std::string& name) const { return IsOfMtp(name, 0); }
+
+bool Parameters::IsLaterMtp(const std::string& name) const { return IsOfMtp(name, 1); }
+
+bool Parameters::IsOfMtp(const std::string& name, int first) const {
+  for (int j = first; j < config_.mtp_layers; ++j) {
     if (name.rfind("model.layers." + std::to_string(config_.num_layers + j) + ".", 0) == 0)
       return true;
   }
@@ -57,8 +48,10 @@ std::vector<AdamwSegment> Parameters::Segments(bool train_mtp) const {
     AdamwSegment segment;
     segment.begin = entry.offset;
     segment.end = entry.offset + entry.spec.count();
-    segment.decay = kind == Kind::kLinear || kind == Kind::kRouter || kind == Kind::kEmbedding;
-    segment.trained = kind != Kind::kRouterBias && (train_mtp || !IsMtp(entry.spec.name));
+    segment.decay = kind == Kind::kLinear || kind == Kind::kMtpLinear || kind == Kind::kRouter ||
+                    kind == Kind::kEmbedding;
+    segment.trained = kind != Kind::kRouterBias &&
+                      (train_mtp ? !IsLaterMtp(entry.spec.name) : !IsMtp(entry.spec.name));
     segments.push_back(segment);
   }
   return segments;

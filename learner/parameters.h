@@ -23,11 +23,6 @@ class Parameters {
   /// Zeros. `gradients` false leaves out gradients and moments (a reference policy).
   explicit Parameters(const engine::ModelConfig& config, bool gradients = true);
 
-  /// Values of a checkpoint folder. Throws UserError as engine::ReadCheckpoint.
-  void Load(const std::string& model_dir);
-  /// Sets every tensor of `weights` (repacks it).
-  void Store(engine::Weights& weights) const;
-
   const engine::ModelConfig& config() const { return config_; }
   const std::vector<Entry>& entries() const { return entries_; }
   /// Throws std::logic_error for an unknown name.
@@ -52,8 +47,11 @@ class Parameters {
   std::vector<AdamwSegment> Segments(bool train_mtp) const;
   /// True for tensors of MTP layers.
   bool IsMtp(const std::string& name) const;
+  /// Of MTP layers after the first: the loss trains the first alone, the others stay as they are.
+  bool IsLaterMtp(const std::string& name) const;
 
  private:
+  bool IsOfMtp(const std::string& name, int first) const;
   engine::ModelConfig config_;
   std::vector<Entry> entries_;
   std::map<std::string, std::size_t> index_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "kernels/fp8.h"
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
 
@@ -41,28 +42,49 @@ MtpRows MakeMtpRows(const Pack& pack, const Targets& targets) {
   return rows;
 }
 
+/// In FP32, one addition an element, as the engine's.
+torch::Tensor Biased(const torch::Tensor& y, const torch::Tensor& bias) {
+  return bias.defined() ? y + bias : y;
+}
+
 }  // namespace
 
 Policy::Policy(const engine::ModelConfig& config, const Options& options)
     : options_(options),
       parameters_(config, options.gradients),
-      weights_(config),
+      weights_(config, options.numerics),
+      published_(parameters_, weights_),
       pool_(options.threads) {
   MakeLeaves();
 }
 
 void Policy::Refresh() {
   const auto& entries = parameters_.entries();
-  ForRows(pool_, std::int64_t(entries.size()), 1, [&](std::int64_t begin, std::int64_t) {
-    weights_.Set(entries[begin].spec.name, parameters_.Value(entries[begin]));
-  });
+  ForRows(pool_, std::int64_t(entries.size()), 1,
+          [&](std::int64_t begin, std::int64_t) { published_.Round(std::size_t(begin)); });
+}
+
+void Policy::Load(const std::string& model_dir, bool masters) {
+  kernels::ThreadPool one(1);
+  std::size_t entry = 0;
+  engine::ReadCheckpoint(
+      model_dir, config(), [&](const engine::TensorSpec& spec, const engine::TensorData& data) {
+        const std::span<float> master = parameters_.MutableValue(parameters_.entries()[entry]);
+        if (masters && data.codes.empty()) {
+          std::copy(data.values.begin(), data.values.end(), master.begin());
+        } else if (masters) {
+          const int n = int(spec.shape[0]), k = int(spec.shape[1]);
+          kernels::DequantizeWeight(data.codes.data(), k, n, k, data.scales.data(), master.data(),
+                                    k, one);
+        }
+        published_.Take(entry++, data);
+      });
 }
 
 torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
   const Parameters::Entry& entry = parameters_.Find(name);
   if (shape.empty()) shape = entry.spec.shape;
-  torch::Tensor leaf =
-      torch::from_blob(parameters_.values() + entry.offset, shape, torch::kFloat32);
+  torch::Tensor leaf = torch::from_blob(published_.values() + entry.offset, shape, torch::kFloat32);
   if (options_.gradients) {
     leaf.set_requires_grad(true);
     // Defined from the start: autograd then adds in place, into the flat buffer.
@@ -88,11 +110,16 @@ void Policy::MakeLeaves() {
       l.q_a = Leaf(a + "q_a_proj.weight");
       l.q_a_norm = Leaf(a + "q_a_layernorm.weight");
       l.q_b = Leaf(a + "q_b_proj.weight");
+      if (c.attention_bias) l.q_a_bias = Leaf(a + "q_a_proj.bias");
     }
     l.kv_a = Leaf(a + "kv_a_proj_with_mqa.weight");
     l.kv_a_norm = Leaf(a + "kv_a_layernorm.weight");
     l.kv_b = Leaf(a + "kv_b_proj.weight");
     l.o = Leaf(a + "o_proj.weight");
+    if (c.attention_bias) {
+      l.kv_a_bias = Leaf(a + "kv_a_proj_with_mqa.bias");
+      l.o_bias = Leaf(a + "o_proj.bias");
+    }
     l.post_norm = Leaf(p + "post_attention_layernorm.weight");
     if (c.IsMoe(i)) {
       MakeMoeLeaves(l, p + "mlp.");
@@ -169,14 +196,16 @@ torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpConte
   if (c.q_lora_rank == 0) {
     q = Linear(context, normed, l.q, w.q);
   } else {
-    const torch::Tensor low = RmsNorm(context, Linear(context, normed, l.q_a, w.q_a), l.q_a_norm,
-                                      w.q_a_norm, kLowRankEps);
+    const torch::Tensor low =
+        RmsNorm(context, Biased(Linear(context, normed, l.q_a, w.q_a), l.q_a_bias), l.q_a_norm,
+                w.q_a_norm, kLowRankEps);
     q = Linear(context, low, l.q_b, w.q_b);
   }
-  const torch::Tensor kv = Linear(context, normed, l.kv_a, w.kv_a);
+  const torch::Tensor kv = Biased(Linear(context, normed, l.kv_a, w.kv_a), l.kv_a_bias);
   const torch::Tensor o = Apply(c10::make_intrusive<AttentionOp>(context, &w),
                                 {q, kv, l.kv_a_norm, l.kv_b}, options_.plain)[0];
-  const torch::Tensor x = Linear(context, o, l.o, w.o, input);
+  const torch::Tensor x = c.attention_bias ? input + Biased(Linear(context, o, l.o, w.o), l.o_bias)
+                                           : Linear(context, o, l.o, w.o, input);
   const torch::Tensor h = RmsNorm(context, x, l.post_norm, w.post_norm, c.rms_norm_eps);
   if (!w.moe) {
     return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x},
@@ -194,10 +223,10 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
   torch::AutoGradMode mode(request.gradients && options_.gradients);
   GrowRopeTable(*pack);
   const engine::ModelConfig& c = config();
-  const OpContext context{&c, &pool_, rope_table_.data(), pack};
+  const OpContext context{&c, &pool_, rope_table_.data(), pack, weights_.numerics()};
   Result result;
-  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), pack->ids),
-                          {embedding_}, options_.plain)[0];
+  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, pack->ids), {embedding_},
+                          options_.plain)[0];
   for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
   const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
   const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets,
@@ -219,9 +248,8 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Ten
   context.pack = std::make_shared<const Pack>(std::move(rows.pack));
   const engine::LayerWeights& w = weights_.layer(c.num_layers);
   const LayerLeaves& l = leaves_[c.num_layers];
-  const torch::Tensor e =
-      Apply(c10::make_intrusive<EmbedOp>(context, &weights_.embedding(), context.pack->ids),
-            {embedding_.detach()}, options_.plain)[0];
+  const torch::Tensor e = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
+                                {embedding_.detach()}, options_.plain)[0];
   const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
   const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
                                          RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)},

@@ -11,6 +11,7 @@
 #include "learner/core/pack.h"
 #include "learner/ops.h"
 #include "learner/parameters.h"
+#include "learner/published.h"
 
 namespace temper::learner {
 
@@ -20,6 +21,7 @@ class Policy {
     int threads = 1;
     bool gradients = true;  // false: a reference policy, without gradients and moments
     bool plain = false;     // learner.forward "libtorch": another numerics id
+    engine::Numerics numerics = {};
   };
   Policy(const engine::ModelConfig& config, const Options& options);
 
@@ -42,24 +44,31 @@ class Policy {
   /// embedding and head are constants there.
   Result Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request);
 
-  /// Packs the masters again after they changed.
+  /// Masters and weights of a model folder; FP8 blocks that the mode runs stay as they are.
+  /// `masters` false: the weights alone (what a checkpoint's actors ran, its masters came from
+  /// elsewhere). Throws UserError as engine::ReadCheckpoint.
+  void Load(const std::string& model_dir, bool masters = true);
+  /// Rounds and packs the masters again after they changed.
   void Refresh();
 
   Parameters& parameters() { return parameters_; }
   const engine::Weights& weights() const { return weights_; }
+  /// The weights of the last Load or Refresh as actors get them.
+  const Published& published() const { return published_; }
   const engine::ModelConfig& config() const { return weights_.config(); }
   kernels::ThreadPool& pool() { return pool_; }
 
  private:
   struct LayerLeaves {
     torch::Tensor input_norm, q, q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o, post_norm;
+    torch::Tensor q_a_bias, kv_a_bias, o_bias;  // attention_bias
     torch::Tensor gate_up, down;  // dense
     torch::Tensor router, experts, shared_gate_up, shared_down;
     torch::Tensor enorm, hnorm, head_norm, eh;  // MTP
   };
 
-  /// A master tensor; `shape` may reach over the tensors that follow it in the flat buffer (up
-  /// behind gate, all experts).
+  /// The values of a tensor, with the gradient of its master; `shape` may reach over the tensors
+  /// that follow it in the flat buffer (up behind gate, all experts).
   torch::Tensor Leaf(const std::string& name, std::vector<std::int64_t> shape = {});
   void MakeLeaves();
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
@@ -77,6 +86,7 @@ class Policy {
   Options options_;
   Parameters parameters_;
   engine::Weights weights_;
+  Published published_;
   kernels::ThreadPool pool_;
   torch::Tensor embedding_, norm_, head_;
   std::vector<LayerLeaves> leaves_;

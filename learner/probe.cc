@@ -12,16 +12,9 @@ namespace temper::learner {
 
 namespace {
 
-void CheckMode(const ProbeOptions& o) {
-  if (o.dtype != "fp32" || o.cache_dtype != "fp32") {
-    throw UserError("probe: --dtype " + o.dtype + " --cache-dtype " + o.cache_dtype +
-                    ": this build computes in fp32 with an fp32 cache; pass those");
-  }
-}
-
 std::unique_ptr<Policy> Load(const ProbeOptions& o, bool gradients) {
-  CheckMode(o);
   Policy::Options options;
+  options.numerics = engine::ParseNumerics(o.dtype, o.cache_dtype, o.fp8_scale);
   options.threads = UseThreads(o.threads);
   options.gradients = gradients;
   auto policy = std::make_unique<Policy>(engine::ReadModelConfig(o.model_dir), options);
@@ -40,8 +33,7 @@ std::unique_ptr<Policy> Load(const ProbeOptions& o, bool gradients) {
       }
     }
   }
-  policy->parameters().Load(o.model_dir);
-  policy->Refresh();
+  policy->Load(o.model_dir);
   return policy;
 }
 

@@ -13,8 +13,9 @@ struct ProbeOptions {
       ids;          // sequences as given, each of 1 .. max_position_embeddings ids
   std::string out;  // safetensors file to write
   int threads = 1;
-  std::string dtype = "fp32";  // other modes are a UserError that names them
+  std::string dtype = "fp32";
   std::string cache_dtype = "fp32";
+  std::string fp8_scale = "pow2";
 };
 
 /// `probe logprobs --side learner`: one packed forward over all sequences. Writes for sequence i

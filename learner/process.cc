@@ -51,9 +51,15 @@ int UseThreads(int threads) {
   return threads;
 }
 
+engine::Numerics NumericsOf(const configs::Config& config) {
+  return engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale);
+}
+
 std::string NumericsId(const configs::Config& config) {
-  const std::string order = config.learner.forward == "libtorch" ? "libtorch/" : "canon-1/";
-  return order + config.dtype + "/cache-" + config.cache_dtype;
+  std::string id = NumericsOf(config).id();
+  // Other sums, hence other bits.
+  if (config.learner.forward == "libtorch") id.replace(0, id.find('/'), "libtorch");
+  return id;
 }
 
 }  // namespace temper::learner

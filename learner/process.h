@@ -4,6 +4,7 @@
 #include <string>
 
 #include "configs/config.h"
+#include "engine/numerics.h"
 
 namespace temper::learner {
 
@@ -16,7 +17,10 @@ void PinNumerics(char** argv);
 /// used.
 int UseThreads(int threads);
 
-/// "canon-1/fp32/cache-fp32"; the plain forward of LibTorch is another id.
+/// dtype, cache_dtype and fp8_scale of a run.
+engine::Numerics NumericsOf(const configs::Config& config);
+
+/// "canon-1/fp8/cache-bf16"; the plain forward of LibTorch is another id.
 std::string NumericsId(const configs::Config& config);
 
 }  // namespace temper::learner

@@ -11,11 +11,14 @@ namespace {
 void BalanceRouters(Parameters& parameters, const ExpertLoads& loads, double speed) {
   const engine::ModelConfig& c = parameters.config();
   if (!c.has_router_bias()) return;
+  int layer = -1;
   for (std::size_t i = 0; i < loads.layers().size(); ++i) {
+    do ++layer;
+    while (!c.IsMoe(layer));
     const std::vector<std::int64_t>& load = loads.layers()[i];
     const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
-    const std::string name = "model.layers." + std::to_string(c.first_dense + int(i)) +
-                             ".mlp.gate.e_score_correction_bias";
+    const std::string name =
+        "model.layers." + std::to_string(layer) + ".mlp.gate.e_score_correction_bias";
     const std::span<float> bias = parameters.MutableValue(parameters.Find(name));
     for (std::size_t e = 0; e < load.size(); ++e) {
       // Compared in integers: load_e * E against the sum.

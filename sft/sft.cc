@@ -85,18 +85,18 @@ Trainer::Trainer(const configs::Config& config)
   Policy::Options options;
   options.threads = learner::UseThreads(config.threads);
   options.plain = config.learner.forward == "libtorch";
+  options.numerics = learner::NumericsOf(config);
   policy_ = std::make_unique<Policy>(model_, options);
   if (config.resume) {
     Resume();
   } else {
-    policy_->parameters().Load(config.model);
+    policy_->Load(config.model);
     learner::BeginRun(config);
   }
   state_.config = configs::ToJson(config);
   state_.numerics = learner::NumericsId(config);
   cursor_.emplace(std::int64_t(rows_.size()), config.data.shuffle, config.seed, state_.epoch,
                   state_.position);
-  policy_->Refresh();
   if (!config.resume) Save();  // a run killed in its first steps resumes from here
 }
 
@@ -104,6 +104,7 @@ void Trainer::Resume() {
   const learner::FoundCheckpoint found = learner::FindCheckpoint(config_.output_dir);
   learner::ContinueRun(config_, found.state.config);
   learner::LoadOptimizer(found.dir, policy_->parameters());
+  policy_->Load(found.dir, /*masters=*/false);
   state_ = found.state;
   ++state_.incarnation;
 }
@@ -111,7 +112,7 @@ void Trainer::Resume() {
 void Trainer::Save() {
   state_.epoch = cursor_->epoch();
   state_.position = cursor_->position();
-  learner::SaveCheckpoint(config_.output_dir, state_, policy_->parameters(), config_.model,
+  learner::SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model,
                           sft_.save_total_limit);
 }
 

@@ -106,7 +106,7 @@ struct Refuse {
 
 struct WeightsManifest {
   struct Tensor {
-    std::string name, dtype;  // F32 or BF16
+    std::string name, dtype;  // F32, BF16, or F8_E4M3 with NAME_scale_inv (F32) next
     std::vector<std::int64_t> shape;
     std::uint64_t begin = 0, end = 0;  // bytes in the blob
     std::string sha256;                // of those bytes, 64 hex digits

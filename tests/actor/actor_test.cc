@@ -103,7 +103,7 @@ TEST_F(ActorTest, SaysHelloUntilItIsWelcome) {
   ASSERT_EQ(hellos.size(), 1u);
   EXPECT_EQ(hellos[0].name, "a1");
   EXPECT_EQ(hellos[0].rows, 16);
-  EXPECT_EQ(hellos[0].numerics, (std::vector<std::string>{"canon-1/fp32/cache-fp32"}));
+  EXPECT_EQ(hellos[0].numerics, engine::AllNumericsIds());
   Pass(kSecond);
   EXPECT_EQ(Of<wire::Hello>(Said(), Kind::kHello).size(), 1u);
   Tell(TheWelcome());

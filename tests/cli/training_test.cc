@@ -152,6 +152,51 @@ TEST_F(TrainingTest, SftThenGrpoRunFromTheCommandLine) {
   EXPECT_NE(again.err.find("output_dir exists"), std::string::npos) << again.err;
 }
 
+TEST_F(TrainingTest, ActorAndLearnerAgreeToTheBitInEveryMode) {
+  for (const char* dtype : {"bf16", "fp8", "fp8-w8a8"}) {
+    for (const char* cache : {"bf16", "fp8"}) {
+      const std::string run = std::string(dtype) + "-" + cache;
+      SCOPED_TRACE(run);
+      const Ran ran = Temper({"grpo", config_, "--set", std::string("dtype=") + dtype, "--set",
+                              std::string("cache_dtype=") + cache, "--set", "output_dir=" + run,
+                              "--set", "grpo.max_steps=2", "--set", "grpo.learning_rate=0.001"});
+      ASSERT_EQ(ran.code, 0) << ran.err;
+      ASSERT_EQ(ran.Lines().size(), 2u);
+      for (const Json& line : ran.Lines()) {
+        EXPECT_EQ(line["mismatch/logp_abs_diff_max"], 0.0) << line;
+        EXPECT_EQ(line["actor/ppo_kl"], 0.0) << line;
+        EXPECT_GT(line["publish/bytes_changed"], 0.0) << line;
+      }
+      const Ran numerics = Temper({"runs", "query", Path(run), "SELECT numerics FROM run"});
+      EXPECT_EQ(numerics.out,
+                "{\"numerics\":\"canon-1/" + std::string(dtype) + "/cache-" + cache + "\"}\n");
+    }
+  }
+}
+
+TEST_F(TrainingTest, AnFp8RunResumesFromTheBytesThatItsActorsRan) {
+  const std::vector<std::string> args = {"grpo",  config_,
+                                         "--set", "dtype=fp8",
+                                         "--set", "cache_dtype=fp8",
+                                         "--set", "grpo.learning_rate=0.001",
+                                         "--set", "grpo.save_steps=2"};
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), args.begin(), args.end());
+    return Temper(more);
+  };
+  const Ran whole = run({"--set", "output_dir=whole", "--set", "grpo.max_steps=4"});
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  ASSERT_EQ(run({"--set", "output_dir=part", "--set", "grpo.max_steps=2"}).code, 0);
+  const Ran rest = run({"--set", "output_dir=part", "--set", "grpo.max_steps=4", "--set",
+                        "resume_allow=[\"grpo.max_steps\"]", "--resume"});
+  ASSERT_EQ(rest.code, 0) << rest.err;
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_EQ(Read(Path("whole/checkpoints/step-000004/") + file),
+              Read(Path("part/checkpoints/step-000004/") + file))
+        << file;
+  }
+}
+
 TEST_F(TrainingTest, KilledActorsAndRewardWorkersAreReplaced) {
   Start({"grpo", config_, "--set", "grpo.max_steps=120"});
   for (const char* role : {"actor", "reward-worker"}) {

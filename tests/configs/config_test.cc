@@ -155,7 +155,7 @@ TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
        {"grpo.num_iterations=2", "grpo.mini_batches=2", "grpo.truncated_sampling=renormalise",
         "grpo.eval_steps=5", "grpo.dynamic_sampling=true",
         "grpo.soft_overlong={\"max_length\":20,\"buffer\":4}", "grpo.routing_replay=rollout",
-        "dtype=bf16", "cache_dtype=fp8", "device=cuda:0", "learner.ranks=2", "wire.keys=k.json"}) {
+        "device=cuda:0", "learner.ranks=2", "wire.keys=k.json"}) {
     EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
   }
   EXPECT_NE(ErrorOfSet("sft.assistant_only_loss=true", Job::kSft).find("supports only"),

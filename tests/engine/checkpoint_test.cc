@@ -348,7 +348,7 @@ TEST(InitModel, AppearsWholeOrNotAtAll) {
   EXPECT_NE(Refusal([&] { InitModel(arch, dir.path(), 1, Dtype::kF32, dir / "m"); }), "");
   EXPECT_NE(Refusal([&] {
               InitModel(arch, kBytes, 1, Dtype::kF16, dir / "m");
-            }).find("weights are written as fp32 or bf16, not as F16"),
+            }).find("weights are written as fp32, bf16 or fp8, not as F16"),
             std::string::npos);
   const std::string small = WriteArch(dir, {{"vocab_size", 200}});
   EXPECT_NE(Refusal([&] {

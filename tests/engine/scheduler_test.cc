@@ -138,6 +138,20 @@ TEST(SchedulerTest, PromptsThatBeginAlikeAreComputedOnce) {
   }
 }
 
+TEST(SchedulerTest, AGroupCostsOnePromptAndItsTails) {
+  constexpr int kPage = LatentCache::kPageTokens, kPrompt = 100, kSamples = 32, kNew = 20;
+  GroupRequest group = Group(1, Ids(1, kPrompt), kSamples, kNew);
+  group.stop_ids.clear();
+  EngineOptions options = Plain();
+  options.max_rows = kSamples;
+  const Ran ran = Drive(TinyWeights(TinyConfig(), 5), options, {group});
+  // The last token sampled is never computed.
+  EXPECT_EQ(ran.stats.computed, kPrompt + kSamples * (kNew - 1));
+  const int prompt_pages = (kPrompt + kPage - 1) / kPage, tail_pages = (kNew + kPage - 1) / kPage;
+  EXPECT_LE(ran.stats.cache_tokens, std::uint64_t(prompt_pages + kSamples * tail_pages) * kPage);
+  EXPECT_GE(ran.stats.cache_tokens, std::uint64_t(kPrompt + kSamples * (kNew - 1)));
+}
+
 TEST(SchedulerTest, APrefixOfFormerWeightsIsNotUsed) {
   auto weights = TinyWeights(TinyConfig(), 5);
   Engine engine(weights, {});

@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "configs/error.h"
 #include "engine/checkpoint.h"
 #include "tests/engine/temp_dir.h"
-#include "tests/engine/tiny_model.h"
+#include "tests/learner/tiny_policy.h"
 
 namespace temper::learner {
 namespace {
@@ -20,7 +21,8 @@ namespace fs = std::filesystem;
 
 class CheckpointTest : public testing::Test {
  protected:
-  CheckpointTest() : config_(engine::TinyConfig()), parameters_(config_) {
+  CheckpointTest() : config_(engine::TinyConfig()), policy_(config_, {}) {
+    Parameters& parameters_ = policy_.parameters();
     for (std::int64_t i = 0; i < parameters_.size(); ++i) {
       parameters_.values()[i] = float(i % 1000) * 1e-3f;
       parameters_.moment1()[i] = float(i % 77);
@@ -39,8 +41,9 @@ class CheckpointTest : public testing::Test {
     state.position = 14;
     state.numerics = "canon-1/fp32/cache-fp32";
     state.config = {{"seed", 7}};
-    parameters_.values()[0] = float(step);
-    return SaveCheckpoint(Run(), state, parameters_, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes",
+    policy_.parameters().values()[0] = float(step);
+    policy_.Refresh();
+    return SaveCheckpoint(Run(), state, policy_, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes",
                           keep);
   }
   static void Damage(const fs::path& file) {
@@ -51,7 +54,7 @@ class CheckpointTest : public testing::Test {
 
   TempDir dir_;
   engine::ModelConfig config_;
-  Parameters parameters_;
+  Policy policy_;
 };
 
 TEST_F(CheckpointTest, GivesBackMastersMomentsAndState) {
@@ -65,6 +68,7 @@ TEST_F(CheckpointTest, GivesBackMastersMomentsAndState) {
   EXPECT_EQ(found.state.config["seed"], 7);
   Parameters other(config_);
   LoadOptimizer(found.dir, other);
+  Parameters& parameters_ = policy_.parameters();
   const std::size_t n = std::size_t(parameters_.size());
   EXPECT_TRUE(std::equal(parameters_.values(), parameters_.values() + n, other.values()));
   EXPECT_TRUE(std::equal(parameters_.moment1(), parameters_.moment1() + n, other.moment1()));
@@ -75,10 +79,69 @@ TEST_F(CheckpointTest, IsAModelFolderThatTheEngineReads) {
   Save(1);
   const std::string dir = (Checkpoints() / "latest").string();
   const engine::ModelConfig config = engine::ReadModelConfig(dir);
-  Parameters other(config, /*gradients=*/false);
+  Policy other(config, {});
   other.Load(dir);
-  EXPECT_EQ(other.values()[0], 1.0f);
+  EXPECT_EQ(other.parameters().values()[0], 1.0f);
   EXPECT_TRUE(fs::exists(dir + "/tokenizer.json"));
+}
+
+/// Log-probs of a fixed pack.
+torch::Tensor LogProbs(Policy& policy) {
+  const TinyBatch batch = RandomBatch(policy.config(), {9, 40, 3}, 5);
+  return policy.Forward(batch.pack, batch.targets, {}).logp.detach();
+}
+
+TEST_F(CheckpointTest, HoldsWhatTheActorsRanInEveryMode) {
+  for (const engine::Numerics& numerics : AllNumerics()) {
+    if (numerics.cache != kernels::CacheType::kF32) continue;
+    SCOPED_TRACE(numerics.id());
+    const auto policy = TinyPolicy(config_, 6, 2, false, numerics);
+    TrainState state;
+    state.config = Json::object();
+    SaveCheckpoint(Run(), state, *policy, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes", 0);
+    const std::string dir = FindCheckpoint(Run()).dir;
+    Policy::Options options;
+    options.numerics = numerics;
+    Policy other(engine::ReadModelConfig(dir), options);
+    other.Load(dir);
+    EXPECT_TRUE(torch::equal(LogProbs(other), LogProbs(*policy)));
+    for (const Published::Tensor& tensor : policy->published().tensors()) {
+      const auto a = policy->published().Bytes(tensor), b = other.published().Bytes(tensor);
+      EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << tensor.name;
+    }
+    // The engine reads the same bytes.
+    const engine::Weights weights = engine::Weights::Load(dir, other.config(), numerics);
+    EXPECT_EQ(std::memcmp(weights.layer(1).q_a.storage.data(),
+                          policy->weights().layer(1).q_a.storage.data(),
+                          weights.layer(1).q_a.storage.size()),
+              0);
+    const std::size_t n = std::size_t(policy->parameters().size());
+    Parameters masters(config_);
+    LoadOptimizer(dir, masters);
+    EXPECT_TRUE(std::equal(masters.values(), masters.values() + n, policy->parameters().values()));
+  }
+}
+
+TEST_F(CheckpointTest, AMasterThatMovedLessThanItsRoundingKeepsItsByte) {
+  const auto policy =
+      TinyPolicy(config_, 6, 2, false, engine::ParseNumerics("fp8", "fp32", "pow2"));
+  const auto bytes = [&] {
+    std::vector<std::byte> all;
+    for (const Published::Tensor& tensor : policy->published().tensors()) {
+      const auto part = policy->published().Bytes(tensor);
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  };
+  const std::vector<std::byte> before = bytes();
+  EXPECT_EQ(before.size(), policy->published().size());
+  for (std::int64_t i = 0; i < policy->parameters().size(); ++i)
+    policy->parameters().values()[i] *= 1 + 1e-6f;
+  policy->Refresh();
+  const std::vector<std::byte> after = bytes();
+  std::size_t changed = 0;
+  for (std::size_t i = 0; i < after.size(); ++i) changed += before[i] != after[i];
+  EXPECT_LT(double(changed), 0.01 * double(after.size()));
 }
 
 TEST_F(CheckpointTest, SkipsTornOnesForTheNewestWhole) {
@@ -139,7 +202,7 @@ TEST_F(CheckpointTest, TakesNoOptimizerOfAnotherModel) {
 
 TEST_F(CheckpointTest, KeepsTheVersionsThatTheSettingNames) {
   for (std::uint32_t version = 0; version < 5; ++version) {
-    SaveVersion(Run(), version, parameters_);
+    SaveVersion(Run(), version, policy_.published());
     PruneVersions(Run(), "2", version);
   }
   const fs::path versions = fs::path(Run()) / "versions";

@@ -33,9 +33,9 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   const engine::ModelConfig& c = weights.config();
   kernels::ThreadPool pool(1);
   engine::Forward forward(weights, pool);
-  const std::int64_t row = c.latent_dim();
+  const std::int64_t row = forward.CacheBytes(c.num_layers), mtp_row = forward.CacheBytes(1);
   const int length = int(ids.size());
-  std::vector<float> cache(length * row * c.num_layers), mtp_cache(length * row);
+  engine::AlignedBytes cache(length * row), mtp_cache(length * mtp_row);
   std::vector<const void*> keys(length), mtp_keys(length);
   std::vector<float> hidden(c.hidden_size), normed(c.hidden_size), logits(c.vocab_size);
   const auto next = [&](const float* h, std::int32_t target, std::vector<float>* out) {
@@ -49,7 +49,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   Actor actor;
   actor.experts.resize(c.num_layers - c.first_dense);
   for (std::int32_t t = 0; t < length; ++t) {
-    auto* latent = reinterpret_cast<std::byte*>(cache.data() + t * row * c.num_layers);
+    std::byte* latent = cache.data() + t * row;
     keys[t] = latent;
     const kernels::AttentionRow attention{keys.data(), t + 1};
     engine::ForwardRows rows{1, &ids[t], &t, &latent, &attention};
@@ -58,7 +58,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
     });
     if (t + 1 < length) next(hidden.data(), ids[t + 1], &actor.logp);
     if (t + 2 < length) {
-      auto* mtp_latent = reinterpret_cast<std::byte*>(mtp_cache.data() + t * row);
+      std::byte* mtp_latent = mtp_cache.data() + t * mtp_row;
       mtp_keys[t] = mtp_latent;
       const kernels::AttentionRow mtp_attention{mtp_keys.data(), t + 1};
       engine::ForwardRows mtp{1, &ids[t + 1], &t, &mtp_latent, &mtp_attention};
@@ -69,36 +69,77 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   return actor;
 }
 
-TEST(PolicyTest, GivesTheLogProbsAndExpertsOfTokenByTokenDecodingBitForBit) {
+/// Log-probs of every next token and the chosen experts, packed against token by token.
+void ExpectTheEnginesBits(Policy& policy) {
+  const engine::ModelConfig& config = policy.config();
+  TinyBatch batch = RandomBatch(config, kLengths, 2);
+  const Pack& pack = *batch.pack;
+  batch.targets = {};
+  for (int t = 0; t + 1 < pack.tokens(); ++t) {
+    if (pack.position[t + 1] == 0) continue;
+    batch.targets.row.push_back(t);
+    batch.targets.target.push_back(pack.ids[t + 1]);
+  }
+  Policy::Request request;
+  request.mtp = true;
+  const Policy::Result found = policy.Forward(batch.pack, batch.targets, request);
+  const float* logp = found.logp.data_ptr<float>();
+  const float* mtp = found.mtp_logp.data_ptr<float>();
+  for (int s = 0; s < pack.sequences(); ++s) {
+    const int first = pack.start[s], length = pack.length(s);
+    const Actor actor = Decode(policy.weights(), {pack.ids.data() + first, std::size_t(length)});
+    for (float x : actor.logp) ASSERT_EQ(*logp++, x) << "sequence " << s;
+    for (float x : actor.mtp_logp) ASSERT_EQ(*mtp++, x) << "sequence " << s;
+    for (std::size_t l = 0; l < actor.experts.size(); ++l) {
+      const auto from = found.routing[l].ids.begin() + std::int64_t(first) * config.top_k;
+      EXPECT_EQ(std::vector<std::int32_t>(from, from + std::int64_t(length) * config.top_k),
+                actor.experts[l]);
+    }
+  }
+  EXPECT_EQ(logp - found.logp.data_ptr<float>(), found.logp.numel());
+  EXPECT_EQ(mtp - found.mtp_logp.data_ptr<float>(), found.mtp_logp.numel());
+}
+
+TEST(PolicyTest, GivesTheLogProbsAndExpertsOfTokenByTokenDecodingBitForBitInEveryMode) {
   for (bool q_lora : {true, false}) {
-    const engine::ModelConfig config = engine::TinyConfig(q_lora);
-    const auto policy = TinyPolicy(config, 1);
-    TinyBatch batch = RandomBatch(config, kLengths, 2);
-    const Pack& pack = *batch.pack;
-    batch.targets = {};
-    for (int t = 0; t + 1 < pack.tokens(); ++t) {
-      if (pack.position[t + 1] == 0) continue;
-      batch.targets.row.push_back(t);
-      batch.targets.target.push_back(pack.ids[t + 1]);
+    for (const engine::Numerics& numerics : AllNumerics()) {
+      SCOPED_TRACE(numerics.id());
+      ExpectTheEnginesBits(*TinyPolicy(engine::TinyConfig(q_lora), 1, 2, false, numerics));
     }
-    Policy::Request request;
-    request.mtp = true;
-    const Policy::Result found = policy->Forward(batch.pack, batch.targets, request);
-    const float* logp = found.logp.data_ptr<float>();
-    const float* mtp = found.mtp_logp.data_ptr<float>();
-    for (int s = 0; s < pack.sequences(); ++s) {
-      const int first = pack.start[s], length = pack.length(s);
-      const Actor actor = Decode(policy->weights(), {pack.ids.data() + first, std::size_t(length)});
-      for (float x : actor.logp) ASSERT_EQ(*logp++, x) << "sequence " << s;
-      for (float x : actor.mtp_logp) ASSERT_EQ(*mtp++, x) << "sequence " << s;
-      for (std::size_t l = 0; l < actor.experts.size(); ++l) {
-        const auto from = found.routing[l].ids.begin() + std::int64_t(first) * config.top_k;
-        EXPECT_EQ(std::vector<std::int32_t>(from, from + std::int64_t(length) * config.top_k),
-                  actor.experts[l]);
-      }
-    }
-    EXPECT_EQ(logp - found.logp.data_ptr<float>(), found.logp.numel());
-    EXPECT_EQ(mtp - found.mtp_logp.data_ptr<float>(), found.mtp_logp.numel());
+  }
+}
+
+TEST(PolicyTest, HasLogProbsOfItsOwnInEveryMode) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const TinyBatch batch = RandomBatch(config, kLengths, 2);
+  std::vector<torch::Tensor> seen;
+  for (const engine::Numerics& numerics : AllNumerics()) {
+    const auto policy = TinyPolicy(config, 1, 2, false, numerics);
+    const torch::Tensor logp = policy->Forward(batch.pack, batch.targets, {}).logp.detach();
+    for (const torch::Tensor& other : seen) EXPECT_FALSE(torch::equal(logp, other));
+    seen.push_back(logp);
+  }
+}
+
+TEST(PolicyTest, TheGradientOfARoundedWeightMovesItsMaster) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  const TinyBatch batch = RandomBatch(config, kLengths, 3);
+  const auto exact = TinyPolicy(config, 4);
+  AddGradients(*exact, batch, 0.3);
+  for (const engine::Numerics& numerics : AllNumerics()) {
+    SCOPED_TRACE(numerics.id());
+    const auto policy = TinyPolicy(config, 4, 2, false, numerics);
+    AddGradients(*policy, batch, 0.3);
+    // The masters are those of fp32, and the whole gradient points roughly where fp32's does (this
+    // model's weights are large, so that rounding them moves the log-probs too).
+    EXPECT_TRUE(std::equal(policy->parameters().values(),
+                           policy->parameters().values() + policy->parameters().size(),
+                           exact->parameters().values()));
+    const std::vector<float> a = Gradients(*policy), b = Gradients(*exact);
+    const double inner = std::inner_product(a.begin(), a.end(), b.begin(), 0.0),
+                 aa = std::inner_product(a.begin(), a.end(), a.begin(), 0.0),
+                 bb = std::inner_product(b.begin(), b.end(), b.begin(), 0.0);
+    EXPECT_GT(inner / std::sqrt(aa * bb), numerics.fp8() ? 0.5 : 0.9);
   }
 }
 

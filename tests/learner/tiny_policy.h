@@ -35,13 +35,27 @@ inline void FillTiny(Policy& policy, std::uint64_t seed) {
 }
 
 inline std::unique_ptr<Policy> TinyPolicy(const engine::ModelConfig& config, std::uint64_t seed,
-                                          int threads = 2, bool plain = false) {
+                                          int threads = 2, bool plain = false,
+                                          const engine::Numerics& numerics = {}) {
   Policy::Options options;
+  options.numerics = numerics;
   options.threads = threads;
   options.plain = plain;
   auto policy = std::make_unique<Policy>(config, options);
   FillTiny(*policy, seed);
   return policy;
+}
+
+/// Every mode with every cache; FP32 scales stand in for a few.
+inline std::vector<engine::Numerics> AllNumerics() {
+  std::vector<engine::Numerics> all;
+  for (const char* dtype : {"fp32", "bf16", "fp8", "fp8-w8a8"}) {
+    for (const char* cache : {"fp32", "bf16", "fp8"}) {
+      const char* scale = cache == std::string("bf16") ? "fp32" : "pow2";
+      all.push_back(engine::ParseNumerics(dtype, cache, scale));
+    }
+  }
+  return all;
 }
 
 struct TinyBatch {

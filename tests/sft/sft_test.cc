@@ -89,21 +89,36 @@ TEST_F(SftTest, LowersTheLossAndLeavesAModelFolder) {
                                         engine::ReadModelConfig(Path("run/checkpoints/latest"))));
 }
 
-TEST_F(SftTest, ResumesBitForBitFromACheckpointAndSkipsATornOne) {
-  const std::vector<Json> whole = Run(Config("a", {"threads=2"}));
-  Run(Config("b", {"threads=2"}));
-  // As kill -9 may leave it: the last checkpoint torn.
-  fs::resize_file(Path("b/checkpoints/step-000006/optimizer.safetensors"), 1000);
-  const std::vector<Json> rest = Run(Config("b", {"threads=2", "resume=true"}));
-  ASSERT_EQ(rest.size(), 3u);
-  for (int i = 0; i < 3; ++i) {
-    for (const char* key : {"step", "loss", "grad_norm", "mtp_loss", "num_tokens"})
-      EXPECT_EQ(rest[i][key], whole[i + 3][key]) << key;
+TEST_F(SftTest, ResumesBitForBitFromACheckpointAndSkipsATornOneInEveryMode) {
+  for (const char* dtype : {"fp32", "bf16", "fp8", "fp8-w8a8"}) {
+    SCOPED_TRACE(dtype);
+    const std::string a = std::string("a-") + dtype, b = std::string("b-") + dtype;
+    const std::string mode = std::string("dtype=") + dtype;
+    const std::vector<Json> whole = Run(Config(a, {"threads=2", mode}));
+    Run(Config(b, {"threads=2", mode}));
+    // As kill -9 may leave it: the last checkpoint torn.
+    fs::resize_file(Path(b + "/checkpoints/step-000006/optimizer.safetensors"), 1000);
+    const std::vector<Json> rest = Run(Config(b, {"threads=2", mode, "resume=true"}));
+    ASSERT_EQ(rest.size(), 3u);
+    for (int i = 0; i < 3; ++i) {
+      for (const char* key : {"step", "loss", "grad_norm", "mtp_loss", "num_tokens"})
+        EXPECT_EQ(rest[i][key], whole[i + 3][key]) << key;
+    }
+    for (const char* file : {"optimizer.safetensors", "model.safetensors"}) {
+      EXPECT_EQ(Bytes(Path(a + "/checkpoints/step-000006/") + file),
+                Bytes(Path(b + "/checkpoints/step-000006/") + file))
+          << file;
+    }
   }
-  for (const char* file : {"optimizer.safetensors", "model.safetensors"}) {
-    EXPECT_EQ(Bytes(Path("a/checkpoints/step-000006/") + file),
-              Bytes(Path("b/checkpoints/step-000006/") + file))
-        << file;
+}
+
+TEST_F(SftTest, RoundedModesLearnAsFp32Does) {
+  const double exact = Run(Config("fp32", {"sft.max_steps=30"})).back()["loss"].get<double>();
+  for (const char* dtype : {"bf16", "fp8", "fp8-w8a8"}) {
+    const std::vector<Json> lines =
+        Run(Config(dtype, {"sft.max_steps=30", std::string("dtype=") + dtype}));
+    EXPECT_NE(lines.back()["loss"], exact) << dtype;
+    EXPECT_NEAR(lines.back()["loss"].get<double>(), exact, 0.1 * exact) << dtype;
   }
 }
 

@@ -1,0 +1,135 @@
+// How long a model takes to load, against reading the same bytes: load_bench MODEL_DIR [--dtype
+// fp8] [--runs 7].
+//
+// One thread, page cache warm. The other side preads every weight file into freshly mapped memory
+// in pieces of 1 MiB, what a loader that did nothing else would pay. The two alternate; ratios are
+// of the same round. Peak memory is held against the packed weights.
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "configs/error.h"
+#include "configs/files.h"
+#include "engine/weights.h"
+
+namespace {
+
+using namespace temper;
+
+struct Time {
+  double wall, cpu;  // seconds
+};
+
+double CpuSeconds() {
+  timespec t;
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+Time Measure(const std::function<void()>& work) {
+  const auto began = std::chrono::steady_clock::now();
+  const double cpu = CpuSeconds();
+  work();
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(),
+          CpuSeconds() - cpu};
+}
+
+std::vector<std::string> WeightFiles(const std::string& dir) {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(dir)) {
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  }
+  return files;
+}
+
+std::uint64_t ReadAll(const std::vector<std::string>& files) {
+  std::uint64_t total = 0;
+  for (const std::string& path : files) {
+    const configs::InputFile file(path);
+    void* p =
+        ::mmap(nullptr, file.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) throw MachineError("mmap failed");
+    constexpr std::uint64_t kPiece = std::uint64_t{1} << 20;
+    for (std::uint64_t at = 0; at < file.size(); at += kPiece) {
+      file.ReadAt(at, {static_cast<std::byte*>(p) + at, std::min(kPiece, file.size() - at)});
+    }
+    ::munmap(p, file.size());
+    total += file.size();
+  }
+  return total;
+}
+
+double PeakMiB() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) / 1024;
+}
+
+double Median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+void Run(const std::string& dir, const std::string& dtype, int runs) {
+  const engine::Numerics numerics = engine::ParseNumerics(dtype, "fp32", "pow2");
+  const engine::ModelConfig config = engine::ReadModelConfig(dir);
+  const std::vector<std::string> files = WeightFiles(dir);
+  std::vector<double> load, read, ratio, cpu_ratio;
+  double packed = 0, peak = 0;
+  std::uint64_t bytes = 0;
+  for (int i = 0; i < runs; ++i) {
+    const Time ours = Measure(
+        [&] { packed = double(engine::Weights::Load(dir, config, numerics).bytes()) / (1 << 20); });
+    if (i == 0) peak = PeakMiB();  // before the other side maps the whole file
+    const Time theirs = Measure([&] { bytes = ReadAll(files); });
+    if (i == 0) continue;  // warms the cache
+    load.push_back(ours.wall);
+    read.push_back(theirs.wall);
+    ratio.push_back(ours.wall / theirs.wall);
+    cpu_ratio.push_back(ours.cpu / theirs.cpu);
+  }
+  const double gb = double(bytes) / 1e9;
+  const auto [least, most] = std::minmax_element(ratio.begin(), ratio.end());
+  std::printf("%s as %s: %.2f GB; load %.3f s (%.2f GB/s), pread %.3f s (%.2f GB/s)\n", dir.c_str(),
+              dtype.c_str(), gb, Median(load), gb / Median(load), Median(read), gb / Median(read));
+  std::printf("ratio %.2f (%.2f to %.2f); of processor time %.2f\n", Median(ratio), *least, *most,
+              Median(cpu_ratio));
+  std::printf("peak memory %.0f MiB, packed weights %.0f MiB: %.0f MiB more\n", peak, packed,
+              peak - packed);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string dir, dtype = "fp8";
+  int runs = 7;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "--dtype" && i + 1 < argc) {
+      dtype = argv[++i];
+    } else if (arg == "--runs" && i + 1 < argc) {
+      runs = std::max(2, std::atoi(argv[++i]));
+    } else {
+      dir = arg;
+    }
+  }
+  if (dir.empty()) {
+    std::fprintf(stderr, "load_bench MODEL_DIR [--dtype fp8] [--runs 7]\n");
+    return 2;
+  }
+  try {
+    Run(dir, dtype, runs);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "load_bench: %s\n", error.what());
+    return 2;
+  }
+  return 0;
+}
