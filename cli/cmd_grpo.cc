@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 #include "cli/job_args.h"
 #include "cli/supervisor.h"
+#include "reward/function.h"
 
 namespace temper::cli {
 
@@ -15,6 +16,7 @@ int Grpo(const Arguments& arguments) {
       "$(cat RUN/endpoint).\n");
   if (!job.Parse(&args, arguments)) return 0;
   const configs::Config config = job.Read(configs::Job::kGrpo);
+  reward::CheckScripts(config.rewards, config.reward);  // before anything is written
   Arguments learner_args = {"grpo", job.config_path};
   for (const std::string& set : job.sets) learner_args.insert(learner_args.end(), {"--set", set});
   if (job.resume) learner_args.push_back("--resume");

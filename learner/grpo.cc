@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <optional>
+#include <string_view>
 
 #include "configs/error.h"
 #include "configs/files.h"
@@ -154,6 +155,20 @@ double RewardOf(const Json& line) {
   return reward.is_number() ? reward.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
+/// For the progress line: what failed in the step stands behind the reward.
+std::string NoteOf(const Json& line) {
+  char note[96];
+  std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line),
+                line["loss"].get<double>());
+  std::string text = note;
+  constexpr std::string_view kFailures = "reward_failures/";
+  for (const auto& [key, value] : line.items()) {
+    if (key.rfind(kFailures, 0) != 0) continue;
+    text += ", " + value.dump() + " " + key.substr(kFailures.size());
+  }
+  return text;
+}
+
 Json Trainer::Step() {
   Stopwatch whole, watch;
   const std::int64_t step = state_.step + 1;
@@ -227,10 +242,7 @@ int Trainer::Run() {
     const Json line = Step();
     const bool last = state_.step == grpo_.max_steps;
     if (last || state_.step % grpo_.logging_steps == 0) metrics.Write(line);
-    char note[96];
-    std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line),
-                  line["loss"].get<double>());
-    progress.At(state_.step, note);
+    progress.At(state_.step, NoteOf(line));
     if (last || (grpo_.save_steps > 0 && state_.step % grpo_.save_steps == 0))
       Save(/*record=*/true);
   }

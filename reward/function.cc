@@ -63,7 +63,8 @@ FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::strin
     return spec;
   }
   if (text.empty()) {
-    throw UserError(entry.script + ":1: the script is empty; it must define function score(sample)");
+    throw UserError(entry.script +
+                    ":1: the script is empty; it must define function score(sample)");
   }
   const Outcome syntax = CheckSyntax(entry.script, text);
   if (syntax.status != Status::kOk) {
@@ -85,6 +86,18 @@ std::vector<FunctionSpec> LoadFunctions(const std::vector<configs::RewardFunctio
   return specs;
 }
 
+void CheckScripts(const std::vector<configs::RewardFunction>& entries,
+                  const configs::Reward& limits) {
+  HostOptions host;
+  host.limits = {limits.timeout_s, limits.max_instructions, limits.memory_mib};
+  for (FunctionSpec& function : LoadFunctions(entries)) {
+    if (function.model.empty() && function.remote.empty()) {
+      host.functions.push_back(std::move(function));
+    }
+  }
+  if (!host.functions.empty()) RewardHost(std::move(host)).Check();
+}
+
 FunctionSpec ParseRewardArgument(const std::string& argument) {
   configs::RewardFunction entry;
   if (argument.compare(0, 5, "rule:") == 0) {
@@ -101,12 +114,6 @@ FunctionSpec ParseRewardArgument(const std::string& argument) {
   }
   entry.script = argument;
   return MakeFunction(entry, ReadScript(argument));
-}
-
-void CheckScript(const std::string& path, const HostOptions& options) {
-  HostOptions only = options;
-  only.functions = {ParseRewardArgument(path)};
-  RewardHost(std::move(only)).Check();
 }
 
 }  // namespace temper::reward

@@ -23,11 +23,12 @@ FunctionSpec MakeFunction(const configs::RewardFunction& entry, const std::strin
 /// Reads the scripts of all entries from their paths.
 std::vector<FunctionSpec> LoadFunctions(const std::vector<configs::RewardFunction>& entries);
 
+/// Runs the scripts' chunks in sandboxes, as workers will: UserError "path:line: message" for one
+/// that fails or has no score(). Models and remotes are left to the workers.
+void CheckScripts(const std::vector<configs::RewardFunction>& entries,
+                  const configs::Reward& limits);
+
 /// `temper eval --reward`: a path, `rule:NAME`, `model:DIR`, or the endpoint of a remote.
 FunctionSpec ParseRewardArgument(const std::string& argument);
-
-/// Compiles the script here, then runs its chunk in a sandbox to see that it defines score().
-/// UserError "path:line: message".
-void CheckScript(const std::string& path, const HostOptions& options = {});
 
 }  // namespace temper::reward

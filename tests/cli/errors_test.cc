@@ -50,6 +50,23 @@ TEST_F(ErrorsTest, ABrokenConfigStartsNothing) {
   EXPECT_FALSE(std::filesystem::exists(Path("run")));
 }
 
+TEST_F(ErrorsTest, ARewardScriptThatCannotScoreStartsNothing) {
+  const std::string config = Write("c.json", R"({"model": "m", "output_dir": "run",
+      "data": {"train": "d.jsonl"}, "rewards": [{"script": "r.lua"}]})");
+  const std::pair<std::string, std::string> scripts[] = {
+      {"function scores(s) return 1 end", "r.lua: the script defines no function score(sample)"},
+      {"\x1bLua", "r.lua"},
+      {std::string(70000, ' '), "at most 65536 bytes"},
+      {"error('no')", "r.lua:1: no"}};
+  for (const auto& [text, why] : scripts) {
+    Write("r.lua", text);
+    const Ran ran = Temper({"grpo", config});
+    EXPECT_EQ(ran.code, 2);
+    EXPECT_NE(ran.err.find(why), std::string::npos) << ran.err;
+    EXPECT_FALSE(std::filesystem::exists(Path("run")));
+  }
+}
+
 TEST_F(ErrorsTest, AnExistingOutputFolderIsNotTouched) {
   std::filesystem::create_directory(Path("run"));
   const std::string config = Write("c.json", R"({"model": "m", "output_dir": "run",

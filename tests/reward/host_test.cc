@@ -213,12 +213,14 @@ TEST(RewardHost, ForcesTheWholeIsolationWhereTheKernelHasIt) {
 #endif
 }
 
-TEST(CheckScript, FindsAMistakeBeforeARun) {
+TEST(CheckScripts, FindsAMistakeBeforeARun) {
   const std::string path = testing::TempDir() + "temper_check.lua";
+  std::vector<configs::RewardFunction> entries(1);
+  entries[0].script = path;
   const auto refusal = [&](const std::string& text) -> std::string {
     std::ofstream(path, std::ios::trunc) << text;
     try {
-      CheckScript(path);
+      CheckScripts(entries, {});
       return "";
     } catch (const UserError& error) {
       return std::string(error.what()).substr(path.size());
@@ -229,7 +231,7 @@ TEST(CheckScript, FindsAMistakeBeforeARun) {
   EXPECT_EQ(refusal("local x = nil\nx.y = 1"), ":2: attempt to index a nil value (local 'x')");
   EXPECT_EQ(refusal("x = 1"), ": the script defines no function score(sample)");
   std::remove(path.c_str());
-  EXPECT_THROW(CheckScript(path), UserError);
+  EXPECT_THROW(CheckScripts(entries, {}), UserError);
   EXPECT_THROW(ParseRewardArgument("rule:nothing"), UserError);
   EXPECT_EQ(ParseRewardArgument("rule:accuracy").name, "accuracy");
 }
