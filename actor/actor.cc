@@ -204,7 +204,9 @@ void Actor::OnGrant(wire::Grant grant) {
                       static_cast<float>(grant.sampling.top_p),
                       static_cast<float>(grant.sampling.min_p)};
     request.stop_ids = grant.sampling.stop_ids;
-    running_[group.grp] = {group.attempt, static_cast<int>(request.samples.size())};
+    const wire::Sampling& s = grant.sampling;
+    running_[group.grp] = {group.attempt, static_cast<int>(request.samples.size()),
+                           s.top_p < 1 || s.top_k > 0 || s.min_p > 0};
     engine_->Add(std::move(request));
   }
 }
@@ -265,7 +267,8 @@ void Actor::Deliver(engine::FinishedSample&& sample, Micros now) {
   rollout.finish = engine::FinishReasonName(sample.finish);
   rollout.version = sample.versions.empty() ? *loaded_ : sample.versions.front();
   rollout.ids = std::move(sample.ids);
-  rollout.logp = std::move(sample.logp);
+  // Of the distribution that was sampled from.
+  rollout.logp = std::move(running->second.truncated ? sample.logp_processed : sample.logp);
   const bool mixed = std::any_of(sample.versions.begin(), sample.versions.end(),
                                  [&](std::uint32_t v) { return v != rollout.version; });
   if (mixed) rollout.versions = std::move(sample.versions);

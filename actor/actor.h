@@ -64,7 +64,8 @@ class Actor {
   };
   struct Running {
     std::int32_t attempt = 0;
-    int samples = 0;  // not finished
+    int samples = 0;         // not finished
+    bool truncated = false;  // its log-probs are those of the kept tokens
   };
 
   void SayHello(Micros now);

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/model.h"
 #include "configs/error.h"
+#include "engine/data/row_ids.h"
 #include "engine/probe.h"
 #include "kernels/sampling.h"
 
@@ -150,8 +151,15 @@ int Template(const Arguments& arguments) {
   const engine::Tokenizer tokenizer(model_dir);
   return ForEachLine([&](const Json& line, const std::string&) -> Json {
     const engine::Chat chat = engine::ReadChat(line);
-    const std::string text = tokenizer.chat().Render(chat.messages, chat.options).text;
-    return {{"text", text}, {"ids", tokenizer.Encode(text)}};
+    const engine::ChatTemplate::Text chat_text =
+        tokenizer.chat().Render(chat.messages, chat.options);
+    const std::vector<std::int32_t> ids = tokenizer.Encode(chat_text.text);
+    Json out = {{"text", chat_text.text}, {"ids", ids}};
+    if (!chat_text.generated.empty()) {
+      out["assistant_masks"] =
+          engine::MarkSpans(chat_text.text, ids, chat_text.generated, tokenizer);
+    }
+    return out;
   });
 }
 

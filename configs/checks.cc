@@ -21,19 +21,41 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
   };
   only(config.device == "cpu", "device", "\"cpu\"");
   only(config.learner.ranks == 1, "learner.ranks", "1");
-  if (job == Job::kSft) {
-    only(!config.sft.assistant_only_loss, "sft.assistant_only_loss", "false");
-    return;
-  }
+  if (job == Job::kSft) return;
   const Grpo& grpo = config.grpo;
   only(config.wire.keys.empty(), "wire.keys", "null (loopback)");
-  only(grpo.eval_steps == 0, "grpo.eval_steps", "0");
-  only(grpo.num_iterations == 1, "grpo.num_iterations", "1");
-  only(grpo.mini_batches == 1, "grpo.mini_batches", "1");
-  only(!grpo.truncated_sampling, "grpo.truncated_sampling", "null");
-  only(!grpo.dynamic_sampling, "grpo.dynamic_sampling", "false");
-  only(!grpo.soft_overlong, "grpo.soft_overlong", "null");
   only(grpo.routing_replay == "none", "grpo.routing_replay", "\"none\"");
+}
+
+/// How a batch is cut into optimizer steps.
+void CheckUpdates(const Grpo& grpo, const std::string& where) {
+  if (grpo.groups_per_step % grpo.mini_batches != 0) {
+    Refuse(where,
+           "grpo.mini_batches: " + std::to_string(grpo.mini_batches) +
+               " must divide grpo.groups_per_step = " + std::to_string(grpo.groups_per_step));
+  }
+  if (grpo.max_steps % grpo.updates() != 0) {
+    Refuse(where, "grpo.max_steps: " + std::to_string(grpo.max_steps) +
+                      " optimizer steps must be whole batches of num_iterations * mini_batches = " +
+                      std::to_string(grpo.updates()));
+  }
+}
+
+void CheckSampling(const Config& config, const std::string& where) {
+  const Grpo& grpo = config.grpo;
+  if (grpo.truncates() && (grpo.max_lag > 0 || config.numerics == "mixed")) {
+    Refuse(where,
+           "grpo.truncated_sampling: the learner finds the kept tokens again by having the actor's "
+           "weights and bits; set grpo.max_lag to 0 and numerics to \"strict\", or sample from the "
+           "whole vocabulary");
+  }
+  if (grpo.sync_ref_model && grpo.beta == 0) {
+    Refuse(where, "grpo.sync_ref_model: true without a reference; set grpo.beta above 0");
+  }
+  if (grpo.eval_steps > 0 && config.data.eval.empty()) {
+    Refuse(where, "grpo.eval_steps: " + std::to_string(grpo.eval_steps) +
+                      "; data.eval names no file to evaluate on: set it, or eval_steps to 0");
+  }
 }
 
 void CheckRewards(const Config& config, const std::string& where) {
@@ -74,8 +96,7 @@ void CheckData(const Config& config, Job job, const std::string& where) {
 }  // namespace
 
 void CheckGrpo(const Grpo& grpo, const std::string& where) {
-  const bool truncated = grpo.top_p < 1 || grpo.top_k > 0 || grpo.min_p > 0;
-  if (truncated && !grpo.truncated_sampling) {
+  if (grpo.truncates() && !grpo.truncated_sampling) {
     const std::string key = grpo.top_p < 1 ? "top_p" : grpo.top_k > 0 ? "top_k" : "min_p";
     Refuse(where, "grpo." + key +
                       ": truncates the distribution that is trained; set "
@@ -120,6 +141,8 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
     }
     CheckRewards(config, where);
     CheckGrpo(config.grpo, where);
+    CheckUpdates(config.grpo, where);
+    CheckSampling(config, where);
   }
 }
 

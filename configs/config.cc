@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "configs/aliases.h"
 #include "configs/error.h"
 #include "configs/fields.h"
 #include "configs/reward_entries.h"
@@ -194,6 +195,7 @@ Config ReadTree(Json tree, const std::string& path, const std::vector<std::strin
   Sets by_set;
   for (const std::string& set : sets) ApplySet(set, &tree, &by_set);
   ResolveFlatNames(&tree, path);
+  ResolveAliases(&tree, path);
   Config config;
   TreeReader(path, by_set, &config).Read(tree, "");
   if (config.grpo.loss_type == "gspo") config.grpo.importance_sampling_level = "sequence";
@@ -257,6 +259,7 @@ Grpo GrpoFromSets(const std::vector<std::string>& sets) {
     ApplySet(set, &tree, &by_set);
   }
   ResolveFlatNames(&tree, "--set");
+  ResolveAliases(&tree, "--set");
   Config config;
   TreeReader("--set", by_set, &config).Read(tree, "");
   if (config.grpo.loss_type == "gspo") config.grpo.importance_sampling_level = "sequence";
@@ -301,6 +304,11 @@ std::string HelpKeys() {
     out << field.key << " = " << Brief(field.get(defaults)) << "\n    " << field.type
         << (field.range.empty() ? "" : ", " + field.range) << ": " << field.meaning << "\n";
   }
+  out << "\nThe names of verl and TRL are read too:\n" << AliasTable();
+  for (const auto& [flat, name] : FlatNames())
+    out << "grpo." << flat << " -> grpo.rollout_correction." << name << "\n";
+  out << "grpo.vllm_importance_sampling_correction -> true: sequence_mask with clip_max 3, as "
+         "TRL\n";
   return out.str();
 }
 

@@ -44,10 +44,11 @@ struct Sft : Optimizer {
   Sft() { max_steps = 300; }
   int max_length = 1024;                     // tokens a row, >= 2
   bool packing = true;
+  std::string packing_strategy = "bfd";      // best fit, longest first
   bool completion_only_loss = true;
-  bool assistant_only_loss = false;
+  bool assistant_only_loss = false;          // of rows of messages
   int tokens_per_step = 8192;                // >= 1; rows are added until the next would exceed it
-  int gradient_accumulation_steps = 1;       // >= 1; micro-batches a step
+  int gradient_accumulation_steps = 1;       // >= 1; a micro-batch holds tokens_per_step / this tokens
   int num_train_rows = 0;                    // 0 = all
 };
 
@@ -71,7 +72,7 @@ struct Grpo : Optimizer {
   double min_p = 0.0;                        // [0, 1)
   std::optional<std::string> truncated_sampling;  // null | renormalise; top_p < 1, top_k, min_p need it
   int num_iterations = 1;                    // passes over a batch, >= 1
-  int mini_batches = 1;                      // optimizer steps a pass, >= 1
+  int mini_batches = 1;                      // optimizer steps a pass, >= 1; divides groups_per_step
   int max_lag = 0;                           // versions; 0 is synchronous
   // The loss (design.md 10).
   std::string loss_type = "dapo";            // dapo | grpo | bnpo | dr_grpo | cispo | sapo | gspo
@@ -80,6 +81,9 @@ struct Grpo : Optimizer {
   std::optional<double> epsilon_high;        // null = epsilon; recipes write 0.28; cispo requires it
   std::optional<double> delta;               // cap of the unclipped ratio, > 1 + epsilon_high
   double beta = 0.0;                         // KL coefficient, >= 0; > 0 loads a reference policy
+  bool sync_ref_model = false;               // the reference follows the policy
+  double ref_model_mixup_alpha = 0.6;        // [0, 1]; reference = alpha policy + (1 - alpha) reference
+  int ref_model_sync_steps = 512;            // >= 1; optimizer steps between
   std::string kl_estimator = "k3";           // k1 | k2 | k3
   bool use_bias_correction_kl = false;
   bool kl_in_reward = false;
@@ -95,6 +99,11 @@ struct Grpo : Optimizer {
   std::optional<Json> soft_overlong;         // {"max_length", "buffer"}
   std::string routing_replay = "none";       // none | rollout
   bool cispo_relative = false;               // verl's cispo bounds
+
+  /// Optimizer steps a batch of groups_per_step groups.
+  int updates() const { return num_iterations * mini_batches; }
+  /// Whether sampling leaves tokens out.
+  bool truncates() const { return top_p < 1 || top_k > 0 || min_p > 0; }
 };
 
 struct RewardFunction {

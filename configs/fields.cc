@@ -292,12 +292,14 @@ void AddRun(std::vector<Field>* t) {
 void AddSft(std::vector<Field>* t) {
   OPTIMIZER(sft);
   t->push_back(Integer(AT(sft.max_length), 2, "tokens a row"));
-  t->push_back(Flag(AT(sft.packing), "rows of one step share sequences"));
+  t->push_back(Flag(AT(sft.packing), "rows share a forward; none sees another"));
+  t->push_back(Choice(AT(sft.packing_strategy), {"bfd"}, "best fit, longest first"));
   t->push_back(Flag(AT(sft.completion_only_loss), "the prompt's tokens are not trained"));
   t->push_back(Flag(AT(sft.assistant_only_loss), "only assistant turns of messages are trained"));
   t->push_back(
       Integer(AT(sft.tokens_per_step), 1, "rows are added until the next would exceed it"));
-  t->push_back(Integer(AT(sft.gradient_accumulation_steps), 1, "micro-batches a step"));
+  t->push_back(Integer(AT(sft.gradient_accumulation_steps), 1,
+                       "a micro-batch holds tokens_per_step / this tokens"));
   t->push_back(Integer(AT(sft.num_train_rows), 0, "rows used; 0 = all"));
 }
 
@@ -323,6 +325,10 @@ void AddGrpo(std::vector<Field>* t) {
                             "the ratio's ceiling is 1 + this; null = epsilon; cispo: the cap"));
   t->push_back(NumberOrNull(AT(grpo.delta), {1, kInf, true}, "cap of the unclipped ratio"));
   t->push_back(Number(AT(grpo.beta), kNotNegative, "KL coefficient; > 0 loads a reference policy"));
+  t->push_back(Flag(AT(grpo.sync_ref_model), "the reference follows the policy; needs beta"));
+  t->push_back(Number(AT(grpo.ref_model_mixup_alpha), kRatio,
+                      "share of the policy when the reference follows"));
+  t->push_back(Integer(AT(grpo.ref_model_sync_steps), 1, "optimizer steps between"));
   t->push_back(Choice(AT(grpo.kl_estimator), {"k1", "k2", "k3"}, "of the KL term"));
   t->push_back(Flag(AT(grpo.use_bias_correction_kl), "the KL term is multiplied by the ratio"));
   t->push_back(Flag(AT(grpo.kl_in_reward), "the KL is subtracted from the reward instead"));

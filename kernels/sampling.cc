@@ -154,29 +154,41 @@ std::int32_t PickOfKept(const Row& row, float threshold) {
   return row.ids[std::min(static_cast<std::size_t>(found - row.running), kept - 1)];
 }
 
+/// The numbers of a row after the filters.
+struct Kept {
+  float temperature, lse;
+  bool all;  // no filter: [0, valid)
+};
+
+Kept Keep(const float* logits, int v, int valid, const SampleParams& params, Row& row) {
+  CheckParams(v, valid, params);
+  row.x = row.scratch.Reserve(std::int64_t{3} * v);
+  row.p = row.x + v;
+  row.running = row.p + v;
+  const Variant& variant = ActiveVariant();
+  CheckFloatingPointMode();
+  Kept kept{};
+  kept.temperature = params.temperature == 0.0f ? 1.0f : params.temperature;
+  kept.lse = Lse(variant, logits, v, kept.temperature, row);
+  kept.all =
+      (params.top_k == 0 || params.top_k >= valid) && params.top_p == 1.0f && params.min_p == 0.0f;
+  variant.probabilities(logits, valid, kept.temperature, kept.lse, kept.all ? nullptr : row.x,
+                        row.p);
+  if (!kept.all) Filter(row, valid, params);
+  return kept;
+}
+
 }  // namespace
 
 SampledToken SampleToken(const float* logits, int v, int valid, const SampleParams& params,
                          float u) {
-  CheckParams(v, valid, params);
   thread_local Row row;
-  row.x = row.scratch.Reserve(std::int64_t{3} * v);
-  row.p = row.x + v;
-  row.running = row.p + v;
-  const bool greedy = params.temperature == 0.0f;
-  const float temperature = greedy ? 1.0f : params.temperature;
-  const Variant& variant = ActiveVariant();
-  CheckFloatingPointMode();
-  const float lse = Lse(variant, logits, v, temperature, row);
-  const bool all =
-      (params.top_k == 0 || params.top_k >= valid) && params.top_p == 1.0f && params.min_p == 0.0f;
-  variant.probabilities(logits, valid, temperature, lse, all ? nullptr : row.x, row.p);
-  if (!all) Filter(row, valid, params);
+  const auto [temperature, lse, all] = Keep(logits, v, valid, params, row);
   const float mass =
       all ? RunningSum(row.p, valid, row.running) : SumOf(row.p, row.ids, row.running);
 
   SampledToken token;
-  if (greedy || mass == 0.0f) {
+  if (params.temperature == 0.0f || mass == 0.0f) {
     token.id = Largest(logits, valid, temperature, row);
   } else {
     token.id = all ? PickOfAll(row, valid, u * mass) : PickOfKept(row, u * mass);
@@ -185,6 +197,24 @@ SampledToken SampleToken(const float* logits, int v, int valid, const SamplePara
   token.log_kept_mass = Log(mass);
   token.logp_processed = token.logp - token.log_kept_mass;
   return token;
+}
+
+void KeptIds(const float* logits, int v, int valid, const SampleParams& params,
+             std::vector<std::int32_t>* kept) {
+  thread_local Row row;
+  if (Keep(logits, v, valid, params, row).all) {
+    kept->resize(static_cast<std::size_t>(valid));
+    std::iota(kept->begin(), kept->end(), 0);
+  } else {
+    *kept = row.ids;
+  }
+}
+
+float LogKeptMass(const float* logits, float temperature, float lse,
+                  const std::vector<std::int32_t>& kept) {
+  float sum = 0.0f;
+  for (const std::int32_t id : kept) sum = sum + Exp(logits[id] / temperature - lse);
+  return Log(sum);
 }
 
 }  // namespace temper::kernels

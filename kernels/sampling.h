@@ -2,6 +2,7 @@
 // From logits to a token: log-softmax of the whole vocabulary, filters, counter-based sampler.
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/thread_pool.h"
 
@@ -62,5 +63,14 @@ struct SampledToken {
 /// Throws std::logic_error on parameters out of range and unless 1 <= valid <= v.
 SampledToken SampleToken(const float* logits, int v, int valid, const SampleParams& params,
                          float u);
+
+/// The ids that SampleToken keeps, ascending (at least one).
+void KeptIds(const float* logits, int v, int valid, const SampleParams& params,
+             std::vector<std::int32_t>* kept);
+
+/// log_kept_mass of SampleToken where `kept` are its ids: the log of the running FP32 sum of
+/// Exp(logits / temperature - lse) over them, ascending.
+float LogKeptMass(const float* logits, float temperature, float lse,
+                  const std::vector<std::int32_t>& kept);
 
 }  // namespace temper::kernels

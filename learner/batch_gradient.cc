@@ -1,6 +1,7 @@
 #include "learner/batch_gradient.h"
 
 #include <algorithm>
+#include <list>
 
 #include "learner/core/stopwatch.h"
 
@@ -46,34 +47,38 @@ RolloutBatch Part(const RolloutBatch& batch, const RowPack& pack) {
   take(batch.logp, &part.logp);
   take(batch.rollout_logp, &part.rollout_logp);
   take(batch.ref_logp, &part.ref_logp);
+  take(batch.old_logp, &part.old_logp);
   for (int i : pack.rows) part.advantages.push_back(batch.advantages[i]);
   return part;
 }
 
 class Run {
  public:
-  Run(const configs::Grpo& config, Policy& policy, RolloutBatch* batch, int micro_tokens)
-      : config_(config), policy_(policy), batch_(*batch), micro_tokens_(micro_tokens) {}
+  Run(const configs::Grpo& config, Policy& policy, RolloutBatch* batch,
+      const Preparation& preparation)
+      : config_(config), policy_(policy), batch_(*batch), preparation_(preparation) {}
 
-  void Reference(Policy& reference, const std::vector<int>& rows) {
+  /// The log-probs of `policy` without gradients; with `entropy` the batch's too.
+  void Measure(Policy& policy, const std::vector<int>& rows, Cells* logp, bool entropy) {
     Stopwatch watch;
-    batch_.ref_logp.assign(batch_.logp.size(), 0.0f);
-    for (const RowPack& pack : PackRows(batch_, rows, micro_tokens_)) {
+    for (const RowPack& pack : PackRows(batch_, rows, preparation_.micro_tokens)) {
       Policy::Request request;
-      request.temperature = float(config_.temperature);
-      request.gradients = request.entropy = false;
-      PutTargets(batch_, pack, reference.Forward(pack.pack, pack.targets, request).logp,
-                 &batch_.ref_logp);
+      request.gradients = false;
+      request.entropy = entropy;
+      const Policy::Result result = Forward(policy, pack, request);
+      PutTargets(batch_, pack, result.logp, logp);
+      if (entropy) PutTargets(batch_, pack, result.entropy, &batch_.entropy);
     }
     out_.forward_seconds += watch.Lap();
   }
 
   void Still(const std::vector<int>& rows) {
-    for (const RowPack& pack : PackRows(batch_, rows, micro_tokens_)) Forward(pack, false);
+    for (const RowPack& pack : PackRows(batch_, rows, preparation_.micro_tokens))
+      Forward(pack, false);
   }
 
   void Live(const std::vector<int>& rows, const LossTotals& totals) {
-    const std::vector<RowPack> packs = PackRows(batch_, rows, micro_tokens_);
+    const std::vector<RowPack> packs = PackRows(batch_, rows, preparation_.micro_tokens);
     std::int64_t mtp_tokens = 0;
     for (const RowPack& pack : packs) {
       for (std::int32_t row : pack.targets.row) mtp_tokens += pack.pack->position[row] >= 1;
@@ -84,13 +89,34 @@ class Run {
   BatchGradient& out() { return out_; }
 
  private:
+  /// Log-probs of the pack's targets, of the kept tokens alone where sampling was truncated.
+  Policy::Result Forward(Policy& policy, const RowPack& pack, Policy::Request request) {
+    request.temperature = float(config_.temperature);
+    if (batch_.kept.empty()) return policy.Forward(pack.pack, pack.targets, request);
+    request.truncation.params = {float(config_.temperature), config_.top_k, float(config_.top_p),
+                                 float(config_.min_p)};
+    request.truncation.valid_ids = preparation_.valid_ids;
+    std::vector<std::vector<std::int32_t>*> cells;
+    for (int i : pack.rows) {
+      for (int j = 0; j < batch_.length(i); ++j)
+        cells.push_back(&batch_.kept[std::size_t(i) * batch_.t + j]);
+    }
+    // Lives as long as the graph: Backward reads it.
+    kept_.emplace_back();
+    for (auto* cell : cells) kept_.back().push_back(*cell);
+    request.truncation.kept = &kept_.back();
+    Policy::Result result = policy.Forward(pack.pack, pack.targets, request);
+    for (std::size_t k = 0; k < cells.size(); ++k) *cells[k] = kept_.back()[k];
+    if (!request.gradients) kept_.pop_back();
+    return result;
+  }
+
   Policy::Result Forward(const RowPack& pack, bool gradients) {
     Stopwatch watch;
     Policy::Request request;
-    request.temperature = float(config_.temperature);
     request.gradients = gradients;
     request.mtp = gradients && config_.mtp_loss_scale > 0;
-    Policy::Result result = policy_.Forward(pack.pack, pack.targets, request);
+    Policy::Result result = Forward(policy_, pack, request);
     PutTargets(batch_, pack, result.logp.detach(), &batch_.logp);
     PutTargets(batch_, pack, result.entropy.detach(), &batch_.entropy);
     out_.loads.Add(result);
@@ -118,13 +144,15 @@ class Run {
       }
     }
     torch::autograd::backward(from, with);
+    kept_.clear();
     out_.backward_seconds += watch.Lap();
   }
 
   const configs::Grpo& config_;
   Policy& policy_;
   RolloutBatch& batch_;
-  const int micro_tokens_;
+  const Preparation& preparation_;
+  std::list<std::vector<std::vector<std::int32_t>>> kept_;  // of the forward not yet backwarded
   BatchGradient out_;
 };
 
@@ -134,24 +162,67 @@ double MeanEntropy(const RolloutBatch& batch, const LossTotals& totals) {
   return sum / std::max(1.0, totals.tokens);
 }
 
+/// A rollout whose log-probs the policy would not give again: of other weights, or another order of
+/// arithmetic.
+bool IsStale(const RolloutBatch& batch, int i, const Preparation& preparation) {
+  if (!preparation.same_bits) return true;
+  for (int j = 0; j < batch.length(i); ++j) {
+    if (batch.Version(i, j) != preparation.version) return true;
+  }
+  return false;
+}
+
+std::vector<int> LiveRows(const RolloutBatch& batch) {
+  std::vector<int> rows;
+  for (int i = 0; i < batch.n; ++i) {
+    if (batch.Live(i)) rows.push_back(i);
+  }
+  return rows;
+}
+
 }  // namespace
 
-BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Policy* reference,
-                               RolloutBatch* batch, int micro_tokens) {
-  Run run(config, policy, batch, micro_tokens);
-  std::vector<int> all, live, still;
-  for (int i = 0; i < batch->n; ++i) {
-    if (batch->Live(i)) all.push_back(i);
+double PrepareBatch(const configs::Grpo& config, Policy& policy, Policy* reference,
+                    const Preparation& preparation, RolloutBatch* batch) {
+  Run run(config, policy, batch, preparation);
+  const std::vector<int> all = LiveRows(*batch);
+  const bool truncates = config.truncated_sampling && config.truncates();
+  if (truncates) batch->kept.resize(batch->mask.size());
+  if (config.updates() > 1 || (truncates && reference)) {
+    std::vector<int> stale;
+    batch->measured.assign(batch->n, false);
+    batch->old_logp = batch->rollout_logp;
+    for (int i : all) {
+      // Kept tokens can only be found by the weights that sampled.
+      if (!truncates && !IsStale(*batch, i, preparation)) continue;
+      stale.push_back(i);
+      batch->measured[i] = true;
+    }
+    run.Measure(policy, stale, &batch->logp, /*entropy=*/true);
+    for (int i : stale) {
+      const std::size_t at = std::size_t(i) * batch->t;
+      std::copy_n(batch->logp.begin() + std::ptrdiff_t(at), batch->t,
+                  batch->old_logp.begin() + std::ptrdiff_t(at));
+    }
   }
-  if (reference) run.Reference(*reference, all);
+  if (reference) {
+    batch->ref_logp.assign(batch->logp.size(), 0.0f);
+    run.Measure(*reference, all, &batch->ref_logp, /*entropy=*/false);
+  }
   // The KL in the reward is that of the policy that sampled.
   LossInput sampled = batch->Input();
   sampled.old_logp = batch->rollout_logp;
   batch->advantages =
       Advantages(config, PenalizeRewards(config, batch->rewards, sampled), batch->mask, batch->t);
+  return run.out().forward_seconds;
+}
 
+BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, RolloutBatch* batch,
+                               const Preparation& preparation) {
+  Run run(config, policy, batch, preparation);
+  std::vector<int> live, still;
   const bool pulled = (config.beta > 0 && !config.kl_in_reward) || config.entropy_coef != 0;
-  for (int i : all) (pulled || batch->advantages[i] != 0 ? live : still).push_back(i);
+  for (int i : LiveRows(*batch)) (pulled || batch->advantages[i] != 0 ? live : still).push_back(i);
   const LossTotals totals = CountTotals(batch->Input());
   run.Live(live, totals);
   run.Still(still);

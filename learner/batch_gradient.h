@@ -17,12 +17,25 @@ struct BatchGradient {
   double forward_seconds = 0, backward_seconds = 0;
 };
 
-/// Fills the batch's logp, entropy, ref_logp and advantages, and adds d loss / d weight to the
-/// policy's gradients. Every row is forwarded (its mismatch is a metric); those whose gradient is
-/// zero whatever the log-probs are (advantage 0 and no KL or entropy term) are not backwarded. The
-/// denominators are the batch's, so that any `micro_tokens` gives the same gradient up to rounding.
-/// `reference` may be null where beta is 0.
-BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Policy* reference,
-                               RolloutBatch* batch, int micro_tokens = kMicroTokens);
+/// What a batch needs before its first optimizer step.
+struct Preparation {
+  std::uint32_t version = 0;  // of the policy
+  bool same_bits = true;      // a rollout of that version has the policy's own log-probs
+  int valid_ids = 0;          // that sampling may pick (truncated sampling)
+  int micro_tokens = kMicroTokens;
+};
+
+/// Fills ref_logp (`reference` may be null where beta is 0), advantages and, where the batch takes
+/// several optimizer steps, old_logp: the rollout's own log-probs where its version and bits are
+/// the policy's, else those of a forward. Returns the seconds of its forwards.
+double PrepareBatch(const configs::Grpo& config, Policy& policy, Policy* reference,
+                    const Preparation& preparation, RolloutBatch* batch);
+
+/// Fills the batch's logp and entropy and adds d loss / d weight to the policy's gradients. Every
+/// row is forwarded (its mismatch is a metric); those whose gradient is zero whatever the log-probs
+/// are (advantage 0 and no KL or entropy term) are not backwarded. The denominators are the
+/// batch's, so that any `micro_tokens` gives the same gradient up to rounding.
+BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, RolloutBatch* batch,
+                               const Preparation& preparation = {});
 
 }  // namespace temper::learner

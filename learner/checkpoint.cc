@@ -70,19 +70,38 @@ void RemoveAll(const fs::path& path) {
   if (error) throw MachineError(path.string() + ": cannot be removed: " + error.message());
 }
 
-void WriteOptimizer(const std::string& path, Parameters& parameters) {
+using Buffers = std::vector<std::pair<std::string, const float*>>;  // prefix of the names, values
+
+void WriteMasters(const std::string& path, const Parameters& parameters, const Buffers& buffers) {
   std::vector<engine::SafetensorsWriter::Entry> entries;
-  for (const char* part : kParts) {
+  for (const auto& [part, buffer] : buffers) {
     for (const auto& entry : parameters.entries())
       entries.push_back({part + entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
   }
   engine::SafetensorsWriter writer(path, std::move(entries));
-  for (const float* buffer : {parameters.values(), parameters.moment1(), parameters.moment2()}) {
-    for (const auto& entry : parameters.entries()) {
+  for (const auto& [part, buffer] : buffers) {
+    for (const auto& entry : parameters.entries())
       writer.WriteFloats({buffer + entry.offset, std::size_t(entry.spec.count())});
-    }
   }
   writer.Close();
+}
+
+void ReadMasters(const std::string& path, const Parameters& parameters,
+                 const std::vector<std::pair<std::string, float*>>& buffers) {
+  const engine::SafetensorsFile file(path);
+  for (const auto& [part, buffer] : buffers) {
+    for (const auto& entry : parameters.entries()) {
+      const std::string name = part + entry.spec.name;
+      const auto info = file.tensors().find(name);
+      if (info == file.tensors().end() || info->second.dtype != engine::Dtype::kF32 ||
+          info->second.shape != entry.spec.shape) {
+        throw UserError(file.path() + ": " + name +
+                        " is missing or has another shape than the model's");
+      }
+      file.Read(name, {reinterpret_cast<std::byte*>(buffer + entry.offset),
+                       std::size_t(entry.spec.count()) * sizeof(float)});
+    }
+  }
 }
 
 Json ToJson(const TrainState& s) {
@@ -90,7 +109,7 @@ Json ToJson(const TrainState& s) {
           {"step", s.step},
           {"version", s.version},
           {"incarnation", s.incarnation},
-          {"data", {{"epoch", s.epoch}, {"position", s.position}}},
+          {"data", {{"epoch", s.epoch}, {"position", s.position}, {"next_group", s.next_group}}},
           {"numerics", s.numerics},
           {"config", s.config}};
 }
@@ -111,6 +130,7 @@ TrainState ReadState(const std::string& path) {
   const Json data = json.value("data", Json());
   s.epoch = std::uint64_t(number(data, "epoch"));
   s.position = std::uint64_t(number(data, "position"));
+  s.next_group = std::uint64_t(number(data, "next_group"));
   s.numerics = json.value("numerics", "");
   s.config = json.value("config", Json());
   return s;
@@ -188,11 +208,18 @@ void WriteModel(const std::string& dir, const engine::ModelConfig& config,
 
 /// Everything of a checkpoint into a folder, its manifest last.
 void WriteFiles(const fs::path& aside, const TrainState& state, Policy& policy,
-                const std::string& tokenizer_dir) {
+                const std::string& tokenizer_dir, const Parameters* reference) {
   Parameters& parameters = policy.parameters();
   WriteModel(aside.string(), policy.config(), policy.published(), policy.weights().numerics(),
              tokenizer_dir);
-  WriteOptimizer((aside / "optimizer.safetensors").string(), parameters);
+  WriteMasters((aside / "optimizer.safetensors").string(), parameters,
+               {{kParts[0], parameters.values()},
+                {kParts[1], parameters.moment1()},
+                {kParts[2], parameters.moment2()}});
+  if (reference) {
+    WriteMasters((aside / "reference.safetensors").string(), *reference,
+                 {{"master.", reference->values()}});
+  }
   configs::WriteWholeFile((aside / "state.json").string(), ToJson(state).dump(1) + "\n");
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(aside))
@@ -212,7 +239,8 @@ void WriteFiles(const fs::path& aside, const TrainState& state, Policy& policy,
 }  // namespace
 
 std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Policy& policy,
-                           const std::string& tokenizer_dir, int keep) {
+                           const std::string& tokenizer_dir, int keep,
+                           const Parameters* reference) {
   const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
   const std::string name = Numbered("step-", std::uint64_t(state.step));
   const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
@@ -222,7 +250,7 @@ std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, 
   if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
 
   try {
-    WriteFiles(aside, state, policy, tokenizer_dir);
+    WriteFiles(aside, state, policy, tokenizer_dir, reference);
   } catch (...) {
     fs::remove_all(aside, error);  // of a full disk, above all
     throw;
@@ -265,21 +293,15 @@ FoundCheckpoint FindCheckpoint(const std::string& run_dir) {
 }
 
 void LoadOptimizer(const std::string& dir, Parameters& parameters) {
-  const engine::SafetensorsFile file((fs::path(dir) / "optimizer.safetensors").string());
-  float* const buffers[] = {parameters.values(), parameters.moment1(), parameters.moment2()};
-  for (int i = 0; i < 3; ++i) {
-    for (const auto& entry : parameters.entries()) {
-      const std::string name = kParts[i] + entry.spec.name;
-      const auto info = file.tensors().find(name);
-      if (info == file.tensors().end() || info->second.dtype != engine::Dtype::kF32 ||
-          info->second.shape != entry.spec.shape) {
-        throw UserError(file.path() + ": " + name +
-                        " is missing or has another shape than the model's");
-      }
-      file.Read(name, {reinterpret_cast<std::byte*>(buffers[i] + entry.offset),
-                       std::size_t(entry.spec.count()) * sizeof(float)});
-    }
-  }
+  ReadMasters((fs::path(dir) / "optimizer.safetensors").string(), parameters,
+              {{kParts[0], parameters.values()},
+               {kParts[1], parameters.moment1()},
+               {kParts[2], parameters.moment2()}});
+}
+
+void LoadReference(const std::string& dir, Parameters& parameters) {
+  ReadMasters((fs::path(dir) / "reference.safetensors").string(), parameters,
+              {{kParts[0], parameters.values()}});
 }
 
 void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published) {

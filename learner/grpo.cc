@@ -36,18 +36,32 @@ class Trainer {
   void Begin();
   void Save(bool record);
   void Publish();
-  Json Step();
+  /// Whether the batch just trained is the run's last, or reached another multiple of `steps`.
+  bool Due(int steps) const {
+    const std::int64_t before = state_.step - grpo_.updates();
+    return state_.step == grpo_.max_steps || (steps > 0 && state_.step / steps != before / steps);
+  }
+  /// All optimizer steps of the next batch; a line of metrics each.
+  std::vector<Json> TrainBatch();
+  Preparation Prepared() const;
+  UpdateReport Optimize(const BatchGradient& gradient);
+  void SyncReference();
+  Json Evaluate();
+  /// Completes the lines with what is known of the whole batch, and commits its steps.
+  void Finish(const Batch& taken, const RolloutBatch& batch, const Json& of_batch,
+              std::uint32_t version, double seconds, std::vector<Json>* lines);
 
   const configs::Config& config_;
   const configs::Grpo& grpo_;
   const engine::ModelConfig model_;
   const engine::Tokenizer tokenizer_;
-  std::shared_ptr<const PromptSource> prompts_;
+  std::shared_ptr<const PromptSource> prompts_, eval_prompts_;
   TrainState state_;
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Service> service_;
   std::shared_ptr<const WeightSet> served_;
+  SkippedSteps skipped_{"grpo"};
   double changed_ = 1;  // share of its bytes that the former set did not have
 };
 
@@ -58,6 +72,13 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
       model_(engine::ReadModelConfig(config.model)),
       tokenizer_(config.model) {
   prompts_ = MakePrompts(config, tokenizer_, model_, zygote_argv);
+  if (grpo_.eval_steps > 0) {
+    configs::Config eval = config;
+    eval.data.task.clear();
+    eval.data.train = config.data.eval;
+    eval.data.shuffle = false;
+    eval_prompts_ = MakePrompts(eval, tokenizer_, model_, zygote_argv);
+  }
   Service::Options service;
   service.stop_ids = model_.eos_ids;
   if (const std::int32_t eos = tokenizer_.eos_id();
@@ -76,6 +97,7 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
   service.prompts = prompts_;
   service.zygote_argv = zygote_argv;
   service.resume_step = resume_step_;
+  if (resume_step_) service.resume_group = state_.next_group;
   service.detokenize = [this](std::span<const std::int32_t> ids) {
     return tokenizer_.Decode({ids.begin(), ids.end()}, /*skip_special=*/true);
   };
@@ -88,11 +110,13 @@ void Trainer::Begin() {
   options.plain = config_.learner.forward == "libtorch";
   options.numerics = NumericsOf(config_);
   policy_ = std::make_unique<Policy>(model_, options);
+  std::string resumed_from;
   if (config_.resume) {
     const FoundCheckpoint found = FindCheckpoint(config_.output_dir);
     ContinueRun(config_, found.state.config);
     LoadOptimizer(found.dir, policy_->parameters());
     policy_->Load(found.dir, /*masters=*/false);
+    resumed_from = found.dir;
     state_ = found.state;
     ++state_.incarnation;
     // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
@@ -107,18 +131,23 @@ void Trainer::Begin() {
   if (grpo_.beta > 0) {
     options.gradients = false;
     reference_ = std::make_unique<Policy>(model_, options);
-    reference_->Load(config_.model);
+    if (config_.resume && grpo_.sync_ref_model) {
+      LoadReference(resumed_from, reference_->parameters());
+      reference_->Refresh();
+    } else {
+      reference_->Load(config_.model);
+    }
   }
   if (!config_.resume) Save(/*record=*/false);
 }
 
 void Trainer::Save(bool record) {
-  const std::uint64_t next = std::uint64_t(state_.step) * std::uint64_t(grpo_.groups_per_step);
-  const std::uint64_t rows = prompts_->rows();
+  const std::uint64_t rows = prompts_->rows(), next = state_.next_group;
   state_.epoch = rows == 0 ? 0 : next / rows;
   state_.position = rows == 0 ? next : next % rows;
   const std::string name =
-      SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model, grpo_.save_total_limit);
+      SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model, grpo_.save_total_limit,
+                     grpo_.sync_ref_model ? &reference_->parameters() : nullptr);
   if (record) service_->SetCheckpoint(state_.step, name);
 }
 
@@ -169,40 +198,141 @@ std::string NoteOf(const Json& line) {
   return text;
 }
 
-Json Trainer::Step() {
-  Stopwatch whole, watch;
-  const std::int64_t step = state_.step + 1;
-  const std::uint32_t version = state_.version;
-  const std::vector<ScoredGroup> groups = service_->NextBatch(step);
-  const ServiceStats stats = service_->TakeStats();
-  RolloutBatch batch = MakeBatch(grpo_, groups);
-  const BatchGradient gradient = AddBatchGradient(grpo_, *policy_, reference_.get(), &batch);
+Preparation Trainer::Prepared() const {
+  Preparation preparation;
+  preparation.version = state_.version;
+  preparation.same_bits = config_.numerics == "strict" && config_.learner.forward == "kernels";
+  preparation.valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
+  return preparation;
+}
 
-  watch.Lap();
+UpdateReport Trainer::Optimize(const BatchGradient& gradient) {
   if (!std::isfinite(gradient.loss.loss)) {
     // Clipped to nothing below: a gradient that overflowed must not reach the weights.
     policy_->parameters().gradients()[0] = std::numeric_limits<float>::quiet_NaN();
   }
-  const UpdateReport update = Update(*policy_, grpo_, step, gradient.loads);
-  if (!update.applied)
-    std::fprintf(stderr, "grpo: step %lld skipped: its loss or gradient is not finite\n",
-                 static_cast<long long>(step));
-  const double optimizer_seconds = watch.Lap();
-  state_.step = step;
-  ++state_.version;
-  Publish();
-  const double publish_seconds = watch.Lap();
+  const UpdateReport update = Update(*policy_, grpo_, ++state_.step, gradient.loads);
+  skipped_.Note(update, state_.step);
+  if (grpo_.sync_ref_model && state_.step % grpo_.ref_model_sync_steps == 0) SyncReference();
+  return update;
+}
 
+void Trainer::SyncReference() {
+  const float alpha = float(grpo_.ref_model_mixup_alpha);
+  float* to = reference_->parameters().values();
+  const float* from = policy_->parameters().values();
+  for (std::int64_t i = 0; i < policy_->parameters().size(); ++i)
+    to[i] = (1 - alpha) * to[i] + alpha * from[i];
+  reference_->Refresh();
+}
+
+Json Trainer::Evaluate() {
+  Stopwatch watch;
+  std::vector<Service::EvalRow> rows(eval_prompts_->rows());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].row = eval_prompts_->Prompt(i);
+    bool has = false;
+    std::string answer = eval_prompts_->Answer(i, &has);
+    if (has) rows[i].answer = std::move(answer);
+  }
+  double sum = 0, scored = 0, length = 0, stopped = 0;
+  for (const ScoredGroup& group : service_->Evaluate(std::move(rows))) {
+    const store::RolloutRow& row = group.samples[0];
+    length += double(row.ids.size());
+    stopped += row.finish_reason == "stop";
+    if (row.state == "dropped" || !row.score) continue;
+    sum += *row.score;
+    ++scored;
+  }
+  const double n = double(eval_prompts_->rows());
+  return {{"eval_reward", scored > 0 ? Json(sum / scored) : Json()},
+          {"eval_scored", scored},
+          {"eval_completions/mean_length", length / n},
+          {"eval_completions/clipped_ratio", 1 - stopped / n},
+          {"timing_s/eval", watch.Lap()}};
+}
+
+/// What one optimizer step adds to its line.
+Json StepMetrics(const BatchGradient& gradient, const UpdateReport& update, std::int64_t step,
+                 std::uint32_t version) {
   Json line = {{"step", step}, {"version", version}, {"loss", gradient.loss.loss}};
-  line.update(gradient.loss.metrics);
-  line.update(BatchMetrics(grpo_, groups, batch, version));
+  for (const auto& [name, value] : gradient.loss.metrics.items()) {
+    // Of all tokens, older versions' too: how far the policy has moved since they were sampled. The
+    // mismatch proper, of the learner's own version, is the batch's.
+    const bool moved = name.starts_with("mismatch/");
+    line[moved ? "off_policy/" + name.substr(9) : name] = value;
+  }
   line["grad_norm"] = update.gradient_norm;
   line["learning_rate"] = update.learning_rate;
   if (gradient.mtp_loss != 0) line["mtp_loss"] = gradient.mtp_loss;
   if (!gradient.loads.layers().empty()) line["moe/max_vio"] = gradient.loads.MaxViolation();
+  line["timing_s/forward"] = gradient.forward_seconds;
+  line["timing_s/backward"] = gradient.backward_seconds;
+  return line;
+}
+
+/// What all steps of a batch share.
+Json ServingMetrics(const Batch& taken, const ServiceStats& stats, bool dynamic) {
+  Json line = Json::object();
   for (const auto& [status, count] : stats.reward_failures)
     line["reward_failures/" + status] = count;
+  if (dynamic) {
+    line["dynamic_sampling/groups"] = taken.groups.size() + taken.passed_over.size();
+    line["dynamic_sampling/passed_over"] = taken.passed_over.size();
+  }
+  line["timing_s/gen"] = stats.wait_seconds;
+  line["timing_s/reward"] = stats.reward_seconds;
+  return line;
+}
 
+/// Puts a mini-batch's forward back where the batch keeps it; its rows are measured then.
+void PutBack(const RolloutBatch& part, int first, RolloutBatch* batch) {
+  const std::ptrdiff_t at = std::ptrdiff_t(first) * batch->t;
+  std::copy(part.logp.begin(), part.logp.end(), batch->logp.begin() + at);
+  std::copy(part.entropy.begin(), part.entropy.end(), batch->entropy.begin() + at);
+  if (!batch->measured.empty()) std::fill_n(batch->measured.begin() + first, part.n, true);
+}
+
+std::vector<Json> Trainer::TrainBatch() {
+  Stopwatch whole;
+  const std::uint32_t version = state_.version;
+  const Batch taken = service_->NextBatch(state_.step / grpo_.updates() + 1);
+  const ServiceStats stats = service_->TakeStats();
+  Json of_batch = ServingMetrics(taken, stats, grpo_.dynamic_sampling);
+  state_.next_group = taken.next_group;
+  RolloutBatch batch = MakeBatch(grpo_, taken.groups);
+  const Preparation preparation = Prepared();
+  of_batch["timing_s/old_log_prob"] =
+      PrepareBatch(grpo_, *policy_, reference_.get(), preparation, &batch);
+
+  std::vector<Json> lines;
+  const int rows = batch.n / grpo_.mini_batches;
+  for (int update = 0; update < grpo_.updates(); ++update) {
+    const int first = update % grpo_.mini_batches * rows;
+    RolloutBatch part;
+    RolloutBatch* now = &batch;
+    if (grpo_.updates() > 1) now = &(part = Slice(batch, first, rows));
+    const BatchGradient gradient = AddBatchGradient(grpo_, *policy_, now, preparation);
+    if (update == 0 && now != &batch) PutBack(part, first, &batch);
+    Stopwatch watch;
+    const UpdateReport report = Optimize(gradient);
+    lines.push_back(StepMetrics(gradient, report, state_.step, version));
+    lines.back()["timing_s/optimizer"] = watch.Lap();
+  }
+  Stopwatch watch;
+  ++state_.version;
+  Publish();
+  of_batch["timing_s/publish"] = watch.Lap();
+  of_batch["publish/bytes_changed"] = changed_;
+  if (eval_prompts_ && Due(grpo_.eval_steps)) lines.back().update(Evaluate());
+  const double seconds = whole.Lap();
+  of_batch["idle_ratio/trainer"] = stats.wait_seconds / seconds;
+  Finish(taken, batch, of_batch, version, seconds, &lines);
+  return lines;
+}
+
+void Trainer::Finish(const Batch& taken, const RolloutBatch& batch, const Json& of_batch,
+                     std::uint32_t version, double seconds, std::vector<Json>* lines) {
   std::int64_t tokens = 0;
   std::vector<store::TrainedSample> trained;
   for (int i = 0; i < batch.n; ++i) {
@@ -212,26 +342,27 @@ Json Trainer::Step() {
     trained.push_back(
         {row.grp, row.sample, row.attempt, batch.advantages[i], Lag(batch, i, version)});
   }
-  const double seconds = whole.Lap();
-  line["num_tokens"] = tokens;
-  line["perf/throughput"] = double(tokens) / seconds;
-  line["idle_ratio/trainer"] = stats.wait_seconds / seconds;
-  line["timing_s/gen"] = stats.wait_seconds;
-  line["timing_s/reward"] = stats.reward_seconds;
-  line["timing_s/forward"] = gradient.forward_seconds;
-  line["timing_s/backward"] = gradient.backward_seconds;
-  line["timing_s/optimizer"] = optimizer_seconds;
-  line["timing_s/publish"] = publish_seconds;
-  line["publish/bytes_changed"] = changed_;
-  line["timing_s/step"] = seconds;
-  store::StepRow row;
-  row.step = step;
-  row.version = version;
-  row.loss = gradient.loss.loss;
-  row.reward_mean = RewardOf(line);
-  row.seconds = seconds;
-  service_->CommitStep(row, trained, line);
-  return line;
+  const Json measured = BatchMetrics(grpo_, taken.groups, batch, version);
+  for (Json& line : *lines) {
+    line.update(measured);
+    line.update(of_batch);
+    line["num_tokens"] = tokens;
+    line["perf/throughput"] = double(tokens) / seconds;
+    line["timing_s/step"] = seconds;
+    store::StepRow row;
+    row.step = line["step"].get<std::int64_t>();
+    row.version = version;
+    row.loss = line["loss"].get<double>();
+    row.reward_mean = RewardOf(line);
+    row.seconds = seconds / double(lines->size());
+    // The rows are trained when the batch is: its last step says so.
+    const bool last = &line == &lines->back();
+    if (last) {
+      service_->CommitStep(row, trained, line, taken.passed_over);
+    } else {
+      service_->CommitStep(row, {}, line);
+    }
+  }
 }
 
 int Trainer::Run() {
@@ -239,12 +370,17 @@ int Trainer::Run() {
   Progress progress("grpo", "step", grpo_.max_steps, state_.step);
   Publish();
   while (state_.step < grpo_.max_steps) {
-    const Json line = Step();
+    const std::vector<Json> lines = TrainBatch();
     const bool last = state_.step == grpo_.max_steps;
-    if (last || state_.step % grpo_.logging_steps == 0) metrics.Write(line);
-    progress.At(state_.step, NoteOf(line));
-    if (last || (grpo_.save_steps > 0 && state_.step % grpo_.save_steps == 0))
-      Save(/*record=*/true);
+    for (const Json& line : lines) {
+      const bool end = last && &line == &lines.back();
+      if (end || line["step"].get<std::int64_t>() % grpo_.logging_steps == 0 ||
+          line.contains("eval_reward")) {
+        metrics.Write(line);
+      }
+    }
+    progress.At(state_.step, NoteOf(lines.back()));
+    if (Due(grpo_.save_steps)) Save(/*record=*/true);
   }
   return 0;
 }

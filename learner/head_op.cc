@@ -1,6 +1,8 @@
 // Log-probs of targets over the whole vocabulary, a chunk of rows at a time.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/sampling.h"
 #include "learner/core/gradients.h"
@@ -44,6 +46,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
                        *context_.pool);
     kernels::TokenLogProbs(logits, head.n, m, head.n, temperature_, targets_.target.data() + r,
                            logp.data_ptr<float>() + r, *context_.pool);
+    if (truncation_.kept) Renormalise(logits, r, m, logp.data_ptr<float>() + r);
     if (want_entropy_) {
       kernels::Entropy(logits, head.n, m, head.n, temperature_, entropy_.data_ptr<float>() + r,
                        *context_.pool);
@@ -68,7 +71,63 @@ Tensors HeadOp::Plain(const Tensors& in) {
   const torch::Tensor logits = torch::mm(in[0].index_select(0, row), in[1].t());
   const torch::Tensor logp = torch::log_softmax(logits / temperature_, 1);
   correct_ = logits.argmax(1).eq(target).sum().item<std::int64_t>();
+  if (truncation_.kept) {
+    torch::Tensor out = torch::ones_like(logits, torch::kBool);
+    for (std::int64_t r = 0; r < out.size(0); ++r) {
+      const std::vector<std::int32_t>& kept = (*truncation_.kept)[r];
+      out[r].index_fill_(0, torch::tensor(std::vector<std::int64_t>(kept.begin(), kept.end())), 0);
+    }
+    const torch::Tensor of_kept = torch::log_softmax(
+        (logits / temperature_).masked_fill(out, -std::numeric_limits<float>::infinity()), 1);
+    return {of_kept.gather(1, target.unsqueeze(1)).squeeze(1), -(logp.exp() * logp).sum(1)};
+  }
   return {logp.gather(1, target.unsqueeze(1)).squeeze(1), -(logp.exp() * logp).sum(1)};
+}
+
+void HeadOp::Renormalise(const float* logits, std::int64_t first, std::int64_t rows, float* logp) {
+  const int vocab = head_->n;
+  ForRows(*context_.pool, rows, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      std::vector<std::int32_t>& kept = (*truncation_.kept)[first + i];
+      const float* row = logits + i * vocab;
+      if (kept.empty())
+        kernels::KeptIds(row, vocab, truncation_.valid_ids, truncation_.params, &kept);
+      logp[i] -= kernels::LogKeptMass(row, temperature_, lse_.data_ptr<float>()[first + i], kept);
+    }
+  });
+}
+
+void HeadOp::ChunkGradient(torch::Tensor& logits, std::int64_t first, const torch::Tensor& g,
+                           const torch::Tensor& ge) {
+  const std::int64_t m = logits.size(0), vocab = logits.size(1);
+  float* d = logits.data_ptr<float>();
+  const float* lse = lse_.data_ptr<float>() + first;
+  const float* gradient = g.data_ptr<float>() + first;
+  // Of the kept tokens: g / T (delta - p / mass), nothing for the others.
+  std::vector<std::vector<float>> share;
+  torch::Tensor none;
+  if (truncation_.kept) {
+    share.resize(m);
+    for (std::int64_t i = 0; i < m; ++i) {
+      double mass = 0;
+      for (std::int32_t id : (*truncation_.kept)[first + i]) {
+        share[i].push_back(std::exp(d[i * vocab + id] / temperature_ - lse[i]));
+        mass += share[i].back();
+      }
+      for (float& p : share[i]) p = float(p / mass);
+    }
+    none = torch::zeros({m});
+  }
+  LogProbGradient(d, m, int(vocab), temperature_, targets_.target.data() + first, lse,
+                  none.defined() ? none.data_ptr<float>() : gradient,
+                  ge.defined() ? ge.data_ptr<float>() + first : nullptr,
+                  entropy_.data_ptr<float>() + first, *context_.pool);
+  for (std::int64_t i = 0; i < std::int64_t(share.size()); ++i) {
+    const std::vector<std::int32_t>& kept = (*truncation_.kept)[first + i];
+    const float scale = gradient[i] / temperature_;
+    for (std::size_t j = 0; j < kept.size(); ++j) d[i * vocab + kept[j]] -= scale * share[i][j];
+    d[i * vocab + targets_.target[first + i]] += scale;
+  }
 }
 
 Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
@@ -89,10 +148,7 @@ Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vect
     } else {
       d = logits_[r / step].narrow(0, 0, m);
     }
-    LogProbGradient(d.data_ptr<float>(), m, int(vocab), temperature_, targets_.target.data() + r,
-                    lse_.data_ptr<float>() + r, g.data_ptr<float>() + r,
-                    ge.defined() ? ge.data_ptr<float>() + r : nullptr,
-                    entropy_.data_ptr<float>() + r, pool);
+    ChunkGradient(d, r, g, ge);
     if (needs[0])
       Multiply(Form::kRows, ProductOf(Form::kRows, d, in[1], d_rows.narrow(0, r, m)), pool);
     if (!needs[1]) continue;

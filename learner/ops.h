@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/weights.h"
+#include "kernels/sampling.h"
 #include "learner/autograd.h"
 #include "learner/block.h"
 
@@ -124,17 +125,27 @@ class MoeOp : public Op {
   GatedMlp shared_;
 };
 
+/// Sampling left tokens out: log-probs are of the distribution over the kept ones.
+struct Truncation {
+  kernels::SampleParams params;  // of the actors
+  int valid_ids = 0;
+  /// A target's kept ids, ascending. Empty: this forward finds them (its weights are those that
+  /// sampled) and puts them here.
+  std::vector<std::vector<std::int32_t>>* kept = nullptr;
+};
+
 /// Log-probs of targets: in {hidden [T, H] after the final norm, head [V, H]} -> {logp [R], entropy
-/// [R]} of log-softmax(head hidden[row] / temperature).
+/// [R]} of log-softmax(head hidden[row] / temperature); entropy is that of the whole vocabulary.
 class HeadOp : public Op {
  public:
   HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature,
-         bool entropy)
+         bool entropy, Truncation truncation = {})
       : context_(context),
         head_(head),
         targets_(std::move(targets)),
         temperature_(temperature),
-        want_entropy_(entropy) {}
+        want_entropy_(entropy),
+        truncation_(truncation) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
@@ -142,11 +153,17 @@ class HeadOp : public Op {
   std::int64_t correct() const { return correct_; }
 
  private:
+  void Renormalise(const float* logits, std::int64_t first, std::int64_t rows, float* logp);
+  /// d loss / d logits of a chunk, in place.
+  void ChunkGradient(torch::Tensor& logits, std::int64_t first, const torch::Tensor& g,
+                     const torch::Tensor& ge);
+
   OpContext context_;
   const engine::PackedLinear* head_;
   Targets targets_;
   float temperature_;
   bool want_entropy_;  // false: zeros without a gradient
+  Truncation truncation_;
   std::int64_t correct_ = 0;
   torch::Tensor rows_, lse_, entropy_;
   Tensors logits_;  // a chunk each; empty where they would not fit and Backward computes them again

@@ -229,8 +229,8 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
                           options_.plain)[0];
   for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
   const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), targets,
-                                                request.temperature, request.entropy);
+  const auto head = c10::make_intrusive<HeadOp>(
+      context, &weights_.head(), targets, request.temperature, request.entropy, request.truncation);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
   result.logp = out[0];
   result.entropy = out[1];

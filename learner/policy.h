@@ -28,8 +28,9 @@ class Policy {
   struct Request {
     float temperature = 1.0f;
     bool gradients = true;
-    bool entropy = true;  // false: Result::entropy is zeros
-    bool mtp = false;     // also the MTP layer's log-probs of the same targets
+    bool entropy = true;         // false: Result::entropy is zeros
+    bool mtp = false;            // also the MTP layer's log-probs of the same targets
+    Truncation truncation = {};  // of the main model's log-probs
   };
   struct Result {
     torch::Tensor logp, entropy;  // [R]

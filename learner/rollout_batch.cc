@@ -14,12 +14,24 @@ LossInput RolloutBatch::Input() const {
   in.t = t;
   in.logp = logp;
   // One optimizer step a batch: the policy at its start is the policy of this forward.
-  in.old_logp = logp;
+  in.old_logp = old_logp.empty() ? logp : old_logp;
   in.rollout_logp = rollout_logp;
   in.ref_logp = ref_logp;
   in.mask = mask;
   return in;
 }
+
+namespace {
+
+/// DAPO (arXiv 2503.14476) eq. 13: 0 up to max_length - buffer, then down to -1 at max_length.
+double OverlongPenalty(const configs::Grpo& config, double length) {
+  if (!config.soft_overlong) return 0;
+  const double most = (*config.soft_overlong)["max_length"].get<double>(),
+               buffer = (*config.soft_overlong)["buffer"].get<double>();
+  return -std::clamp((length - (most - buffer)) / buffer, 0.0, 1.0);
+}
+
+}  // namespace
 
 RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups) {
   RolloutBatch batch;
@@ -43,8 +55,9 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
   for (int i = 0; i < batch.n; ++i) {
     const store::RolloutRow& row = *batch.row[i];
     const bool live = batch.Live(i);
-    batch.rewards.push_back(live && row.score ? *row.score
-                                              : std::numeric_limits<double>::quiet_NaN());
+    batch.rewards.push_back(live && row.score
+                                ? *row.score + OverlongPenalty(config, double(row.ids.size()))
+                                : std::numeric_limits<double>::quiet_NaN());
     if (!live) continue;
     const std::size_t at = std::size_t(i) * batch.t;
     if (row.logp.size() != row.ids.size() ||
@@ -58,6 +71,25 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
     }
   }
   return batch;
+}
+
+RolloutBatch Slice(const RolloutBatch& batch, int first, int count) {
+  RolloutBatch part;
+  part.n = count;
+  part.t = batch.t;
+  const auto cut = [&](const auto& from, auto* to, std::int64_t width) {
+    if (from.empty()) return;
+    to->assign(from.begin() + first * width, from.begin() + (first + count) * width);
+  };
+  cut(batch.group, &part.group, 1);
+  cut(batch.row, &part.row, 1);
+  cut(batch.rewards, &part.rewards, 1);
+  cut(batch.advantages, &part.advantages, 1);
+  for (auto member : {&RolloutBatch::mask, &RolloutBatch::rollout_logp, &RolloutBatch::logp,
+                      &RolloutBatch::ref_logp, &RolloutBatch::entropy, &RolloutBatch::old_logp})
+    cut(batch.*member, &(part.*member), batch.t);
+  cut(batch.kept, &part.kept, batch.t);
+  return part;
 }
 
 std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens) {
@@ -104,7 +136,7 @@ void AddMismatch(const RolloutBatch& batch, std::uint32_t version, Json* out) {
   Mean k1, k3, difference, error, entropy;
   double worst = 0;
   for (int i = 0; i < batch.n; ++i) {
-    if (!batch.Live(i)) continue;
+    if (!batch.Live(i) || (!batch.measured.empty() && !batch.measured[i])) continue;
     for (int j = 0; j < batch.length(i); ++j) {
       const std::size_t at = std::size_t(i) * batch.t + j;
       if (batch.mask[at] != 0) entropy.Add(batch.entropy[at]);

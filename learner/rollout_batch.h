@@ -16,11 +16,16 @@ struct RolloutBatch {
   int n = 0, t = 0;
   std::vector<const ScoredGroup*> group;      // [N]
   std::vector<const store::RolloutRow*> row;  // [N]
-  std::vector<double> rewards;                // [N] NaN: not applicable
+  std::vector<double> rewards;                // [N] soft_overlong in them; NaN: not applicable
   std::vector<float> mask, rollout_logp;      // [N, T]
   std::vector<float> logp, ref_logp,
-      entropy;  // [N, T], filled by the forward; ref_logp empty without a reference
-  std::vector<double> advantages;  // [N]
+      entropy;                  // [N, T], filled by the forward; ref_logp empty without a reference
+  std::vector<float> old_logp;  // [N, T] of the policy that the batch began with; empty: logp, that
+                                // of the one optimizer step
+  std::vector<double> advantages;               // [N]
+  std::vector<std::vector<std::int32_t>> kept;  // [N, T] ids, with truncated sampling; else empty
+  std::vector<bool> measured;  // [N] logp and entropy are of the policy that the batch began with;
+                               // empty: all
 
   bool Live(int i) const { return row[i]->state != "dropped" && !row[i]->ids.empty(); }
   int length(int i) const { return int(row[i]->ids.size()); }
@@ -35,6 +40,9 @@ struct RolloutBatch {
 /// samples.
 RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups);
 
+/// Rows [first, first + count) as a batch of their own: a mini-batch.
+RolloutBatch Slice(const RolloutBatch& batch, int first, int count);
+
 /// Some rows of a batch laid back to back, prompt and completion; one target a completion token, in
 /// row order.
 struct RowPack {
@@ -47,7 +55,7 @@ struct RowPack {
 std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens);
 
 /// reward, completions/*, rewards/NAME/mean, lag/*, mismatch/* (tokens whose version is the
-/// learner's), entropy.
+/// learner's; rows that are measured), entropy.
 Json BatchMetrics(const configs::Grpo& config, const std::vector<ScoredGroup>& groups,
                   const RolloutBatch& batch, std::uint32_t version);
 

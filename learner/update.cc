@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <numeric>
+
+#include "configs/error.h"
 
 namespace temper::learner {
 
@@ -52,6 +55,17 @@ double ExpertLoads::MaxViolation() const {
                                 1);
   }
   return worst;
+}
+
+void SkippedSteps::Note(const UpdateReport& report, std::int64_t step) {
+  in_a_row_ = report.applied ? 0 : in_a_row_ + 1;
+  if (report.applied) return;
+  std::fprintf(stderr, "%s: step %lld skipped: its loss or gradient is not finite\n", job_,
+               static_cast<long long>(step));
+  if (in_a_row_ < kMost) return;
+  throw UserError(std::string(job_) + ": " + std::to_string(kMost) +
+                  " steps in a row had a loss or gradient that is not finite; the last checkpoint "
+                  "holds good weights: resume from it with a smaller learning_rate");
 }
 
 UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,

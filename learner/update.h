@@ -28,6 +28,20 @@ struct UpdateReport {
   bool applied = true;  // false: the norm is not finite, so nothing moved
 };
 
+/// Counts updates in a row that moved nothing.
+class SkippedSteps {
+ public:
+  explicit SkippedSteps(const char* job) : job_(job) {}
+  /// Says on stderr that `step` was skipped. Throws UserError at the kMost-th in a row: then the
+  /// weights will not come back by themselves.
+  void Note(const UpdateReport& report, std::int64_t step);
+  static constexpr int kMost = 10;
+
+ private:
+  const char* job_;
+  int in_a_row_ = 0;
+};
+
 /// Clips, takes AdamW's step `step` (from 1), then adds speed * sign(mean load - load_e) to the
 /// routers' bias (DeepSeek-V3, arXiv 2412.19437, 2.1.2; layers without tokens keep theirs), packs
 /// the weights and zeroes the gradients.

@@ -1,5 +1,7 @@
 #include "sft/dataset.h"
 
+#include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "configs/error.h"
@@ -18,9 +20,15 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
                         config.data.answer_column)) {
     const std::string where = path + ":" + std::to_string(row.line);
     Example example;
-    engine::TrainingIds ids = engine::CompletionIds(row, tokenizer);
+    engine::TrainingIds ids = engine::CompletionIds(row, tokenizer, config.sft.assistant_only_loss);
     example.ids = std::move(ids.ids);
     example.prompt = ids.prompt;
+    example.assistant = std::move(ids.assistant);
+    if (TrainedTokens(example, config.sft).empty()) {
+      throw UserError(where + ": no token of the row is trained" +
+                      (config.sft.assistant_only_loss ? " (sft.assistant_only_loss)" : "") +
+                      ": remove the row");
+    }
     if (int(example.ids.size()) > model.max_positions) {
       throw UserError(where + ": " + std::to_string(example.ids.size()) +
                       " tokens; the model has " + std::to_string(model.max_positions) +
@@ -44,6 +52,41 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
     }
   }
   return examples;
+}
+
+std::vector<std::int32_t> TrainedTokens(const Example& row, const configs::Sft& config) {
+  std::vector<std::int32_t> tokens;
+  const int from = config.completion_only_loss ? std::max(1, row.prompt) : 1;
+  for (int t = from; t < int(row.ids.size()); ++t) {
+    if (row.assistant.empty() || row.assistant[std::size_t(t)]) tokens.push_back(t);
+  }
+  return tokens;
+}
+
+std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
+                                               std::int64_t capacity) {
+  std::vector<std::int64_t> order(lengths.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int64_t a, std::int64_t b) { return lengths[a] > lengths[b]; });
+  std::vector<std::vector<std::int64_t>> packs;
+  std::multimap<std::int64_t, std::size_t> room;  // tokens left, pack
+  for (const std::int64_t row : order) {
+    const auto best = room.lower_bound(lengths[row]);
+    std::size_t pack = packs.size();
+    std::int64_t left = std::max<std::int64_t>(0, capacity - lengths[row]);
+    if (best == room.end()) {
+      packs.emplace_back();
+    } else {
+      pack = best->second;
+      left = best->first - lengths[row];
+      room.erase(best);
+    }
+    packs[pack].push_back(row);
+    room.emplace(left, pack);
+  }
+  for (auto& pack : packs) std::sort(pack.begin(), pack.end());
+  return packs;
 }
 
 Cursor::Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch,

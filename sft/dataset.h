@@ -11,13 +11,22 @@
 namespace temper::sft {
 
 struct Example {
-  std::vector<std::int32_t> ids;  // as engine::CompletionIds gives them
-  int prompt = 0;                 // tokens before the completion; 0: whole conversations
+  std::vector<std::int32_t> ids;        // as engine::CompletionIds gives them
+  int prompt = 0;                       // tokens before the completion; 0: whole conversations
+  std::vector<std::uint8_t> assistant;  // with assistant_only_loss: one an id, 1 in its turns
 };
 
-/// Rows of `path` (prompt + completion, text, or messages). Throws UserError naming the line of a row over
-/// max_length tokens or the model's positions, of an id past its vocabulary, and where the
-/// tokenizer has no EOS.
+/// Tokens of a row that are trained: their positions, ascending.
+std::vector<std::int32_t> TrainedTokens(const Example& row, const configs::Sft& config);
+
+/// Rows into packs of at most `capacity` tokens (a longer row alone): longest first, each into the
+/// fullest pack that has room. Gives the numbers of each pack's rows, ascending.
+std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
+                                               std::int64_t capacity);
+
+/// Rows of `path` (prompt + completion, text, or messages). Throws UserError naming the line of a
+/// row over max_length tokens or the model's positions, of an id past its vocabulary, of a row
+/// without a trained token, and where the tokenizer has no EOS.
 std::vector<Example> LoadExamples(const std::string& path, const configs::Config& config,
                                   const engine::Tokenizer& tokenizer,
                                   const engine::ModelConfig& model);

@@ -53,8 +53,14 @@ class Trainer {
   void Resume();
   void Save();
   std::vector<MicroBatch> Batch(const std::vector<Example>& rows,
-                                const std::vector<std::int64_t>& taken, int parts) const;
+                                const std::vector<std::int64_t>& taken,
+                                std::int64_t capacity) const;
   void AddRow(const Example& row, MicroBatch* batch) const;
+  /// Tokens of a micro-batch.
+  std::int64_t Capacity() const {
+    const std::int64_t parts = sft_.gradient_accumulation_steps;
+    return (sft_.tokens_per_step + parts - 1) / parts;
+  }
   static void Count(const std::vector<MicroBatch>& batches, Totals* totals);
   void Micro(const MicroBatch& batch, bool train, Totals* totals, learner::ExpertLoads* loads);
   Json Step();
@@ -68,6 +74,7 @@ class Trainer {
   learner::TrainState state_;
   std::unique_ptr<Policy> policy_;
   std::optional<Cursor> cursor_;
+  learner::SkippedSteps skipped_{"sft"};
 };
 
 Trainer::Trainer(const configs::Config& config)
@@ -119,24 +126,23 @@ void Trainer::Save() {
 void Trainer::AddRow(const Example& row, MicroBatch* batch) const {
   const std::int32_t first = batch->pack->tokens();
   batch->pack->Add(row.ids);
-  const int from = sft_.completion_only_loss ? std::max(1, row.prompt) : 1;
-  for (int t = from; t < int(row.ids.size()); ++t) {
+  for (const std::int32_t t : TrainedTokens(row, sft_)) {
     batch->targets.row.push_back(first + t - 1);
     batch->targets.target.push_back(row.ids[t]);
   }
 }
 
 std::vector<MicroBatch> Trainer::Batch(const std::vector<Example>& rows,
-                                       const std::vector<std::int64_t>& taken, int parts) const {
+                                       const std::vector<std::int64_t>& taken,
+                                       std::int64_t capacity) const {
+  std::vector<std::int64_t> lengths;
+  for (const std::int64_t row : taken) lengths.push_back(std::int64_t(rows[row].ids.size()));
   // Without packing every row is a forward of its own; the gradient is the same.
-  if (!sft_.packing) parts = int(taken.size());
   std::vector<MicroBatch> batches;
-  for (std::size_t i = 0; i < taken.size(); ++i) {
-    const std::size_t part = i * std::size_t(parts) / taken.size();
-    if (part >= batches.size()) batches.resize(part + 1);
-    AddRow(rows[taken[i]], &batches[part]);
+  for (const std::vector<std::int64_t>& pack : BestFit(lengths, sft_.packing ? capacity : 0)) {
+    batches.emplace_back();
+    for (const std::int64_t i : pack) AddRow(rows[taken[i]], &batches.back());
   }
-  std::erase_if(batches, [](const MicroBatch& b) { return b.targets.count() == 0; });
   return batches;
 }
 
@@ -183,7 +189,7 @@ void Trainer::Micro(const MicroBatch& batch, bool train, Totals* totals,
 Json Trainer::Step() {
   Stopwatch step, watch;
   const std::vector<MicroBatch> batches =
-      Batch(rows_, cursor_->Take(rows_, sft_.tokens_per_step), sft_.gradient_accumulation_steps);
+      Batch(rows_, cursor_->Take(rows_, sft_.tokens_per_step), Capacity());
   Totals totals;
   Count(batches, &totals);
   learner::ExpertLoads loads;
@@ -193,9 +199,7 @@ Json Trainer::Step() {
   watch.Lap();
   const learner::UpdateReport update = learner::Update(*policy_, sft_, ++state_.step, loads);
   const double optimizer = watch.Lap(), seconds = step.Lap();
-  if (!update.applied)
-    std::fprintf(stderr, "sft: step %lld skipped: its gradient is not finite\n",
-                 static_cast<long long>(state_.step));
+  skipped_.Note(update, state_.step);
   Json line = {{"step", state_.step},
                {"version", state_.version},
                {"loss", totals.loss / double(totals.trained)},
@@ -220,10 +224,7 @@ Json Trainer::Evaluate() {
   std::vector<std::int64_t> all(eval_rows_.size());
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = std::int64_t(i);
   Totals totals;
-  std::int64_t tokens = 0;
-  for (const Example& row : eval_rows_) tokens += std::int64_t(row.ids.size());
-  const std::vector<MicroBatch> batches =
-      Batch(eval_rows_, all, int(tokens / sft_.tokens_per_step + 1));
+  const std::vector<MicroBatch> batches = Batch(eval_rows_, all, Capacity());
   Count(batches, &totals);
   if (totals.trained == 0)
     throw UserError(config_.data.eval + ": no trained token; rows need completions");

@@ -43,7 +43,8 @@ RolloutRow ReadRollout(const Statement& row, const std::string& path) {
 
 }  // namespace
 
-std::int64_t Trajectories::Resume(std::int64_t step, std::optional<std::uint32_t> keep_version) {
+std::int64_t Trajectories::Resume(std::int64_t step, std::optional<std::uint32_t> keep_version,
+                                  std::optional<std::uint64_t> first_group) {
   state_->Atomically([&] {
     Connection& db = state_->db;
     db.Prepare("UPDATE run SET incarnation = incarnation + 1").Run();
@@ -52,6 +53,13 @@ std::int64_t Trajectories::Resume(std::int64_t step, std::optional<std::uint32_t
           "WHERE trained_step > ?")
         .Int(step)
         .Run();
+    if (first_group) {
+      db.Prepare(
+            "UPDATE rollout SET state = 'scored', reason = '' "
+            "WHERE state = 'dropped' AND reason = 'zero_std' AND grp >= ?")
+          .Unsigned(*first_group)
+          .Run();
+    }
     db.Prepare("DELETE FROM step WHERE step > ?").Int(step).Run();
     db.Prepare("DELETE FROM metric WHERE step > ?").Int(step).Run();
     if (!keep_version) return;

@@ -94,8 +94,10 @@ class Trajectories {
 
   /// Resume from `step`, one transaction: incarnation + 1; rows trained later go back to scored (advantage, trained_step, lag NULL);
   /// step and metric rows after it are deleted; where keep_version is set (asynchronous runs), those back in scored/received whose version > it are
-  /// dropped as version_lost. Returns the new incarnation.
-  std::int64_t Resume(std::int64_t step, std::optional<std::uint32_t> keep_version);
+  /// dropped as version_lost. Groups from `first_group` on that a later batch passed over (`zero_std`) go back to scored.
+  /// Returns the new incarnation.
+  std::int64_t Resume(std::int64_t step, std::optional<std::uint32_t> keep_version,
+                      std::optional<std::uint64_t> first_group = std::nullopt);
 
   // Reads on the writer's connection (resume).
   std::vector<RolloutRow> LiveRollouts(std::uint64_t grp);     // by sample: not dropped, or dropped for its reward

@@ -17,11 +17,53 @@ auto At(const Row& row, F&& work) {
   }
 }
 
-std::vector<std::int32_t> ChatIds(const Row& row, const Json& messages, ChatOptions options,
-                                  const Tokenizer& tokenizer) {
+ChatTemplate::Text ChatText(const Row& row, const Json& messages, ChatOptions options,
+                            const Tokenizer& tokenizer) {
   options.tools = row.tools;
   options.variables = row.template_variables;
-  return tokenizer.Encode(tokenizer.chat().Render(messages, options).text);
+  return tokenizer.chat().Render(messages, options);
+}
+
+std::vector<std::int32_t> ChatIds(const Row& row, const Json& messages, const ChatOptions& options,
+                                  const Tokenizer& tokenizer) {
+  return tokenizer.Encode(ChatText(row, messages, options, tokenizer).text);
+}
+
+std::size_t CommonLength(const std::string& a, const std::string& b) {
+  const std::size_t n = std::min(a.size(), b.size());
+  return static_cast<std::size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
+      a.begin());
+}
+
+/// The bytes of the whole conversation that assistants said.
+std::vector<std::pair<std::size_t, std::size_t>> AssistantSpans(const Row& row,
+                                                                const Json& messages,
+                                                                const ChatTemplate::Text& whole,
+                                                                const Tokenizer& tokenizer) {
+  if (!whole.generated.empty()) return whole.generated;
+  std::vector<std::pair<std::size_t, std::size_t>> spans;
+  Json before = Json::array();
+  for (const Json& message : messages) {
+    if (message.value("role", "") != "assistant") {
+      before.push_back(message);
+      continue;
+    }
+    std::size_t begin = 0;
+    if (!before.empty()) {
+      ChatOptions options;
+      options.add_generation_prompt = true;
+      begin = CommonLength(ChatText(row, before, options, tokenizer).text, whole.text);
+    }
+    before.push_back(message);
+    const std::size_t end = CommonLength(ChatText(row, before, {}, tokenizer).text, whole.text);
+    if (end <= begin) {
+      throw UserError("the chat template renders nothing of message " +
+                      std::to_string(before.size() - 1) + ", an assistant's turn");
+    }
+    spans.emplace_back(begin, end);
+  }
+  return spans;
 }
 
 std::vector<std::int32_t> ChatPromptIds(const Row& row, const Tokenizer& tokenizer) {
@@ -36,15 +78,19 @@ std::vector<std::int32_t> ChatPromptIds(const Row& row, const Tokenizer& tokeniz
   return ChatIds(row, row.messages, options, tokenizer);
 }
 
-TrainingIds ChatCompletionIds(const Row& row, const Tokenizer& tokenizer) {
+TrainingIds ChatCompletionIds(const Row& row, const Tokenizer& tokenizer, bool assistant) {
   TrainingIds out;
-  if (row.completion_messages.is_null()) {
-    out.ids = ChatIds(row, row.messages, {}, tokenizer);
-    return out;
-  }
   Json whole = row.messages;
-  for (const Json& message : row.completion_messages) whole.push_back(message);
-  out.ids = ChatIds(row, whole, {}, tokenizer);
+  if (!row.completion_messages.is_null()) {
+    for (const Json& message : row.completion_messages) whole.push_back(message);
+  }
+  const ChatTemplate::Text text = ChatText(row, whole, {}, tokenizer);
+  out.ids = tokenizer.Encode(text.text);
+  if (assistant) {
+    out.assistant =
+        MarkSpans(text.text, out.ids, AssistantSpans(row, whole, text, tokenizer), tokenizer);
+  }
+  if (row.completion_messages.is_null()) return out;
   ChatOptions options;
   options.add_generation_prompt = true;
   const std::vector<std::int32_t> prompt = ChatIds(row, row.messages, options, tokenizer);
@@ -73,9 +119,30 @@ Json PromptJson(const Row& row) {
   return row.messages.is_null() ? Json(row.prompt) : row.messages;
 }
 
-TrainingIds CompletionIds(const Row& row, const Tokenizer& tokenizer) {
+std::vector<std::uint8_t> MarkSpans(const std::string& text, const std::vector<std::int32_t>& ids,
+                                    const std::vector<std::pair<std::size_t, std::size_t>>& spans,
+                                    const Tokenizer& tokenizer) {
+  std::vector<std::uint8_t> marks(ids.size());
+  std::size_t at = 0, span = 0;
+  for (std::size_t t = 0; t < ids.size(); ++t) {
+    const std::size_t end = at + tokenizer.Bytes(ids[t], /*skip_special=*/false).size();
+    while (span < spans.size() && spans[span].second <= at) ++span;
+    marks[t] = span < spans.size() && spans[span].first < end && at < end;
+    at = end;
+  }
+  if (at != text.size()) {
+    throw UserError("the tokens spell " + std::to_string(at) + " bytes of a conversation of " +
+                    std::to_string(text.size()) + ": its turns can't be told apart");
+  }
+  return marks;
+}
+
+TrainingIds CompletionIds(const Row& row, const Tokenizer& tokenizer, bool assistant) {
   return At(row, [&] {
-    if (!row.messages.is_null()) return ChatCompletionIds(row, tokenizer);
+    if (!row.messages.is_null()) return ChatCompletionIds(row, tokenizer, assistant);
+    if (assistant) {
+      throw UserError("a row of text has no assistant's turns; it needs messages");
+    }
     if (tokenizer.eos_id() < 0) {
       throw UserError("the tokenizer has no eos_token: every text must end with one");
     }

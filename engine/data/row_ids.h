@@ -1,6 +1,8 @@
 #pragma once
 // The token ids of dataset rows: what a model sees of a prompt, what it is trained on.
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/data/rows.h"
@@ -19,12 +21,22 @@ Json PromptJson(const Row& row);
 struct TrainingIds {
   std::vector<std::int32_t> ids;
   int prompt = 0;  // ids before the completion: 0 where all of a row is trained
+  std::vector<std::uint8_t> assistant;  // one an id: 1 in an assistant's turn; empty: not asked for
 };
 
 /// Ids of a RowUse::kCompletion row. Texts end with EOS; conversations end as the chat template
 /// ends them, and their prompt is what the rendering with a prompt for an answer has in common with
 /// the whole (templates that drop an earlier turn's thinking end it earlier). Throws UserError
 /// "<path>:<line>: ...".
-TrainingIds CompletionIds(const Row& row, const Tokenizer& tokenizer);
+/// `assistant`: rows of messages also tell which ids are the assistants': what the template's
+/// {% generation %} blocks rendered, as transformers' assistant_masks; without such blocks each
+/// turn from behind its prompt for an answer to its end. Other rows are then refused.
+TrainingIds CompletionIds(const Row& row, const Tokenizer& tokenizer, bool assistant = false);
+
+/// One an id: 1 where the id spells a byte of a span of `text`. Throws UserError unless the ids
+/// spell the text.
+std::vector<std::uint8_t> MarkSpans(const std::string& text, const std::vector<std::int32_t>& ids,
+                                    const std::vector<std::pair<std::size_t, std::size_t>>& spans,
+                                    const Tokenizer& tokenizer);
 
 }  // namespace temper::engine

@@ -6,12 +6,6 @@ namespace temper::learner {
 
 using wire::Kind;
 
-std::uint64_t WindowEnd(const configs::Config& config, std::int64_t step) {
-  const std::int64_t last = std::max<std::int64_t>(
-      step, std::min<std::int64_t>(step + config.grpo.max_lag, config.grpo.max_steps));
-  return static_cast<std::uint64_t>(last) * static_cast<std::uint64_t>(config.grpo.groups_per_step);
-}
-
 Inbox::Inbox(Options options, Micros now)
     : options_(std::move(options)),
       group_size_(static_cast<std::size_t>(options_.config.grpo.num_generations)),
@@ -198,10 +192,12 @@ void Inbox::Tick(Micros now, Effects* out) {
 }
 
 void Inbox::Starve(Micros now, Effects* out) {
-  if (open_step_ == 0 || out->failure) return;
+  const bool evaluating = unfinished_evals() > 0;
+  if ((open_batch_ == 0 && !evaluating) || out->failure) return;
   int samples = 0, groups = 0;
+  const std::uint64_t end = NeededEnd();
   for (const auto& [grp, group] : groups_) {
-    if (grp >= static_cast<std::uint64_t>(open_step_) * groups_per_step_) break;
+    if (grp >= end && grp < kFirstEval) continue;
     samples += group.missing;
     groups += group.missing == 0 && !group.done;
   }
@@ -211,46 +207,14 @@ void Inbox::Starve(Micros now, Effects* out) {
     const Micros waited = now - std::max(heard, opened_);
     if (!needed || CountPeers(role) > 0 || waited <= limit || out->failure) return;
     out->failure = std::make_exception_ptr(MachineError(
-        "step " + std::to_string(open_step_) + ": waited " + std::to_string(waited / 1'000'000) +
-        " s (wire.peer_timeout_s) for " + whom + "; " + lacking + "; " +
-        (last.empty() ? "none ever joined" : "the last one was " + last)));
+        (evaluating ? std::string("evaluation") : "step " + std::to_string(StepOf(cursor_))) +
+        ": waited " + std::to_string(waited / 1'000'000) + " s (wire.peer_timeout_s) for " + whom +
+        "; " + lacking + "; " + (last.empty() ? "none ever joined" : "the last one was " + last)));
   };
   check(samples > 0, wire::Role::kActor, actor_heard_, "an actor", last_actor_,
         std::to_string(samples) + " samples are not generated");
   check(groups > 0, wire::Role::kRewardWorker, worker_heard_, "a reward worker", last_worker_,
         std::to_string(groups) + " groups are not scored");
-}
-
-void Inbox::Open(std::int64_t step, Micros now, Effects* out) {
-  now_ = now;
-  open_step_ = last_step_ = step;
-  opened_ = now;
-  GrantWaiting(out);
-  AskForScores(out);
-}
-
-bool Inbox::Complete(std::int64_t step) const {
-  const auto last = static_cast<std::uint64_t>(step) * groups_per_step_;
-  for (std::uint64_t grp = last - groups_per_step_; grp < last; ++grp) {
-    const auto found = groups_.find(grp);
-    if (found == groups_.end() || !found->second.done) return false;
-  }
-  return true;
-}
-
-std::vector<ScoredGroup> Inbox::Take(std::int64_t step) {
-  if (!Complete(step))
-    throw std::logic_error("Inbox::Take: step " + std::to_string(step) + " is not complete");
-  std::vector<ScoredGroup> batch;
-  const auto last = static_cast<std::uint64_t>(step) * groups_per_step_;
-  for (std::uint64_t grp = last - groups_per_step_; grp < last; ++grp) {
-    Group& group = groups_.at(grp);
-    batch.push_back(
-        {grp, std::move(group.row.prompt_ids), std::move(group.samples), std::move(group.parts)});
-  }
-  groups_.erase(groups_.begin(), groups_.lower_bound(last));
-  open_step_ = 0;
-  return batch;
 }
 
 std::vector<std::string> Inbox::peers() const {

@@ -6,10 +6,13 @@
 //   worker) -> done
 //            a lease returns when its holder says goodbye, is gone, or is silent for kSilence;
 //            attempt + 1 with each new grant
-//   window   groups [(step-1)*G, (step+max_lag)*G) of the step that training waits for:
-//   (max_lag+1)*G slots. Groups are
-//            granted with the newest published version only and consumed in order, so with one
-//            publication a step every trained rollout has lag <= max_lag.
+//   batch    the first G groups, in order, from where the former batch ended; with dynamic_sampling
+//            the first G whose rewards differ (groups without a spread are passed over), but at
+//            most max_gen_batches * G are looked at: then it is filled with some of those
+//   window   what the open batch may still need, and max_lag batches more. Groups are granted with
+//            the newest published version only and consumed in order, so with one publication a
+//            batch every trained rollout has lag <= max_lag
+//   evaluation   groups of one greedy sample, numbered from kFirstEval: never stored, never trained
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -53,8 +56,8 @@ struct Effects {
   std::exception_ptr failure;      // the run ends: UserError or MachineError
 };
 
-/// Groups below it belong to the window of `step`: (max_lag + 1) steps, no further than max_steps.
-std::uint64_t WindowEnd(const configs::Config& config, std::int64_t step);
+/// Groups below it may be needed while `batch` (from 1), which begins with group `first`, is open.
+std::uint64_t WindowEnd(const configs::Config& config, std::int64_t batch, std::uint64_t first);
 
 class Inbox {
  public:
@@ -90,13 +93,19 @@ class Inbox {
                 std::optional<Stored> stored);
   /// Reward scripts that changed: groups that are asked for from now on are scored by them.
   void UseScripts(std::vector<std::pair<std::string, std::string>> files, Effects* out);
-  /// Training waits for `step` from now on; the window's groups are there.
-  void Open(std::int64_t step, Micros now, Effects* out);
-  std::uint64_t window_end(
-      std::int64_t step) const;  // groups below it belong to the window of `step`
+  /// Training waits for `batch` from now on; the window's groups are there.
+  void Open(std::int64_t batch, Micros now, Effects* out);
   std::uint64_t next_group() const { return next_group_; }
-  bool Complete(std::int64_t step) const;
-  std::vector<ScoredGroup> Take(std::int64_t step);
+  bool Complete(std::int64_t batch) const;
+  Batch Take(std::int64_t batch);
+
+  static constexpr std::uint64_t kFirstEval = std::uint64_t{1} << 62;
+  /// A row to be evaluated on the newest weights, row.grp from kFirstEval on.
+  void AddEval(store::GroupRow row, std::optional<std::string> answer);
+  void GrantEvals(Micros now, Effects* out);
+  /// Rows of AddEval that are not scored yet.
+  int unfinished_evals() const;
+  std::vector<ScoredGroup> TakeEvals();
   std::vector<std::string> peers() const;
   void SayGoodbye(const std::string& reason, bool failed, Effects* out);
 
@@ -136,8 +145,16 @@ class Inbox {
   void Starve(Micros now, Effects* out);
   int CountPeers(wire::Role role) const;
 
+  // inbox_batches.cc: which groups are needed, and which make the batch
+  std::uint64_t NeededEnd() const;
+  std::uint64_t GrantEnd() const;
+  std::int64_t StepOf(std::uint64_t grp) const;
+  void Examine();
+
   // inbox_rollouts.cc: grants, leases, rollouts
   void GrantWaiting(Effects* out);
+  bool Grant(Group& group, std::size_t share, std::map<std::string, wire::Grant>* grants,
+             Effects* out);
   void SendGrant(const std::string& id, wire::Grant grant, Effects* out) const;
   Peer* FreestActor(int samples, std::size_t share, std::string* id);
   void ReturnGrant(Group& group);
@@ -168,8 +185,11 @@ class Inbox {
   std::deque<std::uint64_t> to_score_;
   std::map<std::uint64_t, std::uint64_t> requests_;  // id -> grp
   std::uint64_t next_request_ = 1;
-  std::int64_t open_step_ = 0;  // training waits for it, 0 = nothing
-  std::int64_t last_step_ = 0;  // the highest step opened
+  std::int64_t open_batch_ = 0;  // training waits for it, 0 = nothing
+  std::int64_t last_batch_ = 0;  // the highest opened
+  std::uint64_t cursor_ = 0;     // first group of the open batch, or of the next one
+  std::uint64_t examined_ = 0;   // groups below it are kept for the open batch or passed over
+  std::vector<std::uint64_t> kept_, passed_over_;
   Micros started_, now_, opened_ = 0, next_heartbeat_ = 0;
   Micros actor_heard_, worker_heard_;  // any of the role
   std::string last_actor_, last_worker_;

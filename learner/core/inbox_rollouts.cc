@@ -21,6 +21,7 @@ std::string NameOf(const wire::RolloutId& id) {
 void Inbox::AddGroup(store::GroupRow row, std::optional<std::string> answer,
                      std::optional<Stored> stored) {
   const std::uint64_t grp = row.grp;
+  if (next_group_ == 0) cursor_ = examined_ = grp;
   Group& group = groups_[grp];
   group.row = std::move(row);
   group.answer = std::move(answer);
@@ -63,45 +64,58 @@ Inbox::Peer* Inbox::FreestActor(int samples, std::size_t share, std::string* id)
   return best;
 }
 
+bool Inbox::Grant(Group& group, std::size_t share, std::map<std::string, wire::Grant>* grants,
+                  Effects* out) {
+  std::string id;
+  Peer* peer = FreestActor(group.missing, share, &id);
+  if (peer == nullptr) return false;
+  const std::uint64_t grp = group.row.grp;
+  waiting_.erase(grp);
+  if (group.granted_before) ++group.row.attempt;
+  if (group.row.attempt > kMaxAttempts) {
+    out->failure = std::make_exception_ptr(MachineError(
+        "g" + std::to_string(grp) + ": handed out " + std::to_string(group.row.attempt) +
+        " times and never finished; the last actor was " + last_actor_ + "; its log says why"));
+    return false;
+  }
+  group.granted_before = true;
+  group.row.granted_version = weights_->version;
+  group.row.granted_step = StepOf(grp);
+  group.actor = id;
+  group.actor_instance = peer->hello.instance;
+  peer->groups.insert(grp);
+  peer->samples += group.missing;
+  last_actor_ = peer->hello.name;
+  if (grp < kFirstEval) out->writes.emplace_back(group.row);
+  wire::GrantedGroup granted{grp, group.row.attempt, group.row.prompt_ids, {}};
+  for (std::uint32_t s = 0; s < group.samples.size(); ++s) {
+    if (group.samples[s].state.empty()) granted.samples.push_back(s);
+  }
+  (*grants)[id].groups.push_back(std::move(granted));
+  return true;
+}
+
 void Inbox::GrantWaiting(Effects* out) {
-  if (!weights_ || last_step_ == 0 || waiting_.empty()) return;
-  const auto unfinished = static_cast<std::size_t>(std::count_if(
-      groups_.begin(), groups_.end(), [](const auto& g) { return g.second.missing > 0; }));
+  if (!weights_ || waiting_.empty()) return;
+  const std::uint64_t end = last_batch_ == 0 ? 0 : GrantEnd();
+  const auto allowed = [&](std::uint64_t grp) { return grp < end || grp >= kFirstEval; };
+  const auto unfinished =
+      static_cast<std::size_t>(std::count_if(groups_.begin(), groups_.end(), [&](const auto& g) {
+        return g.second.missing > 0 && allowed(g.first);
+      }));
   const int expected = now_ - started_ < kGathering ? options_.config.actors.count : 1;
   const auto actors =
       static_cast<std::size_t>(std::max({CountPeers(wire::Role::kActor), expected, 1}));
   const std::size_t share = (unfinished + actors - 1) / actors;
-  std::map<std::string, wire::Grant> grants;
-  while (!waiting_.empty()) {
-    Group& group = groups_.at(*waiting_.begin());
-    std::string id;
-    Peer* peer = FreestActor(group.missing, share, &id);
-    if (peer == nullptr) break;
-    waiting_.erase(waiting_.begin());
-    if (group.granted_before) ++group.row.attempt;
-    if (group.row.attempt > kMaxAttempts) {
-      out->failure = std::make_exception_ptr(MachineError(
-          "g" + std::to_string(group.row.grp) + ": handed out " +
-          std::to_string(group.row.attempt) + " times and never finished; the last actor was " +
-          last_actor_ + "; its log says why"));
+  // Their sampling differs, so that they travel apart.
+  std::map<std::string, wire::Grant> train, eval;
+  for (auto next = waiting_.begin(); next != waiting_.end();) {
+    const std::uint64_t grp = *next++;
+    if (allowed(grp) && !Grant(groups_.at(grp), share, grp < kFirstEval ? &train : &eval, out))
       break;
-    }
-    group.granted_before = true;
-    group.row.granted_version = weights_->version;
-    group.row.granted_step = static_cast<std::int64_t>(group.row.grp / groups_per_step_) + 1;
-    group.actor = id;
-    group.actor_instance = peer->hello.instance;
-    peer->groups.insert(group.row.grp);
-    peer->samples += group.missing;
-    last_actor_ = peer->hello.name;
-    out->writes.emplace_back(group.row);
-    wire::GrantedGroup granted{group.row.grp, group.row.attempt, group.row.prompt_ids, {}};
-    for (std::uint32_t s = 0; s < group_size_; ++s) {
-      if (group.samples[s].state.empty()) granted.samples.push_back(s);
-    }
-    grants[id].groups.push_back(std::move(granted));
   }
-  for (auto& [id, grant] : grants) SendGrant(id, std::move(grant), out);
+  for (auto& [id, grant] : train) SendGrant(id, std::move(grant), out);
+  for (auto& [id, grant] : eval) SendGrant(id, std::move(grant), out);
 }
 
 void Inbox::SendGrant(const std::string& id, wire::Grant grant, Effects* out) const {
@@ -111,6 +125,12 @@ void Inbox::SendGrant(const std::string& id, wire::Grant grant, Effects* out) co
   grant.sampling = {
       options_.config.seed, grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.min_p,
       grpo.top_k,           options_.stop_ids};
+  if (grant.groups.front().grp >= kFirstEval) {
+    grant.sampling.temperature = 0;
+    grant.sampling.top_p = 1;
+    grant.sampling.min_p = 0;
+    grant.sampling.top_k = 0;
+  }
   // The prompts of one message share an array: many long ones take several messages.
   std::vector<wire::GrantedGroup> groups = std::exchange(grant.groups, {});
   std::size_t ids = 0;
@@ -157,7 +177,11 @@ std::string Inbox::WhyUnknown(const wire::Rollout& rollout, const Group* group) 
   const std::string name = NameOf(r);
   if (rollout.session != options_.welcome.session)
     return name + " belongs to an earlier learner process";
-  if (r.grp >= next_group_ || r.sample >= group_size_) return name + " was never granted";
+  const bool eval = r.grp >= kFirstEval;
+  if ((r.grp >= next_group_ && !(eval && group != nullptr)) ||
+      r.sample >= (eval ? 1 : group_size_)) {
+    return name + " was never granted";
+  }
   if (group != nullptr && (!group->granted_before || r.attempt > group->row.attempt)) {
     return name + ": attempt " + std::to_string(r.attempt) + " was never granted";
   }
@@ -235,7 +259,7 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
   const store::RolloutRow& have = group->samples[row.sample];
   if (!have.state.empty()) {
     // Also where the first one was dropped for its reward: one attempt of a sample counts.
-    if (have.attempt != row.attempt) {
+    if (have.attempt != row.attempt && row.grp < kFirstEval) {
       out->writes.emplace_back(RolloutWrite{std::move(row), "duplicate"});
     }
     return;
@@ -244,7 +268,8 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
   if (options_.config.grpo.max_lag == 0 && !one_version) {
     out->notes.push_back(row.Name() + ": a synchronous run needs v" +
                          std::to_string(group->row.granted_version));
-    out->writes.emplace_back(RolloutWrite{std::move(row), "wrong_version"});
+    if (row.grp < kFirstEval)
+      out->writes.emplace_back(RolloutWrite{std::move(row), "wrong_version"});
     if (group->actor == id) ReturnGrant(*group);
     return GrantWaiting(out);
   }
@@ -253,7 +278,7 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
 
 void Inbox::Accept(Group& group, store::RolloutRow row, Effects* out) {
   stats_.completion_tokens += row.ids.size();
-  out->writes.emplace_back(RolloutWrite{row, ""});
+  if (row.grp < kFirstEval) out->writes.emplace_back(RolloutWrite{row, ""});
   const std::uint32_t sample = row.sample;
   group.samples[sample] = std::move(row);
   --group.missing;

@@ -39,7 +39,7 @@ wire::ScoreRequest Inbox::RequestFor(const Group& group) const {
   wire::ScoreRequest request;
   request.id = group.request;
   request.grp = group.row.grp;
-  request.step = static_cast<std::int64_t>(group.row.grp / groups_per_step_) + 1;
+  request.step = StepOf(group.row.grp);
   request.prompt = group.row.prompt_json;
   request.row = group.row.row_json;
   request.answer = group.answer;
@@ -105,7 +105,7 @@ void Inbox::ReturnRequest(Group& group, Effects* out) {
 
 void Inbox::GiveUpScoring(Group& group, const std::string& why, Effects* out) {
   std::vector<wire::ScoreResult::Sample> scores;
-  for (std::uint32_t s = 0; s < group_size_; ++s) {
+  for (std::uint32_t s = 0; s < group.samples.size(); ++s) {
     wire::ScorePart part;
     part.name = "reward";
     part.status = "unavailable";
@@ -143,8 +143,9 @@ void Inbox::OnScoreResult(const std::string& id, const wire::ScoreResult& result
   if (request == requests_.end()) return;
   Group& group = groups_.at(request->second);
   if (group.worker != id) return;
-  bool matches = result.grp == group.row.grp && result.samples.size() == group_size_;
-  for (std::size_t s = 0; matches && s < group_size_; ++s) matches = result.samples[s].sample == s;
+  bool matches = result.grp == group.row.grp && result.samples.size() == group.samples.size();
+  for (std::size_t s = 0; matches && s < group.samples.size(); ++s)
+    matches = result.samples[s].sample == s;
   if (!matches) {
     ReturnRequest(group, out);
     HandleInvalid(
@@ -164,7 +165,8 @@ void Inbox::OnScoreResult(const std::string& id, const wire::ScoreResult& result
 void Inbox::Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& scores,
                    Effects* out) {
   const configs::Reward& policy = options_.config.reward;
-  for (std::size_t s = 0; s < group_size_; ++s) {
+  const bool eval = group.row.grp >= kFirstEval;
+  for (std::size_t s = 0; s < group.samples.size(); ++s) {
     store::RolloutRow& row = group.samples[s];
     if (row.state != "received") continue;  // scored before a resume: the first score stands
     const wire::ScoreResult::Sample& score = scores[s];
@@ -174,7 +176,7 @@ void Inbox::Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& s
       group.parts[s].push_back(ToPart(part));
     }
     if (failed) ++failures_[score.status];
-    if (failed && policy.on_error == "stop") {
+    if (failed && policy.on_error == "stop" && !eval) {
       const std::string what = row.Name() + ": reward " + score.status + ": " + Explain(score) +
                                " (reward.on_error is \"stop\")";
       out->failure = score.status == "unavailable" ? std::make_exception_ptr(MachineError(what))
@@ -190,9 +192,11 @@ void Inbox::Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& s
       row.state = "dropped";
       row.reason = write.drop_reason = score.status;
     }
-    out->writes.emplace_back(std::move(write));
+    if (!eval) out->writes.emplace_back(std::move(write));
   }
   group.done = true;
+  Examine();
+  GrantWaiting(out);  // a group that was passed over makes room for another
 }
 
 }  // namespace temper::learner

@@ -97,7 +97,7 @@ struct Service::State {
         store(OpenStore(options)),
         resume_pending(options.resume_step.has_value()) {
     if (resume_pending && options.config.grpo.max_lag == 0) {
-      store.Resume(*options.resume_step, std::nullopt);
+      store.Resume(*options.resume_step, std::nullopt, options.resume_group);
       resume_pending = false;
     }
     if (options.resume_step) last_stored = store.LastGroup();
@@ -153,7 +153,8 @@ struct Service::State {
   bool resume_pending =
       false;  // an asynchronous run: the first Publish says which versions survive
   std::optional<std::uint64_t> last_stored;
-  std::uint64_t next_group = 0;
+  std::uint64_t next_group = 0;         // to be added
+  std::optional<std::uint64_t> cursor;  // where the next batch begins
   double wait_seconds = 0;
   std::unique_ptr<Serving> serving;
   std::unique_ptr<reward::ScriptWatch> watch;  // last: it posts to serving
@@ -170,40 +171,65 @@ void Service::Publish(std::shared_ptr<const WeightSet> weights) {
     state_->resume_pending = false;
     const std::int64_t step = *state_->options.resume_step;
     const std::uint32_t version = weights->version;
-    state_->serving->Call([=](Serving::Context& at) { at.store.Resume(step, version); });
+    const std::optional<std::uint64_t> group = state_->options.resume_group;
+    state_->serving->Call([=](Serving::Context& at) { at.store.Resume(step, version, group); });
   }
   state_->serving->Post([weights = std::move(weights)](Serving::Context& at) mutable {
     at.inbox.Publish(std::move(weights), &at.effects);
   });
 }
 
-std::vector<ScoredGroup> Service::NextBatch(std::int64_t step) {
+Batch Service::NextBatch(std::int64_t number) {
   State& s = *state_;
   const auto start = std::chrono::steady_clock::now();
   const auto groups = static_cast<std::uint64_t>(s.options.config.grpo.groups_per_step);
-  const std::uint64_t first = std::max(s.next_group, static_cast<std::uint64_t>(step - 1) * groups);
+  if (!s.cursor)
+    s.cursor = s.options.resume_group.value_or(static_cast<std::uint64_t>(number - 1) * groups);
+  const std::uint64_t first = std::max(s.next_group, *s.cursor);
+  const std::uint64_t end = WindowEnd(s.options.config, number, *s.cursor);
   struct Prompt {
     store::GroupRow row;
     std::optional<std::string> answer;
   };
   std::vector<Prompt> prompts;
-  for (s.next_group = first; s.next_group < WindowEnd(s.options.config, step); ++s.next_group) {
+  for (s.next_group = first; s.next_group < end; ++s.next_group) {
     Prompt prompt{s.options.prompts->Prompt(s.next_group), std::nullopt};
     bool has = false;
     std::string answer = s.options.prompts->Answer(s.next_group, &has);
     if (has) prompt.answer = std::move(answer);
     prompts.push_back(std::move(prompt));
   }
-  std::vector<ScoredGroup> batch = s.serving->NextBatch(step, [&](Serving::Context& at) {
+  Batch batch = s.serving->NextBatch(number, [&](Serving::Context& at) {
     for (Prompt& prompt : prompts) s.AddGroup(at, std::move(prompt.row), std::move(prompt.answer));
   });
+  s.cursor = batch.next_group;
   s.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return batch;
 }
 
 void Service::CommitStep(const store::StepRow& step,
-                         const std::vector<store::TrainedSample>& trained, const Json& metrics) {
-  state_->serving->Call([&](Serving::Context& at) { at.store.PutStep(step, trained, metrics); });
+                         const std::vector<store::TrainedSample>& trained, const Json& metrics,
+                         const std::vector<ScoredGroup>& passed_over) {
+  state_->serving->Call([&](Serving::Context& at) {
+    at.store.Begin();
+    at.store.PutStep(step, trained, metrics);
+    for (const ScoredGroup& group : passed_over) {
+      for (const store::RolloutRow& row : group.samples) {
+        if (row.state != "dropped") at.store.Drop(row.grp, row.sample, row.attempt, "zero_std");
+      }
+    }
+    at.store.Commit();
+  });
+}
+
+std::vector<ScoredGroup> Service::Evaluate(std::vector<EvalRow> rows) {
+  return state_->serving->Evaluate([&](Serving::Context& at) {
+    std::uint64_t grp = Inbox::kFirstEval;
+    for (EvalRow& row : rows) {
+      row.row.grp = grp++;
+      at.inbox.AddEval(std::move(row.row), std::move(row.answer));
+    }
+  });
 }
 
 void Service::SetCheckpoint(std::int64_t step, const std::string& folder) {

@@ -46,6 +46,13 @@ struct ScoredGroup {
   std::vector<std::vector<store::RewardPart>> parts;  // a sample
 };
 
+/// The groups of one batch, ascending.
+struct Batch {
+  std::vector<ScoredGroup> groups;
+  std::vector<ScoredGroup> passed_over;  // dynamic_sampling: no spread of rewards
+  std::uint64_t next_group = 0;          // where the next batch begins
+};
+
 struct ServiceStats {         // since the last call of TakeStats
   double wait_seconds = 0;    // NextBatch blocked
   double reward_seconds = 0;  // sum of reward micros
@@ -69,7 +76,9 @@ class Service {
     int valid_ids = 0;                   // the tokenizer's size; >= 1
     std::vector<std::int32_t> stop_ids;  // end a sample; not empty
     std::shared_ptr<const PromptSource> prompts;
-    std::optional<std::int64_t> resume_step;  // state.json's step; nullopt = fresh run
+    std::optional<std::int64_t> resume_step;    // state.json's step; nullopt = fresh run
+    std::optional<std::uint64_t> resume_group;  // first group after it; nullopt: groups_per_step a
+                                                // batch
     std::function<std::string(std::span<const std::int32_t>)>
         detokenize;  // completion text, special tokens left out
     /// Starts the zygote in which a changed reward script runs its cases.
@@ -83,15 +92,23 @@ class Service {
   /// go when no grant names them.
   void Publish(std::shared_ptr<const WeightSet> weights);
 
-  /// Blocks until the groups of `step` (1-based; groups [(step-1)*G, step*G)) are complete and
-  /// scored; in group order. In synchronous runs they are granted only after Publish of the version
-  /// that the step trains on. On resume stored rollouts are taken from the database instead of
+  /// Blocks until the groups of `batch` (from 1; with one optimizer step a batch its step) are
+  /// complete and scored. In synchronous runs they are granted only after Publish of the version
+  /// that the batch trains on. On resume stored rollouts are taken from the database instead of
   /// being generated again. Throws MachineError naming whom it waited for after peer_timeout_s.
-  std::vector<ScoredGroup> NextBatch(std::int64_t step);
+  Batch NextBatch(std::int64_t batch);
 
-  /// One transaction: rows -> trained, the step's row, its metrics. Returns after the commit.
+  /// One transaction: rows -> trained, those passed over -> dropped as zero_std, the step's row,
+  /// its metrics. Returns after the commit.
   void CommitStep(const store::StepRow& step, const std::vector<store::TrainedSample>& trained,
-                  const Json& metrics);
+                  const Json& metrics, const std::vector<ScoredGroup>& passed_over = {});
+
+  /// Greedy completions of these rows by the newest weights, scored; in their order. Blocks.
+  struct EvalRow {
+    store::GroupRow row;  // prompt_json, row_json, prompt_ids
+    std::optional<std::string> answer;
+  };
+  std::vector<ScoredGroup> Evaluate(std::vector<EvalRow> rows);
   void SetCheckpoint(std::int64_t step, const std::string& folder);
 
   ServiceStats TakeStats();

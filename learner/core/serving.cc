@@ -113,18 +113,28 @@ void Serving::Call(const Command& command) {
   if (thrown) std::rethrow_exception(thrown);
 }
 
-std::vector<ScoredGroup> Serving::NextBatch(std::int64_t step, const Command& prepare) {
+Batch Serving::NextBatch(std::int64_t batch, const Command& prepare) {
   Call(prepare);
-  Post([this, step](Context& at) {
-    wanted_step_ = step;
-    at.inbox.Open(step, Now(), &at.effects);
+  Post([this, batch](Context& at) {
+    wanted_batch_ = batch;
+    at.inbox.Open(batch, Now(), &at.effects);
   });
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return batch_ || error_; });
   if (!batch_) std::rethrow_exception(error_);
-  std::vector<ScoredGroup> batch = std::move(*batch_);
-  batch_.reset();
-  return batch;
+  return *std::exchange(batch_, std::nullopt);
+}
+
+std::vector<ScoredGroup> Serving::Evaluate(const Command& prepare) {
+  Call(prepare);
+  Post([this](Context& at) {
+    wanted_evals_ = true;
+    at.inbox.GrantEvals(Now(), &at.effects);
+  });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return evals_ || error_; });
+  if (!evals_) std::rethrow_exception(error_);
+  return *std::exchange(evals_, std::nullopt);
 }
 
 void Serving::Run() {
@@ -255,12 +265,19 @@ void Serving::Commit() {
 }
 
 void Serving::Deliver() {
-  if (wanted_step_ == 0 || !inbox_.Complete(wanted_step_)) return;
-  std::vector<ScoredGroup> batch = inbox_.Take(wanted_step_);
-  wanted_step_ = 0;
-  const std::lock_guard lock(mutex_);
-  batch_ = std::move(batch);
-  changed_.notify_all();
+  if (wanted_batch_ != 0 && inbox_.Complete(wanted_batch_)) {
+    Batch batch = inbox_.Take(std::exchange(wanted_batch_, 0));
+    const std::lock_guard lock(mutex_);
+    batch_ = std::move(batch);
+    changed_.notify_all();
+  }
+  if (wanted_evals_ && inbox_.unfinished_evals() == 0) {
+    wanted_evals_ = false;
+    std::vector<ScoredGroup> evals = inbox_.TakeEvals();
+    const std::lock_guard lock(mutex_);
+    evals_ = std::move(evals);
+    changed_.notify_all();
+  }
 }
 
 void Serving::LeavePeers(const std::string& reason, bool failed) {

@@ -44,8 +44,10 @@ class Serving {
   void Call(const Command& command);
   /// The same without waiting and without a commit; what it throws ends the serving.
   void Post(Command command);
-  /// Opens `step` after `prepare` (on the thread) and waits until its groups are complete.
-  std::vector<ScoredGroup> NextBatch(std::int64_t step, const Command& prepare);
+  /// Opens `batch` after `prepare` (on the thread) and waits until its groups are complete.
+  Batch NextBatch(std::int64_t batch, const Command& prepare);
+  /// The same for the evaluation that `prepare` adds.
+  std::vector<ScoredGroup> Evaluate(const Command& prepare);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -75,13 +77,15 @@ class Serving {
   int rows_ = 0;  // in the open transaction
   Micros oldest_row_ = 0;
   std::vector<std::pair<std::string, wire::RolloutId>> acks_;
-  std::int64_t wanted_step_ = 0;
+  std::int64_t wanted_batch_ = 0;
+  bool wanted_evals_ = false;
 
   const int wake_fd_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Command> commands_;                   // mutex_
-  std::optional<std::vector<ScoredGroup>> batch_;  // mutex_
+  std::optional<Batch> batch_;                     // mutex_
+  std::optional<std::vector<ScoredGroup>> evals_;  // mutex_
   std::exception_ptr error_;                       // mutex_
   bool stop_ = false;                              // mutex_
   bool failed_ = false;                            // mutex_; the run ends with an error

@@ -144,7 +144,7 @@ TEST_F(LifeOfARolloutTest, EveryStoredRolloutReplaysBitForBitWithTheVersionItNam
     const auto version = static_cast<std::uint32_t>(step - 1);
     service->Publish(WeightsOf(version));
     const auto start = std::chrono::steady_clock::now();
-    const auto batch = service->NextBatch(step);
+    const auto batch = service->NextBatch(step).groups;
     std::printf(
         "step %d: %.1f ms\n", static_cast<int>(step),
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() * 1e3);

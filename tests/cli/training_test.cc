@@ -197,6 +197,115 @@ TEST_F(TrainingTest, AnFp8RunResumesFromTheBytesThatItsActorsRan) {
   }
 }
 
+/// Settings of a run with much in it, as --set.
+std::vector<std::string> Sets(const std::vector<std::string>& list) {
+  std::vector<std::string> args;
+  for (const std::string& set : list) args.insert(args.end(), {"--set", set});
+  return args;
+}
+
+TEST_F(TrainingTest, SeveralOptimizerStepsABatchMoveTheRatioAndClipIt) {
+  std::vector<std::string> args =
+      Sets({"grpo.num_iterations=2", "grpo.mini_batches=2", "grpo.max_steps=8",
+            "grpo.learning_rate=0.01", "grpo.save_steps=0", "cache_dtype=bf16", "dtype=bf16"});
+  args.insert(args.begin(), {"grpo", config_});
+  const Ran ran = Temper(args);
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const std::vector<Json> lines = ran.Lines();
+  ASSERT_EQ(lines.size(), 8u);
+  double clipped = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["step"], i + 1);
+    EXPECT_EQ(lines[i]["version"], i / 4);
+    EXPECT_EQ(lines[i]["mismatch/logp_abs_diff_max"], 0.0);
+    // Only the first step of a batch is by the policy that sampled.
+    EXPECT_EQ(lines[i]["actor/ppo_kl"] == 0.0, i % 4 == 0) << lines[i];
+    clipped += lines[i]["clip_ratio/region_mean"].get<double>();
+  }
+  EXPECT_GT(clipped, 0.0);
+  const Ran steps = Temper(
+      {"runs", "query", Path("run"), "SELECT trained_step, count(*) AS n FROM rollout GROUP BY 1"});
+  EXPECT_EQ(steps.out, "{\"trained_step\":4,\"n\":4}\n{\"trained_step\":8,\"n\":4}\n");
+}
+
+TEST_F(TrainingTest, ARunWithAllOfItResumesBitForBit) {
+  Write("reward.lua", "function score(s) return s.completion_ids[1] % 2 end");
+  const std::vector<std::string> sets = {"grpo.num_iterations=2",
+                                         "grpo.beta=0.05",
+                                         "grpo.sync_ref_model=true",
+                                         "grpo.ref_model_sync_steps=2",
+                                         "grpo.dynamic_sampling=true",
+                                         "grpo.learning_rate=0.01",
+                                         "grpo.top_k=40",
+                                         "grpo.top_p=0.95",
+                                         "grpo.truncated_sampling=renormalise",
+                                         "grpo.eval_steps=2",
+                                         "data.eval=grpo.jsonl",
+                                         "grpo.save_steps=4",
+                                         "grpo.soft_overlong={\"max_length\": 8, \"buffer\": 4}"};
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> args = {"grpo", config_};
+    for (const std::string& arg : Sets(sets)) args.push_back(arg);
+    args.insert(args.end(), more.begin(), more.end());
+    return Temper(args);
+  };
+  const Ran whole = run(Sets({"output_dir=whole", "grpo.max_steps=8"}));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  ASSERT_EQ(run(Sets({"output_dir=part", "grpo.max_steps=6"})).code, 0);
+  fs::remove_all(Path("part/checkpoints/step-000006"));  // killed before it was written
+  std::vector<std::string> more =
+      Sets({"output_dir=part", "grpo.max_steps=8", "resume_allow=[\"grpo.max_steps\"]"});
+  more.push_back("--resume");
+  const Ran rest = run(more);
+  ASSERT_EQ(rest.code, 0) << rest.err;
+  for (const char* file : {"model.safetensors", "optimizer.safetensors", "reference.safetensors"}) {
+    EXPECT_EQ(Read(Path("whole/checkpoints/step-000008/") + file),
+              Read(Path("part/checkpoints/step-000008/") + file))
+        << file;
+  }
+  const std::vector<Json> lines = whole.Lines(), again = rest.Lines();
+  ASSERT_EQ(lines.size(), 8u);
+  ASSERT_EQ(again.size(), 4u);
+  std::int64_t passed_over = 0;
+  for (std::size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(lines[i]["mismatch/logp_abs_diff_max"], 0.0);
+    EXPECT_EQ(lines[i].contains("eval_reward"), i % 2 == 1);
+    if (i % 2 == 0) passed_over += lines[i]["dynamic_sampling/passed_over"].get<std::int64_t>();
+    if (i < 4) continue;
+    for (const char* key : {"loss", "reward", "kl", "grad_norm", "dynamic_sampling/groups"})
+      EXPECT_EQ(lines[i][key], again[i - 4][key]) << key;
+  }
+  EXPECT_GT(passed_over, 0);
+  for (const char* folder : {"whole", "part"}) {
+    const Ran states = Temper({"runs", "query", Path(folder),
+                               "SELECT state, reason, count(*) AS n FROM rollout GROUP BY 1, 2"});
+    EXPECT_EQ(states.out, "{\"state\":\"dropped\",\"reason\":\"zero_std\",\"n\":" +
+                              std::to_string(2 * passed_over) +
+                              "}\n{\"state\":\"trained\",\"reason\":\"\",\"n\":16}\n");
+  }
+}
+
+TEST_F(TrainingTest, AnAsynchronousRunOfSeveralStepsABatchKeepsItsLag) {
+  std::vector<std::string> args =
+      Sets({"grpo.max_lag=1", "grpo.num_iterations=2", "grpo.max_steps=12", "grpo.save_steps=0",
+            "grpo.learning_rate=0.001", "grpo.rollout_correction.mode=token_truncate",
+            "grpo.rollout_correction.clip_max=2"});
+  args.insert(args.begin(), {"grpo", config_});
+  const Ran ran = Temper(args);
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  std::int64_t lag = 0;
+  for (const Json& line : ran.Lines()) {
+    lag = std::max(lag, line["lag/max"].get<std::int64_t>());
+    if (line.contains("mismatch/logp_abs_diff_max")) {
+      EXPECT_EQ(line["mismatch/logp_abs_diff_max"], 0.0);
+    }
+    if (line["step"].get<std::int64_t>() % 2 == 1) {
+      EXPECT_EQ(line["actor/ppo_kl"], 0.0) << line;
+    }
+  }
+  EXPECT_LE(lag, 1);
+}
+
 TEST_F(TrainingTest, KilledActorsAndRewardWorkersAreReplaced) {
   Start({"grpo", config_, "--set", "grpo.max_steps=120"});
   for (const char* role : {"actor", "reward-worker"}) {

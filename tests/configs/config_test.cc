@@ -156,20 +156,90 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
 
 TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
   for (const char* set :
-       {"grpo.num_iterations=2", "grpo.mini_batches=2", "grpo.truncated_sampling=renormalise",
-        "grpo.eval_steps=5", "grpo.dynamic_sampling=true",
-        "grpo.soft_overlong={\"max_length\":20,\"buffer\":4}", "grpo.routing_replay=rollout",
-        "device=cuda:0", "learner.ranks=2", "wire.keys=k.json"}) {
+       {"grpo.routing_replay=rollout", "device=cuda:0", "learner.ranks=2", "wire.keys=k.json"}) {
     EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
   }
-  EXPECT_NE(ErrorOfSet("sft.assistant_only_loss=true", Job::kSft).find("supports only"),
-            std::string::npos);
 }
 
 TEST(ConfigTest, RefusesLibTorchsForwardWhereActorsMustAgreeToTheBit) {
   EXPECT_NE(ErrorOfSet("learner.forward=libtorch").find("learner.forward"), std::string::npos);
   EXPECT_EQ(ErrorOfSet("learner.forward=libtorch", Job::kSft), "no error");
   EXPECT_EQ(ErrorOf(kSmall, {"learner.forward=libtorch", "numerics=mixed"}), "no error");
+}
+
+TEST(ConfigTest, ReadsVerlsNames) {
+  const Config c = Small({"data.train_batch_size=16",
+                          "actor_rollout_ref.rollout.n=6",
+                          "actor_rollout_ref.rollout.top_k=-1",
+                          "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+                          "actor_rollout_ref.actor.ppo_epochs=3",
+                          "actor_rollout_ref.actor.clip_ratio=0.1",
+                          "actor_rollout_ref.actor.use_kl_loss=true",
+                          "actor_rollout_ref.actor.kl_loss_coef=0.02",
+                          "actor_rollout_ref.actor.kl_loss_type=low_var_kl",
+                          "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean",
+                          "actor_rollout_ref.actor.optim.lr=0.0003",
+                          "data.max_response_length=100",
+                          "algorithm.adv_estimator=rloo",
+                          "algorithm.norm_adv_by_std_in_grpo=false",
+                          "algorithm.filter_groups.enable=true",
+                          "algorithm.filter_groups.max_num_gen_batches=7",
+                          "algorithm.rollout_correction.rollout_is=token",
+                          "algorithm.rollout_correction.rollout_is_threshold=2",
+                          "reward_model.overlong_buffer.enable=true",
+                          "reward_model.overlong_buffer.len=20",
+                          "trainer.total_training_steps=24",
+                          "trainer.save_freq=-1"});
+  EXPECT_EQ(c.grpo.groups_per_step, 16);
+  EXPECT_EQ(c.grpo.num_generations, 6);
+  EXPECT_EQ(c.grpo.top_k, 0);
+  EXPECT_EQ(c.grpo.mini_batches, 4);
+  EXPECT_EQ(c.grpo.num_iterations, 3);
+  EXPECT_EQ(c.grpo.epsilon, 0.1);
+  EXPECT_EQ(c.grpo.beta, 0.02);
+  EXPECT_EQ(c.grpo.kl_estimator, "k3");
+  EXPECT_EQ(c.grpo.loss_aggregation, "seq-mean-token-mean");
+  EXPECT_EQ(c.grpo.learning_rate, 0.0003);
+  EXPECT_EQ(c.grpo.max_completion_length, 100);
+  EXPECT_EQ(c.grpo.advantage_estimator, "rloo");
+  EXPECT_EQ(c.grpo.scale_rewards, "none");
+  EXPECT_TRUE(c.grpo.dynamic_sampling);
+  EXPECT_EQ(c.grpo.max_gen_batches, 7);
+  EXPECT_EQ(c.grpo.rollout_correction.mode, "token_truncate");
+  EXPECT_EQ(c.grpo.rollout_correction.clip_max, 2.0);
+  EXPECT_EQ((*c.grpo.soft_overlong)["max_length"], 100);
+  EXPECT_EQ(c.grpo.max_steps, 24);
+  EXPECT_EQ(c.grpo.save_steps, 0);
+}
+
+TEST(ConfigTest, ANameOfVerlWithoutACounterpartOrGivenTwiceIsTold) {
+  EXPECT_NE(ErrorOfSet("actor_rollout_ref.actor.kl_loss_type=abs").find("has no counterpart"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("actor_rollout_ref.actor.fsdp=1").find("unknown setting"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean").find("gspo"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf(kSmall, {"grpo.num_generations=4", "actor_rollout_ref.rollout.n=4"})
+                .find("given twice, also as grpo.num_generations"),
+            std::string::npos);
+  // A coefficient without its switch is off, as there.
+  EXPECT_EQ(Small({"actor_rollout_ref.actor.kl_loss_coef=0.5"}).grpo.beta, 0.0);
+  EXPECT_NE(HelpKeys().find("actor_rollout_ref.rollout.n -> grpo.num_generations"),
+            std::string::npos);
+}
+
+TEST(ConfigTest, ABatchIsWholeOptimizerSteps) {
+  EXPECT_NE(ErrorOf(kSmall, {"grpo.groups_per_step=8", "grpo.mini_batches=3"}).find("must divide"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf(kSmall, {"grpo.num_iterations=3", "grpo.max_steps=100"}).find("whole batches"),
+            std::string::npos);
+  EXPECT_EQ(ErrorOf(kSmall, {"grpo.num_iterations=3", "grpo.max_steps=9"}), "no error");
+  EXPECT_NE(ErrorOfSet("grpo.eval_steps=2").find("data.eval"), std::string::npos);
+  EXPECT_NE(ErrorOfSet("grpo.sync_ref_model=true").find("grpo.beta"), std::string::npos);
+  EXPECT_NE(
+      ErrorOf(kSmall, {"grpo.top_p=0.9", "grpo.truncated_sampling=renormalise", "grpo.max_lag=1"})
+          .find("max_lag"),
+      std::string::npos);
 }
 
 TEST(ConfigTest, AcceptsTheFlatNamesOfTheRolloutCorrection) {

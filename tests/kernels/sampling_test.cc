@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <random>
 #include <stdexcept>
 
 #include "kernels/math.h"
@@ -234,6 +235,35 @@ TEST(SampleTokenTest, RefusesParametersOutOfRange) {
   }
   EXPECT_THROW(SampleToken(x, 4, 0, {}, 0.5f), std::logic_error);
   EXPECT_THROW(SampleToken(x, 4, 5, {}, 0.5f), std::logic_error);
+}
+
+TEST(SampleTokenTest, TheKeptIdsHaveTheMassThatTheSamplerSays) {
+  std::mt19937_64 rng(17);
+  std::normal_distribution<float> normal(0.0f, 3.0f);
+  for (int v : {1, 7, 1000, 5000}) {
+    std::vector<float> logits(v);
+    for (float& x : logits) x = normal(rng);
+    for (const SampleParams& params :
+         {SampleParams{1.0f, 0, 0.9f, 0.0f}, SampleParams{0.7f, 5, 1.0f, 0.0f},
+          SampleParams{1.3f, 50, 0.8f, 0.05f}, SampleParams{1.0f, 0, 1.0f, 0.0f}}) {
+      for (int valid : {v, std::max(1, v - 3)}) {
+        const SampledToken token = SampleToken(logits.data(), v, valid, params, 0.5f);
+        std::vector<std::int32_t> kept;
+        KeptIds(logits.data(), v, valid, params, &kept);
+        ASSERT_FALSE(kept.empty());
+        EXPECT_TRUE(std::is_sorted(kept.begin(), kept.end()));
+        EXPECT_LT(kept.back(), valid);
+        EXPECT_TRUE(std::binary_search(kept.begin(), kept.end(), token.id));
+        if (params.top_k > 0) {
+          EXPECT_LE(int(kept.size()), params.top_k);
+        }
+        ThreadPool pool(1);
+        float lse = 0;
+        LogSumExp(logits.data(), v, 1, v, params.temperature, &lse, pool);
+        EXPECT_EQ(LogKeptMass(logits.data(), params.temperature, lse, kept), token.log_kept_mass);
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "engine/forward.h"
+#include "kernels/sampling.h"
 #include "tests/learner/tiny_policy.h"
 
 namespace temper::learner {
@@ -57,7 +59,12 @@ class BatchGradientTest : public testing::Test {
                    int micro_tokens = kMicroTokens) {
     policy_->parameters().ZeroGradients();
     Outcome out{MakeBatch(grpo, groups_), {}, {}};
-    out.report = AddBatchGradient(grpo, *policy_, reference, &out.batch, micro_tokens);
+    Preparation preparation;
+    preparation.version = 3;
+    preparation.valid_ids = config_.vocab_size;
+    preparation.micro_tokens = micro_tokens;
+    PrepareBatch(grpo, *policy_, reference, preparation, &out.batch);
+    out.report = AddBatchGradient(grpo, *policy_, &out.batch, preparation);
     out.gradient = Gradients(*policy_);
     return out;
   }
@@ -181,6 +188,145 @@ TEST_F(BatchGradientTest, TruncatedCompletionsCanBeMasked) {
   const RolloutBatch batch = MakeBatch(grpo_, groups_);
   EXPECT_EQ(batch.mask[0], 0.0f);
   EXPECT_EQ(batch.mask[batch.t], 1.0f);
+}
+
+TEST_F(BatchGradientTest, FreshRolloutsNeedNoPassForTheirOldLogProbsAndStaleOnesGetOne) {
+  grpo_.num_iterations = 2;
+  for (store::RolloutRow& row : groups_[3].samples) {
+    row.version = 2;
+    for (float& logp : row.logp) logp -= 0.3f;  // another policy's
+  }
+  RolloutBatch batch = MakeBatch(grpo_, groups_);
+  Preparation preparation;
+  preparation.version = 3;
+  PrepareBatch(grpo_, *policy_, nullptr, preparation, &batch);
+  const Outcome whole = Gradient(grpo_);
+  for (int i = 0; i < batch.n; ++i) {
+    EXPECT_EQ(batch.measured[i], batch.Live(i) && i >= 12) << i;
+    if (!batch.Live(i)) continue;
+    // Decoupled: the ratio begins at the policy of the batch's start, not at the sampler's.
+    for (int j = 0; j < batch.length(i); ++j) {
+      const std::size_t at = std::size_t(i) * batch.t + j;
+      EXPECT_EQ(batch.old_logp[at], whole.batch.logp[at]);
+      EXPECT_EQ(batch.rollout_logp[at] == batch.old_logp[at], i < 12);
+    }
+  }
+}
+
+TEST_F(BatchGradientTest, TheStaleRolloutsWeightIsThatOfTheBatchsStart) {
+  grpo_.num_iterations = 2;
+  grpo_.rollout_correction.mode = "token_truncate";
+  grpo_.rollout_correction.clip_max = 1.2;
+  for (store::RolloutRow& row : groups_[0].samples) {
+    row.version = 2;
+    for (float& logp : row.logp) logp -= 0.5f;
+  }
+  RolloutBatch batch = MakeBatch(grpo_, groups_);
+  Preparation preparation;
+  preparation.version = 3;
+  PrepareBatch(grpo_, *policy_, nullptr, preparation, &batch);
+  // The policy moves between the iterations.
+  for (std::int64_t i = 0; i < policy_->parameters().size(); i += 3)
+    policy_->parameters().values()[i] *= 1.02f;
+  policy_->Refresh();
+  const BatchGradient second = AddBatchGradient(grpo_, *policy_, &batch, preparation);
+  LossInput in;
+  in.n = batch.n;
+  in.t = batch.t;
+  in.logp = batch.logp;
+  in.old_logp = batch.old_logp;
+  in.rollout_logp = batch.rollout_logp;
+  in.mask = batch.mask;
+  const LossOutput by_hand = PolicyLoss(grpo_, in, batch.advantages, CountTotals(in));
+  EXPECT_EQ(second.loss.loss, by_hand.loss);
+  EXPECT_NE(second.loss.metrics["actor/ppo_kl"], 0.0);
+  EXPECT_GT(second.loss.metrics["clip_ratio/region_mean"].get<double>(), 0.0);
+  EXPECT_EQ(second.loss.metrics["sampling/importance_sampling_ratio/max"], 1.2);
+}
+
+TEST_F(BatchGradientTest, MiniBatchesOfAFrozenPolicyAddUpToTheBatch) {
+  const Outcome whole = Gradient(grpo_);
+  policy_->parameters().ZeroGradients();
+  double tokens = 0, all = 0;
+  std::vector<float> sum(whole.gradient.size());
+  RolloutBatch batch = MakeBatch(grpo_, groups_);
+  Preparation preparation;
+  preparation.version = 3;
+  PrepareBatch(grpo_, *policy_, nullptr, preparation, &batch);
+  for (float m : batch.mask) all += m;
+  for (int first : {0, 8}) {
+    RolloutBatch part = Slice(batch, first, 8);
+    policy_->parameters().ZeroGradients();
+    AddBatchGradient(grpo_, *policy_, &part, preparation);
+    tokens = CountTotals(part.Input()).tokens;
+    const std::vector<float> gradient = Gradients(*policy_);
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += float(gradient[i] * tokens / all);
+  }
+  EXPECT_LT(Distance(sum, whole.gradient), 1e-6);
+}
+
+TEST_F(BatchGradientTest, RenormalisedLogProbsAreTheActorsAndKeepTheirTokens) {
+  grpo_.top_k = 20;
+  grpo_.top_p = 0.9;
+  grpo_.truncated_sampling = "renormalise";
+  grpo_.num_iterations = 2;
+  // Rollouts of the truncated distribution: tokens and log-probs that SampleToken gives.
+  std::mt19937_64 rng(9);
+  kernels::SampleParams params;
+  params.top_k = 20;
+  params.top_p = 0.9f;
+  for (ScoredGroup& group : groups_) {
+    for (store::RolloutRow& row : group.samples) {
+      std::vector<std::int32_t> ids = group.prompt_ids;
+      for (std::size_t j = 0; j < row.ids.size(); ++j) {
+        auto pack = std::make_shared<Pack>();
+        pack->Add(ids);
+        // The logits of the last row, by log-probs of every id.
+        std::vector<float> logits(config_.vocab_size);
+        kernels::ThreadPool pool(1);
+        engine::Forward forward(policy_->weights(), pool);
+        const std::int64_t bytes = forward.CacheBytes(config_.num_layers);
+        engine::AlignedBytes cache(ids.size() * bytes);
+        std::vector<const void*> keys;
+        std::vector<std::byte*> latent;
+        std::vector<kernels::AttentionRow> rows;
+        for (std::size_t t = 0; t < ids.size(); ++t) {
+          latent.push_back(cache.data() + t * bytes);
+          keys.push_back(latent.back());
+        }
+        for (std::size_t t = 0; t < ids.size(); ++t) rows.push_back({keys.data(), int(t) + 1});
+        std::vector<float> hidden(ids.size() * config_.hidden_size);
+        forward.Hidden(
+            {int(ids.size()), ids.data(), pack->position.data(), latent.data(), rows.data()},
+            hidden.data());
+        forward.Logits(hidden.data() + (ids.size() - 1) * config_.hidden_size, 1, logits.data());
+        const kernels::SampledToken token =
+            kernels::SampleToken(logits.data(), config_.vocab_size, config_.vocab_size - 3, params,
+                                 float(rng() % 1000) / 1000);
+        row.ids[j] = token.id;
+        row.logp[j] = token.logp_processed;
+        ids.push_back(token.id);
+      }
+    }
+  }
+  RolloutBatch batch = MakeBatch(grpo_, groups_);
+  Preparation preparation;
+  preparation.version = 3;
+  preparation.valid_ids = config_.vocab_size - 3;
+  PrepareBatch(grpo_, *policy_, nullptr, preparation, &batch);
+  const BatchGradient first = AddBatchGradient(grpo_, *policy_, &batch, preparation);
+  EXPECT_EQ(batch.logp, batch.rollout_logp);
+  EXPECT_EQ(first.loss.metrics["actor/ppo_kl"], 0.0);
+  const auto kept = batch.kept;
+  EXPECT_LE(kept[0].size(), 20u);
+  EXPECT_GE(kept[0].size(), 1u);
+  // Another policy: the tokens that were kept stay those of the sampler.
+  for (std::int64_t i = 0; i < policy_->parameters().size(); i += 3)
+    policy_->parameters().values()[i] *= 1.02f;
+  policy_->Refresh();
+  AddBatchGradient(grpo_, *policy_, &batch, preparation);
+  EXPECT_EQ(batch.kept, kept);
+  EXPECT_NE(batch.logp, batch.rollout_logp);
 }
 
 }  // namespace

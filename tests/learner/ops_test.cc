@@ -135,6 +135,29 @@ TEST_P(OpsTest, HeadHasTheGradientOfLogpAndEntropyAtAnyTemperature) {
   }
 }
 
+TEST_P(OpsTest, HeadHasTheGradientOfTheKeptTokensAlone) {
+  Targets targets;
+  for (int t = 1; t < kTokens; t += 2) {
+    targets.row.push_back(t);
+    targets.target.push_back(t * 7 % (config_.vocab_size - 5));
+  }
+  std::vector<std::vector<std::int32_t>> kept(targets.row.size());
+  for (std::size_t r = 0; r < kept.size(); ++r) {
+    // Every third id and the target: any set will do.
+    for (std::int32_t id = std::int32_t(r % 3); id < config_.vocab_size; id += 3) {
+      if (id != targets.target[r]) kept[r].push_back(id);
+    }
+    kept[r].push_back(targets.target[r]);
+    std::sort(kept[r].begin(), kept[r].end());
+  }
+  Truncation truncation;
+  truncation.valid_ids = config_.vocab_size;
+  truncation.kept = &kept;
+  Check(c10::make_intrusive<HeadOp>(context_, &policy_->weights().head(), targets, 0.7f,
+                                    /*entropy=*/true, truncation),
+        {torch::randn({kTokens, config_.hidden_size}), Master("lm_head.weight")});
+}
+
 TEST_P(OpsTest, HeadCountsTheTargetsThatAreTheLargestLogit) {
   const torch::Tensor hidden = torch::randn({kTokens, config_.hidden_size});
   const torch::Tensor best = torch::mm(hidden, Master("lm_head.weight").t()).argmax(1);

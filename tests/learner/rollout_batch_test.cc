@@ -90,5 +90,31 @@ TEST_F(RolloutBatchTest, RefusesAGroupWithASampleMissing) {
   EXPECT_THROW(MakeBatch(config_, groups_), std::logic_error);
 }
 
+TEST_F(RolloutBatchTest, ALongCompletionLosesRewardInTheBuffer) {
+  config_.soft_overlong = Json{{"max_length", 2}, {"buffer", 2}};
+  const RolloutBatch batch = MakeBatch(config_, groups_);
+  EXPECT_EQ(batch.rewards[0], 0.0);   // 1 - (2 - 0) / 2
+  EXPECT_EQ(batch.rewards[1], -0.5);  // 0 - (1 - 0) / 2
+  groups_[0].samples[0].ids = {1, 2, 3, 4, 5};
+  groups_[0].samples[0].logp.assign(5, -1.0f);
+  groups_[0].samples[0].loss_mask.clear();
+  EXPECT_EQ(MakeBatch(config_, groups_).rewards[0], 0.0);  // never more than 1 off
+  config_.soft_overlong = Json{{"max_length", 20}, {"buffer", 5}};
+  EXPECT_EQ(MakeBatch(config_, groups_).rewards[0], 1.0);
+}
+
+TEST_F(RolloutBatchTest, ASliceHoldsTheRowsOfItsGroups) {
+  RolloutBatch batch = MakeBatch(config_, groups_);
+  batch.advantages = {1, 2, 3, 4};
+  batch.old_logp = batch.rollout_logp;
+  const RolloutBatch part = Slice(batch, 2, 2);
+  EXPECT_EQ(part.n, 2);
+  EXPECT_EQ(part.row[0], batch.row[2]);
+  EXPECT_EQ(part.advantages, (std::vector<double>{3, 4}));
+  EXPECT_EQ(part.mask, (std::vector<float>{1, 1, 1, 0, 0, 0}));
+  EXPECT_EQ(part.old_logp.size(), 6u);
+  EXPECT_TRUE(part.ref_logp.empty());
+}
+
 }  // namespace
 }  // namespace temper::learner

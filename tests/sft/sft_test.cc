@@ -172,6 +172,110 @@ TEST_F(SftTest, EvaluatesOnHeldOutRows) {
   EXPECT_EQ(evaluated, (std::set<std::int64_t>{3, 6}));
 }
 
+TEST_F(SftTest, APackHasTheLossOfItsRowsAlone) {
+  const std::vector<Json> packed = Run(Config("packed", {"sft.max_steps=2"}));
+  const std::vector<Json> alone = Run(Config("alone", {"sft.max_steps=2", "sft.packing=false"}));
+  for (const char* key : {"loss", "mtp_loss", "grad_norm"}) {
+    const double a = packed[0][key].get<double>(), b = alone[0][key].get<double>();
+    EXPECT_NEAR(a, b, 1e-6 * b) << key;
+  }
+  EXPECT_EQ(packed[0]["num_tokens"], alone[0]["num_tokens"]);
+}
+
+/// Two exchanges a row; what is trained is what the assistant said, its end included.
+class AssistantTest : public SftTest {
+ protected:
+  static constexpr const char* kRow =
+      R"({"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"},
+                       {"role": "user", "content": "3"}, {"role": "assistant", "content": "4!"}]})";
+
+  void UseTemplate(const std::string& said) {
+    Write("model/chat_template.jinja",
+          "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}U:{{ m.content }}"
+          "{% else %}A:" +
+              said + "{% endif %}{% endfor %}{% if add_generation_prompt %}A:{% endif %}");
+    std::string row = kRow;
+    std::erase(row, '\n');
+    Write("rows.jsonl", row + "\n");
+  }
+  /// The text of the trained tokens.
+  std::string Trained(const std::vector<std::string>& sets) const {
+    const configs::Config config = Config("run", sets);
+    const engine::Tokenizer tokenizer(config.model);
+    const Example row = LoadExamples(config.data.train, config, tokenizer,
+                                     engine::ReadModelConfig(config.model))[0];
+    std::vector<std::int32_t> ids;
+    for (std::int32_t t : TrainedTokens(row, config.sft)) ids.push_back(row.ids[t]);
+    return tokenizer.Decode(ids, /*skip_special=*/false);
+  }
+};
+
+TEST_F(AssistantTest, OnlyTheAssistantsTurnsAreTrainedWithAnyTemplate) {
+  const std::string eos = [&] {
+    const engine::Tokenizer tokenizer(Path("model"));
+    return tokenizer.Decode({tokenizer.eos_id()}, false);
+  }();
+  UseTemplate("{{ m.content }}{{ eos_token }}");
+  EXPECT_EQ(Trained({"sft.assistant_only_loss=true"}), "2" + eos + "4!" + eos);
+  EXPECT_EQ(Trained({}), "U:1+1A:2" + eos + "U:3A:4!" + eos);
+  // A template that says which part is generated is taken at its word.
+  UseTemplate("{% generation %}{{ m.content }}{% endgeneration %}{{ eos_token }}");
+  EXPECT_EQ(Trained({"sft.assistant_only_loss=true"}), "24!");
+}
+
+TEST_F(AssistantTest, TrainsOnIt) {
+  UseTemplate("{{ m.content }}{{ eos_token }}");
+  const std::vector<Json> lines =
+      Run(Config("run", {"sft.assistant_only_loss=true", "sft.max_steps=2"}));
+  EXPECT_EQ(lines[0]["trained_tokens"].get<int>() % 5, 0);
+  EXPECT_LT(lines[1]["loss"].get<double>(), lines[0]["loss"].get<double>());
+}
+
+TEST_F(AssistantTest, ARowWithNothingToTrainIsNamed) {
+  const auto error_of = [&](const std::vector<std::string>& sets) -> std::string {
+    try {
+      RunSft(Config("run", sets));
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  UseTemplate("{{ m.content }}{{ eos_token }}");
+  Write("rows.jsonl", std::string(R"({"messages": [{"role": "user", "content": "1"}]})") + "\n");
+  EXPECT_NE(error_of({"sft.assistant_only_loss=true"}).find("rows.jsonl:1: no token"),
+            std::string::npos);
+  Write("rows.jsonl", R"({"prompt": "1", "completion": "2"})");
+  EXPECT_NE(error_of({"sft.assistant_only_loss=true"}).find("rows.jsonl:1: a row of text"),
+            std::string::npos);
+}
+
+TEST(BestFitTest, FillsTheFullestPackThatHasRoomLongestFirst) {
+  using Packs = std::vector<std::vector<std::int64_t>>;
+  EXPECT_EQ(BestFit({3, 7, 5, 2, 4}, 10), (Packs{{0, 1}, {2, 4}, {3}}));
+  EXPECT_EQ(BestFit({3, 7, 5, 2, 4}, 100), (Packs{{0, 1, 2, 3, 4}}));
+  EXPECT_EQ(BestFit({30, 1}, 10), (Packs{{0}, {1}}));  // one that alone is too long
+  EXPECT_EQ(BestFit({1, 1}, 0), (Packs{{0}, {1}}));    // no packing
+  EXPECT_TRUE(BestFit({}, 10).empty());
+}
+
+TEST(BestFitTest, LosesNoRowAndNeedsNearlyNoMorePacksThanTokensAsk) {
+  std::vector<std::int64_t> lengths;
+  std::int64_t total = 0;
+  for (int i = 0; i < 500; ++i) total += lengths.emplace_back(1 + i * 7919 % 97);
+  const auto packs = BestFit(lengths, 256);
+  std::set<std::int64_t> rows;
+  for (const auto& pack : packs) {
+    std::int64_t tokens = 0;
+    for (std::int64_t row : pack) {
+      EXPECT_TRUE(rows.insert(row).second);
+      tokens += lengths[row];
+    }
+    EXPECT_LE(tokens, 256);
+  }
+  EXPECT_EQ(rows.size(), lengths.size());
+  EXPECT_LE(std::int64_t(packs.size()), (total + 255) / 256 + 1);
+}
+
 TEST(CursorTest, TakesEveryRowOnceAnEpochAndNoStepOverItsTokens) {
   std::vector<Example> rows(10);
   for (int i = 0; i < 10; ++i) rows[i].ids.resize(3 + i % 3);

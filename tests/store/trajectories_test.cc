@@ -199,6 +199,24 @@ TEST(Trajectories, ResumeOneSurvivingHistory) {
   EXPECT_EQ(db.incarnation(), 2);
 }
 
+TEST(Trajectories, ResumeTakesBackWhatALostBatchPassedOver) {
+  const Folder folder;
+  Trajectories db = Trajectories::Create(folder / "t.db", SomeRun());
+  for (std::uint32_t grp = 1; grp <= 3; ++grp) {
+    db.PutRollout(SomeRollout(grp, 0));
+    ScoreAll(db, grp, 1);
+    db.Drop(grp, 0, 0, grp == 3 ? "late" : "zero_std");
+  }
+  db.Resume(1, std::nullopt);
+  EXPECT_TRUE(db.LiveRollouts(2).empty());
+  db.Resume(1, std::nullopt, 2);
+  EXPECT_TRUE(db.LiveRollouts(1).empty());  // of a batch that survives
+  ASSERT_EQ(db.LiveRollouts(2).size(), 1u);
+  EXPECT_EQ(db.LiveRollouts(2)[0].state, "scored");
+  EXPECT_EQ(db.LiveRollouts(2)[0].reason, "");
+  EXPECT_TRUE(db.LiveRollouts(3).empty());
+}
+
 TEST(Trajectories, RefuseArraysOfDifferentLength) {
   const Folder folder;
   Trajectories db = Trajectories::Create(folder / "t.db", SomeRun());

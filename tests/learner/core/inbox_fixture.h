@@ -49,6 +49,12 @@ class InboxTest : public ::testing::Test {
     };
     inbox_ = std::make_unique<Inbox>(options, now_);
     next_group_ = 0;
+    cursor_.reset();
+  }
+  Batch Take(std::int64_t batch) {
+    Batch taken = inbox_->Take(batch);
+    cursor_ = taken.next_group;
+    return taken;
   }
   void SetUp() override { Use(SmallConfig()); }
 
@@ -137,10 +143,12 @@ class InboxTest : public ::testing::Test {
     return row;
   }
   void Open(std::int64_t step) {
-    const auto first =
-        std::max(next_group_, static_cast<std::uint64_t>(step - 1) *
-                                  static_cast<std::uint64_t>(config_.grpo.groups_per_step));
-    for (next_group_ = first; next_group_ < WindowEnd(config_, step); ++next_group_) {
+    if (!cursor_) {
+      cursor_ = static_cast<std::uint64_t>(step - 1) *
+                static_cast<std::uint64_t>(config_.grpo.groups_per_step);
+    }
+    for (next_group_ = std::max(next_group_, *cursor_);
+         next_group_ < WindowEnd(config_, step, *cursor_); ++next_group_) {
       inbox_->AddGroup(RowOf(next_group_), std::nullopt, std::nullopt);
     }
     effects_ = {};
@@ -196,6 +204,7 @@ class InboxTest : public ::testing::Test {
   Micros now_ = 1000 * kSecond;
   std::unique_ptr<Inbox> inbox_;
   std::uint64_t next_group_ = 0;
+  std::optional<std::uint64_t> cursor_;  // where the next batch begins
   Effects effects_;
 };
 

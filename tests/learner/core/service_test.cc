@@ -246,7 +246,7 @@ TEST_F(ServiceTest, RunsStepsWithAnActorAndARewardWorker) {
     FakePeer worker(endpoint, HelloOf("w1", wire::Role::kRewardWorker), ScorerReply());
     for (std::int64_t step = 1; step <= 3; ++step) {
       service.Publish(Weights(static_cast<std::uint32_t>(step - 1)));
-      const auto batch = service.NextBatch(step);
+      const auto batch = service.NextBatch(step).groups;
       ASSERT_EQ(batch.size(), 4u);
       EXPECT_EQ(batch[0].grp, static_cast<std::uint64_t>(step - 1) * 4);
       for (const ScoredGroup& g : batch) {
@@ -310,7 +310,7 @@ TEST_F(ServiceTest, AChangedScriptScoresNewGroupsAndABrokenOneNobody) {
     const auto next = [&] {
       ++step;
       service->Publish(Weights(static_cast<std::uint32_t>(step - 1)));
-      const auto batch = service->NextBatch(step);
+      const auto batch = service->NextBatch(step).groups;
       service->CommitStep({step, static_cast<std::uint32_t>(step - 1), 0.1, 0.5, 1.0, ""},
                           TrainedOf(batch), Json::object());
       for (const ScoredGroup& group : batch) {
@@ -369,7 +369,7 @@ TEST_F(ServiceTest, AnActorThatDiesInTheMiddleIsReplaced) {
                                        ActorReply(&acked));
   });
   const auto start = Clock::now();
-  const auto batch = service.NextBatch(1);
+  const auto batch = service.NextBatch(1).groups;
   killer.join();
   EXPECT_LT(Seconds(start), 8);
   EXPECT_EQ(batch.size(), 4u);
@@ -389,7 +389,7 @@ TEST_F(ServiceTest, ResumesFromWhatTheDatabaseHolds) {
     FakePeer worker(service.endpoint(), HelloOf("w1", wire::Role::kRewardWorker), ScorerReply());
     for (std::int64_t step = 1; step <= 2; ++step) {
       service.Publish(Weights(static_cast<std::uint32_t>(step - 1)));
-      before = service.NextBatch(step);
+      before = service.NextBatch(step).groups;
       service.CommitStep({step, static_cast<std::uint32_t>(step - 1), 0, 0, 0, ""},
                          TrainedOf(before), Json());
     }
@@ -398,7 +398,7 @@ TEST_F(ServiceTest, ResumesFromWhatTheDatabaseHolds) {
   options.resume_step = 1;
   Service service(options);
   service.Publish(Weights(1));
-  const auto again = service.NextBatch(2);  // nobody is connected: everything is there
+  const auto again = service.NextBatch(2).groups;  // nobody is connected: everything is there
   ASSERT_EQ(again.size(), before.size());
   for (std::size_t g = 0; g < again.size(); ++g) {
     for (std::size_t s = 0; s < 4; ++s) {
@@ -414,7 +414,7 @@ TEST_F(ServiceTest, ResumesFromWhatTheDatabaseHolds) {
   FakePeer actor(service.endpoint(), HelloOf("a1", wire::Role::kActor), ActorReply(&acked));
   FakePeer worker(service.endpoint(), HelloOf("w1", wire::Role::kRewardWorker), ScorerReply());
   service.Publish(Weights(2));
-  EXPECT_EQ(service.NextBatch(3).size(), 4u);
+  EXPECT_EQ(service.NextBatch(3).groups.size(), 4u);
   EXPECT_EQ(Count("state = 'dropped'"), 0);
 }
 
@@ -436,13 +436,13 @@ TEST_F(ServiceTest, AResumeKeepsWhatItsRewardDropped) {
                       client.Send(result.Encode());
                     });
     service.Publish(Weights(0));
-    before = service.NextBatch(1);
+    before = service.NextBatch(1).groups;
   }
   Service::Options options = Options();
   options.resume_step = 0;
   Service service(options);
   service.Publish(Weights(0));
-  const auto again = service.NextBatch(1);
+  const auto again = service.NextBatch(1).groups;
   for (std::size_t g = 0; g < 4; ++g) {
     EXPECT_EQ(before[g].samples[2].state, "dropped");
     EXPECT_EQ(again[g].samples[2].state, "dropped");
