@@ -53,7 +53,7 @@ def matrix(rng, rows, columns):
         elif kind == 2: a[part] = rng.standard_normal(shape) * 2.0 ** -149 * rng.integers(1, 1 << 20)  # FP32 subnormals
         elif kind == 3: a[part] = rng.integers(-17, 18, shape) / 2.0 ** rng.integers(0, 12)  # ties under a power of two
         elif kind == 4: a[part] = rng.choice([448, -448, 464, 432, 447.99997, 448.00003], shape)
-        elif kind == 5: a[r, c] = 10.0 ** rng.integers(-30, 30)  # an outlier alone
+        elif kind == 5: a[r, c] = 10.0 ** rng.integers(-15, 15)  # an outlier alone; the product of two multipliers stays finite
         elif kind == 6: a[part] = np.ldexp(1 + rng.integers(0, 16, shape) / 16, rng.integers(-12, 9))  # halfway between codes
         else: a[part] *= np.float32(1e-13)
     return a.astype(np.float32)
