@@ -6,7 +6,7 @@
 
 Sizes with blocks that end early, blocks of zeros, of subnormals, around 448 times a power of two, ties between codes, single
 outliers, -0, values to the ends of FP32. Multipliers and codes come from torch's float8_e4m3fn and numpy's float32 division and
-frexp; products are held against float64: |y - exact| <= 2^-20 of the sum of magnitudes (and underflow). Exit 1 on the first difference. Needs torch,
+frexp; products are held against float64: |y - exact| <= 2^-17 of the sum of magnitudes (and underflow). Exit 1 on the first difference. Needs torch,
 numpy and safetensors.
 """
 import argparse, subprocess, sys, tempfile
@@ -76,7 +76,7 @@ def check(got, x, w, pow2):
         inside = size < 1e37  # the others overflow in FP32
         off = np.abs(got[name].double().numpy() - left @ wd.T)[inside]
         underflow = 2.0 ** -149 * 256 * x.shape[1] * max(1.0, float(got["w_scale"].max()))  # of products below FP32's smallest
-        if not (off <= 2.0 ** -20 * size[inside] + underflow).all():
+        if not (off <= 2.0 ** -17 * size[inside] + underflow).all():
             return f"{name}: off by {off.max()}"
     return ""
 
