@@ -6,7 +6,7 @@
 
 Sizes with blocks that end early, blocks of zeros, of subnormals, around 448 times a power of two, ties between codes, single
 outliers, -0, values to the ends of FP32. Multipliers and codes come from torch's float8_e4m3fn and numpy's float32 division and
-frexp; products are held against float64: |y - exact| <= 2^-20 of the sum of magnitudes (and underflow). Exit 1 on the first difference. Needs torch,
+frexp; products are held against float64: |y - exact| <= 2^-17 of the sum of magnitudes (and underflow). Exit 1 on the first difference. Needs torch,
 numpy and safetensors.
 """
 import argparse, subprocess, sys, tempfile
@@ -53,7 +53,7 @@ def matrix(rng, rows, columns):
         elif kind == 2: a[part] = rng.standard_normal(shape) * 2.0 ** -149 * rng.integers(1, 1 << 20)  # FP32 subnormals
         elif kind == 3: a[part] = rng.integers(-17, 18, shape) / 2.0 ** rng.integers(0, 12)  # ties under a power of two
         elif kind == 4: a[part] = rng.choice([448, -448, 464, 432, 447.99997, 448.00003], shape)
-        elif kind == 5: a[r, c] = 10.0 ** rng.integers(-30, 30)  # an outlier alone
+        elif kind == 5: a[r, c] = 10.0 ** rng.integers(-15, 15)  # an outlier alone; the product of two multipliers stays finite
         elif kind == 6: a[part] = np.ldexp(1 + rng.integers(0, 16, shape) / 16, rng.integers(-12, 9))  # halfway between codes
         else: a[part] *= np.float32(1e-13)
     return a.astype(np.float32)
@@ -76,7 +76,7 @@ def check(got, x, w, pow2):
         inside = size < 1e37  # the others overflow in FP32
         off = np.abs(got[name].double().numpy() - left @ wd.T)[inside]
         underflow = 2.0 ** -149 * 256 * x.shape[1] * max(1.0, float(got["w_scale"].max()))  # of products below FP32's smallest
-        if not (off <= 2.0 ** -20 * size[inside] + underflow).all():
+        if not (off <= 2.0 ** -17 * size[inside] + underflow).all():
             return f"{name}: off by {off.max()}"
     return ""
 
