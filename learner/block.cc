@@ -27,7 +27,7 @@ Codes Quantize(const OpContext& context, const float* x, std::int64_t m, std::in
   return out;
 }
 
-/// `value` with the gradient of x.
+/// `value` with the gradient of x; exact where they are within a factor of two (Sterbenz).
 torch::Tensor Through(const torch::Tensor& x, const torch::Tensor& value) {
   return x + (value - x).detach();
 }

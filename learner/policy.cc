@@ -5,6 +5,7 @@
 
 #include "kernels/fp8.h"
 #include "kernels/ops.h"
+#include "learner/block.h"
 #include "learner/core/gradients.h"
 
 namespace temper::learner {
@@ -204,8 +205,10 @@ torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpConte
   const torch::Tensor kv = Biased(Linear(context, normed, l.kv_a, w.kv_a), l.kv_a_bias);
   const torch::Tensor o = Apply(c10::make_intrusive<AttentionOp>(context, &w),
                                 {q, kv, l.kv_a_norm, l.kv_b}, options_.plain)[0];
-  const torch::Tensor x = c.attention_bias ? input + Biased(Linear(context, o, l.o, w.o), l.o_bias)
-                                           : Linear(context, o, l.o, w.o, input);
+  const torch::Tensor x =
+      c.attention_bias
+          ? PlainAddBlock(context, Biased(Linear(context, o, l.o, w.o), l.o_bias), input)
+          : Linear(context, o, l.o, w.o, input);
   const torch::Tensor h = RmsNorm(context, x, l.post_norm, w.post_norm, c.rms_norm_eps);
   if (!w.moe) {
     return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x},
