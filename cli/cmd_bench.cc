@@ -120,6 +120,7 @@ void Report(const Model& model, const Options& options, int batch) {
   kernels::ThreadPool pool(options.threads);
   std::vector<double> prefill, decode, ttft, read, fma;
   engine::EngineStats stats;
+  std::uint64_t drafted = 0, accepted = 0;
   for (int run = 0; run < options.runs; ++run) {
     read.push_back(bench::ReadRate(pool));
     fma.push_back(bench::FmaRate(pool));
@@ -129,6 +130,7 @@ void Report(const Model& model, const Options& options, int batch) {
     if (options.new_tokens > 1)
       decode.push_back(double(batch) * (options.new_tokens - 1) / r.decode_s);
     stats = r.stats;
+    drafted += stats.drafted, accepted += stats.accepted;
   }
   // A group's prompt is read once a step, each tail by its sample; the mean tail is half of new.
   engine::Engine shape(model.weights, {});
@@ -169,9 +171,9 @@ void Report(const Model& model, const Options& options, int batch) {
     const double flop = 2 * (weights + engine::AttentionPerToken(model.config, keys));
     line["decode_flop_share"] = Share(bench::Median(decode) * flop / flop_rate);
   }
-  if (stats.drafted > 0) {
-    line["drafted"] = stats.drafted;
-    line["acceptance"] = Share(double(stats.accepted) / double(stats.drafted));
+  if (drafted > 0) {
+    line["drafted"] = drafted;
+    line["acceptance"] = Share(double(accepted) / double(drafted));
   }
   PrintLine(line.dump());
 }
