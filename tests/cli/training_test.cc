@@ -197,6 +197,35 @@ TEST_F(TrainingTest, AnFp8RunResumesFromTheBytesThatItsActorsRan) {
   }
 }
 
+TEST_F(TrainingTest, StoredRolloutsAreGeneratedAgainBitForBit) {
+  for (const char* dtype : {"fp32", "fp8"}) {
+    SCOPED_TRACE(dtype);
+    const std::string run = Path(std::string("kept-") + dtype);
+    ASSERT_EQ(Temper({"grpo", config_, "--set", "output_dir=" + run, "--set", "keep_versions=all",
+                      "--set", std::string("dtype=") + dtype, "--set", "grpo.learning_rate=0.01"})
+                  .code,
+              0);
+    const Ran all = Temper({"runs", "replay", run, "--json"});
+    ASSERT_EQ(all.code, 0) << all.out << all.err;
+    EXPECT_EQ(all.Lines()[0]["identical"], 12);
+    EXPECT_EQ(Temper({"runs", "replay", run, "g1.s1", "--threads", "1"}).code, 0);
+
+    // Other weights under a version's name give other rollouts.
+    fs::copy_file(run + "/versions/v000003.safetensors", run + "/versions/v000001.safetensors",
+                  fs::copy_options::overwrite_existing);
+    const Ran other = Temper({"runs", "replay", run, "--json"});
+    EXPECT_EQ(other.code, 1) << other.out;
+    EXPECT_FALSE(other.Lines()[0]["different"].empty());
+
+    fs::remove(run + "/versions/v000001.safetensors");
+    const Ran gone = Temper({"runs", "replay", run, "g2.s0"});
+    EXPECT_EQ(gone.code, 2);
+    EXPECT_NE(gone.err.find("the weights of version 1 are not kept; kept: 0, 2 to 3"),
+              std::string::npos)
+        << gone.err;
+  }
+}
+
 /// Settings of a run with much in it, as --set.
 std::vector<std::string> Sets(const std::vector<std::string>& list) {
   std::vector<std::string> args;

@@ -152,6 +152,25 @@ TEST(SchedulerTest, AGroupCostsOnePromptAndItsTails) {
   EXPECT_GE(ran.stats.cache_tokens, std::uint64_t(kPrompt + kSamples * (kNew - 1)));
 }
 
+TEST(SchedulerTest, ASampleGoesOnFromAnyOfItsTokens) {
+  const auto weights = TinyWeights(TinyConfig(), 5);
+  GroupRequest whole = Group(7, Ids(2, 20), 3, 30);
+  whole.stop_ids.clear();
+  const FinishedSample sample = Drive(weights, Plain(), {whole}).results.at({7, 2});
+  for (std::uint32_t begun : {1u, 13u, 29u}) {
+    GroupRequest rest = whole;
+    rest.samples = {2};
+    rest.begun = begun;
+    rest.prompt.insert(rest.prompt.end(), sample.ids.begin(), sample.ids.begin() + begun);
+    rest.max_new_tokens = 30 - int(begun);
+    const FinishedSample found = Drive(weights, Plain(), {rest}).results.at({7, 2});
+    EXPECT_TRUE(std::equal(found.ids.begin(), found.ids.end(), sample.ids.begin() + begun,
+                           sample.ids.end()));
+    EXPECT_TRUE(std::equal(found.logp.begin(), found.logp.end(), sample.logp.begin() + begun,
+                           sample.logp.end()));
+  }
+}
+
 TEST(SchedulerTest, APrefixOfFormerWeightsIsNotUsed) {
   auto weights = TinyWeights(TinyConfig(), 5);
   Engine engine(weights, {});
