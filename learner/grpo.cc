@@ -12,6 +12,7 @@
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/sha256.h"
+#include "engine/stop_ids.h"
 #include "engine/tokenizer.h"
 #include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
@@ -80,11 +81,7 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
     eval_prompts_ = MakePrompts(eval, tokenizer_, model_, zygote_argv);
   }
   Service::Options service;
-  service.stop_ids = model_.eos_ids;
-  if (const std::int32_t eos = tokenizer_.eos_id();
-      eos >= 0 && std::count(model_.eos_ids.begin(), model_.eos_ids.end(), eos) == 0) {
-    service.stop_ids.push_back(eos);
-  }
+  service.stop_ids = engine::StopIds(model_, tokenizer_);
   if (service.stop_ids.empty())
     throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
   Begin();
