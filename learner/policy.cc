@@ -16,7 +16,8 @@ constexpr float kLowRankEps = 1e-6f;  // of q_a_layernorm: its class default, no
 
 std::string Prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
 
-/// The MTP layer's own pack: row t of a sequence holds token t + 1 and ends where token t + 2 does.
+/// The MTP layer's own pack: row t of a sequence holds token t + 1 and stands where token t + 2 is
+/// known: at a trunk's end the branches know it.
 struct MtpRows {
   Pack pack;
   Targets targets;
@@ -25,19 +26,25 @@ struct MtpRows {
 
 MtpRows MakeMtpRows(const Pack& pack, const Targets& targets) {
   MtpRows rows;
-  std::vector<std::int32_t> shift(pack.sequences());  // MTP row = main row + shift
   for (int s = 0; s < pack.sequences(); ++s) {
-    const int first = pack.start[s], count = std::max(0, pack.length(s) - 2);
-    shift[s] = rows.pack.tokens() - first;
-    rows.pack.Add({pack.ids.data() + first + 1, std::size_t(count)});
-    for (int t = 0; t < count; ++t) rows.hidden.push_back(first + t);
+    const int first = pack.start[s], from = pack.trunk[s];
+    if (from < 0) {
+      const int unknown = pack.BranchesEnd(s) > s + 1 ? 1 : 2;
+      const int count = std::max(0, pack.length(s) - unknown);
+      rows.pack.Add({pack.ids.data() + first + 1, std::size_t(count)});
+      for (int t = 0; t < count; ++t) rows.hidden.push_back(first + t);
+    } else {
+      const int count = pack.length(s);  // what its last token leads to is a target only
+      rows.pack.AddBranch(from, {pack.ids.data() + first, std::size_t(count)});
+      for (int t = 0; t < count; ++t)
+        rows.hidden.push_back(t > 0 ? first + t - 1 : pack.start[from + 1] - 1);
+    }
   }
-  int s = 0;
   for (int i = 0; i < targets.count(); ++i) {
-    const int row = targets.row[i];
-    while (row >= pack.start[s + 1]) ++s;
+    const int row = targets.row[i], s = pack.SequenceOf(row);
     if (pack.position[row] == 0) continue;
-    rows.targets.row.push_back(row - 1 + shift[s]);
+    const int at = row - pack.start[s] - (pack.trunk[s] < 0 ? 1 : 0);
+    rows.targets.row.push_back(rows.pack.start[s] + at);
     rows.targets.target.push_back(targets.target[i]);
   }
   return rows;

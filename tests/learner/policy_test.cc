@@ -223,6 +223,63 @@ TEST(PolicyTest, APackHasTheLossAndGradientOfItsSequencesAlone) {
   EXPECT_LT(Distance(together, Gradients(*policy)), 1e-6);
 }
 
+/// The same samples of groups, each with its prompt and with one prompt a group.
+struct Samples {
+  TinyBatch whole, branched;
+};
+
+Samples RandomSamples(const engine::ModelConfig& config) {
+  std::mt19937_64 rng(12);
+  const auto random = [&](int n) {
+    std::vector<std::int32_t> ids(n);
+    for (auto& id : ids) id = std::int32_t(rng() % std::uint64_t(config.vocab_size));
+    return ids;
+  };
+  Samples out;
+  for (int prompt_length : {3, 1, 20}) {
+    const std::vector<std::int32_t> prompt = random(prompt_length);
+    const int trunk = out.branched.pack->Add(prompt);
+    for (int length : {2, 1, 17, 3}) {
+      std::vector<std::int32_t> ids = random(length);
+      for (int j = 0; j < length; ++j) {
+        out.whole.targets.row.push_back(out.whole.pack->tokens() + prompt_length - 1 + j);
+        out.branched.targets.row.push_back(j == 0 ? out.branched.pack->start[trunk + 1] - 1
+                                                  : out.branched.pack->tokens() + j - 1);
+        for (TinyBatch* batch : {&out.whole, &out.branched})
+          batch->targets.target.push_back(ids[j]);
+      }
+      out.branched.pack->AddBranch(trunk, std::span(ids).first(std::size_t(length - 1)));
+      ids.insert(ids.begin(), prompt.begin(), prompt.end());
+      out.whole.pack->Add(ids);
+    }
+  }
+  return out;
+}
+
+TEST(PolicyTest, ABranchedPackHasTheBitsAndTheGradientOfWholeSequences) {
+  for (const engine::ModelConfig& config : Configs()) {
+    for (const engine::Numerics& numerics : AllNumerics()) {
+      SCOPED_TRACE(numerics.id());
+      const auto policy = TinyPolicy(config, 3, 2, false, numerics);
+      const Samples samples = RandomSamples(config);
+      ASSERT_LT(samples.branched.pack->tokens(), samples.whole.pack->tokens());
+      Policy::Request request;
+      request.mtp = true;
+      const auto forward = [&](const TinyBatch& batch) {
+        return policy->Forward(batch.pack, batch.targets, request);
+      };
+      const Policy::Result whole = forward(samples.whole), branched = forward(samples.branched);
+      EXPECT_TRUE(torch::equal(whole.logp, branched.logp));
+      EXPECT_TRUE(torch::equal(whole.mtp_logp, branched.mtp_logp));
+      AddGradients(*policy, samples.whole, 0.3);
+      const std::vector<float> want = Gradients(*policy);
+      policy->parameters().ZeroGradients();
+      AddGradients(*policy, samples.branched, 0.3);
+      EXPECT_LT(Distance(Gradients(*policy), want), 1e-6);
+    }
+  }
+}
+
 TEST(PolicyTest, GivesTheSameGradientBitsTwice) {
   const engine::ModelConfig config = engine::TinyConfig();
   const TinyBatch batch = RandomBatch(config, kLengths, 9);
