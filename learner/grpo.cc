@@ -107,6 +107,7 @@ void Trainer::Begin() {
   Policy::Options options;
   options.threads = UseThreads(config_.threads);
   options.plain = config_.learner.forward == "libtorch";
+  options.recompute = config_.learner.gradient_checkpointing;
   options.numerics = NumericsOf(config_);
   policy_ = std::make_unique<Policy>(model_, options);
   std::string resumed_from;
@@ -265,8 +266,8 @@ Json Trainer::Evaluate() {
 }
 
 /// What one optimizer step adds to its line.
-Json StepMetrics(const BatchGradient& gradient, const UpdateReport& update, std::int64_t step,
-                 std::uint32_t version) {
+Json StepMetrics(const engine::ModelConfig& config, const BatchGradient& gradient,
+                 const UpdateReport& update, std::int64_t step, std::uint32_t version) {
   Json line = {{"step", step}, {"version", version}, {"loss", gradient.loss.loss}};
   for (const auto& [name, value] : gradient.loss.metrics.items()) {
     // Of all tokens, older versions' too: how far the policy has moved since they were sampled. The
@@ -277,7 +278,7 @@ Json StepMetrics(const BatchGradient& gradient, const UpdateReport& update, std:
   line["grad_norm"] = update.gradient_norm;
   line["learning_rate"] = update.learning_rate;
   if (gradient.mtp_loss != 0) line["mtp_loss"] = gradient.mtp_loss;
-  if (!gradient.loads.layers().empty()) line["moe/max_vio"] = gradient.loads.MaxViolation();
+  line.update(gradient.loads.Metrics(config));
   line["timing_s/forward"] = gradient.forward_seconds;
   line["timing_s/backward"] = gradient.backward_seconds;
   return line;
@@ -328,7 +329,7 @@ std::vector<Json> Trainer::TrainBatch() {
     if (update == 0 && now != &batch) PutBack(part, first, &batch);
     Stopwatch watch;
     const UpdateReport report = Optimize(gradient);
-    lines.push_back(StepMetrics(gradient, report, state_.step, version));
+    lines.push_back(StepMetrics(model_, gradient, report, state_.step, version));
     lines.back()["timing_s/optimizer"] = watch.Lap();
   }
   Stopwatch watch;

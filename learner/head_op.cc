@@ -33,7 +33,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
   torch::Tensor logp = torch::empty({rows});
   lse_ = torch::empty({rows});
   entropy_ = torch::zeros({rows});
-  const bool keep = rows * head.n <= kKeptFloats;
+  const bool keep = !context_.recompute && rows * head.n <= kKeptFloats;
   const std::int64_t step = ChunkRows(head.n);
   torch::Tensor chunk;
   std::vector<char> hit(rows);

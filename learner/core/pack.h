@@ -33,6 +33,12 @@ struct Pack {
     return int(std::upper_bound(start.begin(), start.end(), t) - start.begin()) - 1;
   }
 
+  /// The token at a position of sequence s and its trunk.
+  std::int32_t RowAt(int s, int at) const {
+    const int first = before(s);
+    return at < first ? start[trunk[s]] + at : start[s] + at - first;
+  }
+
   /// Appends one sequence and gives its number; an empty one has a number too.
   int Add(std::span<const std::int32_t> sequence) { return Append(-1, 0, sequence); }
   /// The same behind the tokens of `from`; between the two only other branches of `from` may have
