@@ -348,24 +348,42 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   return c;
 }
 
-ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head) {
-  const std::string path = model_dir + "/config.json";
+ModelConfig ReadAnyModelConfig(const std::string& model_dir) {
   configs::JsonLimits limits;
   limits.max_bytes = kMaxConfigBytes;
   limits.max_values = std::size_t{1} << 20;
+  const std::string path = model_dir + "/config.json";
   ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path, limits), path);
+  if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
+    config.mtp_layers = 0;
+    config.raw["num_nextn_predict_layers"] = 0;
+  }
+  return config;
+}
+
+ModelConfig AsRewardModel(const ModelConfig& config) {
+  Json raw = config.raw;
+  raw["architectures"] =
+      Json::array({config.model_type == "deepseek_v2" ? "DeepseekV2ForSequenceClassification"
+                                                      : "DeepseekV3ForSequenceClassification"});
+  raw["num_nextn_predict_layers"] = 0;
+  raw["id2label"] = {{"0", "LABEL_0"}};  // what says num_labels = 1
+  raw["label2id"] = {{"LABEL_0", 0}};
+  return ParseModelConfig(raw, "the reward model's config.json");
+}
+
+ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head) {
+  const std::string path = model_dir + "/config.json";
+  ModelConfig config = ReadAnyModelConfig(model_dir);
   if (config.scalar_head && !scalar_head) {
-    throw UserError(path + ": architectures: a reward model (" + Brief(config.raw["architectures"]) +
+    throw UserError(path + ": architectures: a reward model (" +
+                    Brief(config.raw["architectures"]) +
                     ") scores texts and generates none; name it in rewards: {\"model\": DIR}");
   }
   if (scalar_head && !config.scalar_head) {
     throw UserError(path + ": architectures: a reward model must be a " +
                     std::string(config.model_type == "deepseek_v2" ? "DeepseekV2" : "DeepseekV3") +
                     "ForSequenceClassification, with score.weight [1, hidden_size]");
-  }
-  if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
-    config.mtp_layers = 0;
-    config.raw["num_nextn_predict_layers"] = 0;
   }
   return config;
 }
