@@ -50,7 +50,7 @@ def main():
 
     def measure(tokens, row, checkpointing):
         (work / "rows.jsonl").write_text("".join(
-            json.dumps({"text": "".join(draw.choice("0123456789+= ") for _ in range(row - 1))}) + "\n" for _ in range(2 * tokens // row)))
+            json.dumps({"text": "".join(draw.choice("0123456789+= ") for _ in range(row - 2))}) + "\n" for _ in range(2 * tokens // row)))
         cfg = {"output_dir": str(work / "run"), "model": str(work / "model"), "threads": 2, "data": {"train": str(work / "rows.jsonl")},
                "learner": {"gradient_checkpointing": checkpointing},
                "sft": {"max_steps": 2, "max_length": row, "tokens_per_step": tokens, "completion_only_loss": False, "save_steps": 0}}

@@ -43,7 +43,7 @@ def macs(c, context):
 
 def json_lines(command, **more):
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **more).stdout
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in out.splitlines() if line.startswith('{"')]
 
 
 def main():
