@@ -52,6 +52,9 @@ class Actor {
   /// Messages to send, in order; the caller pops what the socket took.
   std::deque<wire::Message>& out() { return out_; }
   bool done() const { return done_; }
+  const std::string& name() const { return hello_.name; }
+  /// A line for the log.
+  void Say(const std::string& what) const;
 
   static constexpr Micros kHeartbeat = 1'000'000;
   static constexpr Micros kRepeat = 5'000'000;  // an unacknowledged rollout is sent again
@@ -78,7 +81,6 @@ class Actor {
   void Pull();
   void ApplyWeights();
   void Deliver(engine::FinishedSample&& sample, Micros now);
-  void Say(const std::string& what) const;
 
   const Options options_;
   const std::string endpoint_;

@@ -2,6 +2,7 @@
 #include <chrono>
 
 #include "actor/actor.h"
+#include "configs/error.h"
 #include "wire/socket.h"
 
 namespace temper::actor {
@@ -23,6 +24,9 @@ void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
         actor.HandleInvalid(incoming.error);
       }
     }
+    for (const std::string& note : client.refusals().TakeNotes()) actor.Say(note);
+    if (!client.refused().empty())
+      throw UserError("actor " + actor.name() + ": " + client.refused());
     actor.Tick(Now());
     const bool busy = actor.Work(Now());
     client.Flush();

@@ -141,6 +141,8 @@ void Worker::Turn() {
   }
   client_.Flush();
   client_.Wait(beat_ + kHeartbeat - now, event_.get(), client_.queued());
+  for (const std::string& note : client_.refusals().TakeNotes()) Log(note);
+  if (!client_.refused().empty()) throw UserError(client_.refused());
   wire::Incoming incoming;
   while (!done_ && client_.Receive(&incoming)) {
     heard_ = Now();

@@ -209,6 +209,7 @@ void Serving::PumpFrames() {
     inbox_.PeerGone(peer, &effects_);
     Perform();
   }
+  for (const std::string& note : server_->refusals().TakeNotes()) effects_.notes.push_back(note);
 }
 
 void Serving::Perform() {
