@@ -14,9 +14,19 @@ Micros Now() {
       .count();
 }
 
+/// After a stop: for the acknowledgements of what is finished. What is lost then is generated
+/// again.
+constexpr Micros kDrain = 2'000'000;
+
 void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
   wire::Incoming incoming;
-  while (!actor.done() && (stop == nullptr || !*stop)) {
+  Micros drain_until = 0;
+  while (!actor.done()) {
+    if (stop != nullptr && *stop) {
+      if (drain_until == 0) actor.Drain();
+      if (drain_until == 0) drain_until = Now() + kDrain;
+      if (actor.delivered() || Now() >= drain_until) return;
+    }
     while (!actor.done() && client.Receive(&incoming)) {
       if (incoming.error.empty()) {
         actor.Handle(incoming.message, Now());

@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "configs/json.h"
 #include "wire/keys.h"
 
 namespace temper::cli {

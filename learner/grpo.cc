@@ -12,6 +12,7 @@
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/sha256.h"
+#include "engine/canary.h"
 #include "engine/tokenizer.h"
 #include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
@@ -169,6 +170,7 @@ void Trainer::Publish() {
     set->tensors.push_back({tensor.name, engine::DtypeName(tensor.dtype), tensor.shape,
                             tensor.begin, tensor.end, configs::Sha256Hex(bytes)});
   }
+  set->canary = engine::Canary(policy_->weights(), tokenizer_.size(), policy_->pool());
   changed_ = served_ ? Changed(served_->bytes, set->bytes) : 1.0;
   served_ = set;
   service_->Publish(std::move(set));
@@ -280,6 +282,10 @@ Json ServingMetrics(const Batch& taken, const ServiceStats& stats, bool dynamic)
     line["dynamic_sampling/groups"] = taken.groups.size() + taken.passed_over.size();
     line["dynamic_sampling/passed_over"] = taken.passed_over.size();
   }
+  std::uint64_t refused = 0;
+  for (const auto& [reason, count] : stats.refused) refused += count;
+  line["wire/refused"] = refused;
+  line["wire/weights_bytes"] = stats.published_bytes;
   line["timing_s/gen"] = stats.wait_seconds;
   line["timing_s/reward"] = stats.reward_seconds;
   return line;
