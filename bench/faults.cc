@@ -60,6 +60,11 @@ int Run(const std::vector<std::string>& arguments) {
   options.seed = static_cast<std::uint64_t>(seed);
   options.acknowledge_early = control == "early-ack";
   options.never_repeat = control == "no-repeat";
+  if (options.never_repeat) {
+    // Whoever leaves has its work done again by others: only losses are left.
+    options.cuts_per_minute = options.actor_kills_per_minute = 0;
+    options.learner_kills = 0;
+  }
   const LossyReport faulty = RunIn(options);
   Print(control.empty() ? "faults" : control.c_str(), options, faulty);
   bool good = faulty.stuck.empty() && faulty.rows == options.rollouts && faulty.extra == 0 &&

@@ -28,6 +28,7 @@ struct Place {
   std::string name;
   int connections = 0;
   std::string connection;               // the current one
+  std::string before;                   // of a learner that died: what it sent still arrives
   std::unique_ptr<actor::Actor> actor;  // of an actor's place
   std::set<wire::RolloutId> sent;       // for the control that never repeats
   bool welcome = false;
@@ -92,14 +93,20 @@ class Run {
 
   void Turn() {
     now_ += kTick;
-    if (step_ * (o_.learner_kills + 1) >= steps_ * (kills_ + 1) && kills_ < o_.learner_kills) {
-      ++kills_;
-      ++report_.learner_kills;
-      EndLearner();
-      StartLearner();
-    }
+    if (!inbox_) StartLearner();
+    const bool doomed =
+        step_ * (o_.learner_kills + 1) >= steps_ * (kills_ + 1) && kills_ < o_.learner_kills;
     for (Place& place : places_) Live(place);
-    for (LossyNetwork::Packet& packet : network_.Arrived(now_)) Arrive(packet);
+    for (LossyNetwork::Packet& packet : network_.Arrived(now_)) {
+      if (!inbox_ && packet.to_learner) continue;
+      Arrive(packet);
+      if (doomed && inbox_ && packet.to_learner && network_.Roll() < 0.1) {
+        ++kills_;
+        ++report_.learner_kills;
+        EndLearner();
+      }
+    }
+    if (!inbox_) return;
     learner::Effects effects;
     inbox_->Tick(now_, &effects);
     Perform(std::move(effects));
@@ -140,11 +147,11 @@ class Run {
     OpenNext();
   }
 
-  /// kill -9: what is not committed is gone, and so are all connections.
+  /// kill -9: what is not committed is gone, and so is what is on the way to it.
   void EndLearner() {
     recorder_.reset();
     inbox_.reset();
-    for (Place& place : places_) place.connection.clear();
+    for (Place& place : places_) place.before = std::exchange(place.connection, "");
   }
 
   std::uint64_t GroupsPerStep() const { return static_cast<std::uint64_t>(o_.groups_per_step); }
@@ -235,15 +242,16 @@ class Run {
 
   // Everybody else.
 
-  Place* At(const std::string& connection) {
+  Place* At(const LossyNetwork::Packet& packet) {
     for (Place& place : places_) {
-      if (place.connection == connection) return &place;
+      const std::string& name = packet.connection;
+      if (place.connection == name || (place.before == name && !packet.to_learner)) return &place;
     }
     return nullptr;
   }
 
   void Arrive(LossyNetwork::Packet& packet) {
-    Place* place = At(packet.connection);
+    Place* place = At(packet);
     if (place == nullptr) return;  // cut in the meantime
     const wire::Message message = wire::Decode(packet.frames);
     const Kind kind = static_cast<Kind>(message.kind);
