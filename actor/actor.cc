@@ -15,6 +15,8 @@ namespace {
 
 using wire::Kind;
 
+constexpr Micros kSecond = 1'000'000;
+
 std::string DefaultName() {
   char host[65] = {};
   if (gethostname(host, sizeof(host) - 1) != 0) host[0] = '\0';
@@ -70,16 +72,25 @@ void Actor::SayHello(Micros now) {
   welcomed_ = false;
   hello_sent_ = now;
   hello_.session = session_;
+  hello_.held = HeldNow();
+  out_.push_back(hello_.Encode());
+}
+
+wire::Held Actor::HeldNow() const {
   std::map<std::uint64_t, std::int32_t> held;
+  for (const wire::Grant& grant : early_) {
+    for (const wire::GrantedGroup& group : grant.groups) held[group.grp] = group.attempt;
+  }
   for (const auto& [grp, running] : running_) held[grp] = running.attempt;
   for (const auto& [id, rollout] : outbox_) held[id.grp] = std::max(held[id.grp], id.attempt);
-  hello_.held.assign(held.begin(), held.end());
-  out_.push_back(hello_.Encode());
+  return {held.begin(), held.end()};
 }
 
 void Actor::HandleInvalid(const std::string& error) { Say("from the learner: " + error); }
 
 void Actor::Handle(const wire::Message& message, Micros now) {
+  if (worried_) Say("the learner is back after " + std::to_string((now - heard_) / kSecond) + " s");
+  worried_ = false;
   heard_ = now;
   try {
     switch (static_cast<Kind>(message.kind)) {
@@ -134,8 +145,10 @@ void Actor::OnWelcome(const wire::Welcome& welcome, Micros now) {
     Say("joined run " + welcome.run + " at " + endpoint_);
   }
   welcomed_ = true;
+  hello_refusals_ = 0;
+  hello_.run = welcome.run;
   peer_timeout_s_ = welcome.peer_timeout_s;
-  if (loaded_) out_.push_back(wire::WeightsLoaded{session_, *loaded_}.Encode());
+  if (loaded_) SayLoaded();
   for (auto& [id, rollout] : outbox_) {
     out_.push_back(rollout.message);
     rollout.sent = now;
@@ -151,43 +164,14 @@ void Actor::BuildEngine(const wire::Welcome& welcome) {
   engine::EngineOptions options;
   options.threads = ThreadsOf(options_, welcome.config);
   options.max_rows = options_.max_rows;
-  options.valid_ids = static_cast<int>(welcome.valid_ids);
+  options.valid_ids = valid_ids_ = static_cast<int>(welcome.valid_ids);
+  pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
   engine_ = std::make_unique<engine::Engine>(weights_, options);
   model_config_ = welcome.model_config;
 }
 
-void Actor::OnManifest(const wire::WeightsManifest& manifest) {
-  if (!welcomed_ || manifest.session != session_ || loaded_ == manifest.version) return;
-  client_->Start(manifest);
-  Pull();
-}
-
-void Actor::Pull() {
-  for (const wire::WeightsPull& pull : client_->Pulls()) out_.push_back(pull.Encode());
-}
-
-void Actor::OnChunk(const wire::WeightsChunk& chunk) {
-  if (!welcomed_) return;
-  const bool idle = engine_->live() == 0;
-  if (idle && client_->pulling())
-    loaded_.reset();  // from the first tensor in place on, grants wait
-  client_->Take(chunk, idle);
-  Pull();
-  if (client_->complete()) ApplyWeights();
-}
-
-void Actor::ApplyWeights() {
-  // Handle is called between two engine steps: this is a token boundary.
-  loaded_ = client_->Apply();
-  weights_->CheckComplete();
-  engine_->SetVersion(*loaded_);
-  out_.push_back(wire::WeightsLoaded{session_, *loaded_}.Encode());
-  std::deque<wire::Grant> early = std::exchange(early_, {});
-  for (wire::Grant& grant : early) OnGrant(std::move(grant));
-}
-
 void Actor::OnGrant(wire::Grant grant) {
-  if (grant.session != session_) return;
+  if (grant.session != session_ || draining_) return;
   if (!loaded_ || *loaded_ < grant.version) {
     early_.push_back(std::move(grant));
     return;
@@ -217,8 +201,15 @@ void Actor::OnRefuse(const wire::Refuse& refuse, Micros now) {
     if (welcomed_ || now - hello_sent_ > kHeartbeat / 2) SayHello(now);
     return;
   }
-  if (refuse.code == wire::kNotWelcome)
+  // A learner that cannot read a hello will not read the next one either.
+  const bool foreign =
+      !welcomed_ && refuse.code == wire::kBadMessage && ++hello_refusals_ >= kHelloRefusals;
+  if (refuse.code == wire::kNotWelcome || foreign)
     throw UserError("actor " + hello_.name + ": refused: " + refuse.reason);
+  if (refuse.code == wire::kBadWeights && client_) {
+    client_->Distrust();
+    loaded_.reset();
+  }
   if (refuse.code == wire::kVersionGone) return;  // the newer manifest came before this
   if (refuse.code == wire::kNotTaken && refuse.rollout) outbox_.erase(*refuse.rollout);
   Say("refused: " + refuse.reason);
@@ -228,11 +219,12 @@ void Actor::Tick(Micros now) {
   const Micros silent = now - heard_;
   if (silent > static_cast<Micros>(peer_timeout_s_ * 1e6)) {
     throw MachineError("actor " + hello_.name + ": no word from the learner at " + endpoint_ +
-                       " for " + std::to_string(silent / 1'000'000) + " s (" +
+                       " for " + std::to_string(silent / kSecond) + " s (" +
                        (session_ == 0 ? "it never answered" : "wire.peer_timeout_s") + "); " +
                        std::to_string(outbox_.size()) +
                        " rollouts are not acknowledged; giving up");
   }
+  NoticeSilence(now);
   if (now < next_heartbeat_) return;
   next_heartbeat_ = now + kHeartbeat;
   // While nobody reads, one hello or heartbeat waiting is enough.
@@ -241,13 +233,28 @@ void Actor::Tick(Micros now) {
     if (now - hello_sent_ >= kHeartbeat) SayHello(now);
     return;
   }
-  out_.push_back(wire::Heartbeat().Encode());
+  out_.push_back(wire::Heartbeat{HeldNow()}.Encode());
   if (silent > kSilent) return;
   for (auto& [id, rollout] : outbox_) {
     if (now - rollout.sent < kRepeat) continue;
     out_.push_back(rollout.message);
     rollout.sent = now;
   }
+}
+
+void Actor::NoticeSilence(Micros now) {
+  if (worried_ || session_ == 0 || now - heard_ < kWorrying) return;
+  worried_ = true;
+  Say("no word from the learner at " + endpoint_ + " for " +
+      std::to_string((now - heard_) / kSecond) + " s; " + std::to_string(outbox_.size()) +
+      " rollouts wait for its acknowledgement");
+}
+
+void Actor::Drain() {
+  draining_ = true;
+  for (const auto& [grp, running] : running_) engine_->Cancel(grp);
+  running_.clear();
+  early_.clear();
 }
 
 bool Actor::Work(Micros now) {

@@ -49,13 +49,22 @@ class Actor {
   void Tick(Micros now);
   /// One engine step. False: nothing runs.
   bool Work(Micros now);
+  /// From now on nothing is generated: what runs is given up, what is finished is still delivered.
+  void Drain();
+  /// Nothing waits for an acknowledgement.
+  bool delivered() const { return outbox_.empty(); }
   /// Messages to send, in order; the caller pops what the socket took.
   std::deque<wire::Message>& out() { return out_; }
   bool done() const { return done_; }
+  const std::string& name() const { return hello_.name; }
+  /// A line for the log.
+  void Say(const std::string& what) const;
 
   static constexpr Micros kHeartbeat = 1'000'000;
-  static constexpr Micros kRepeat = 5'000'000;  // an unacknowledged rollout is sent again
-  static constexpr Micros kSilent = 3'000'000;  // a learner away: nothing is repeated
+  static constexpr Micros kRepeat = 5'000'000;    // an unacknowledged rollout is sent again
+  static constexpr Micros kSilent = 3'000'000;    // a learner away: nothing is repeated
+  static constexpr Micros kWorrying = 6'000'000;  // the log says so
+  static constexpr int kHelloRefusals = 5;        // then this learner speaks another protocol
 
  private:
   struct Unacknowledged {
@@ -77,19 +86,25 @@ class Actor {
   void OnRefuse(const wire::Refuse& refuse, Micros now);
   void Pull();
   void ApplyWeights();
+  void SayLoaded();
+  wire::Held HeldNow() const;
+  void NoticeSilence(Micros now);
   void Deliver(engine::FinishedSample&& sample, Micros now);
-  void Say(const std::string& what) const;
 
   const Options options_;
   const std::string endpoint_;
   wire::Hello hello_;
   std::deque<wire::Message> out_;
-  bool welcomed_ = false, done_ = false;
+  bool welcomed_ = false, done_ = false, draining_ = false, worried_ = false;
+  int hello_refusals_ = 0;  // in a row
   std::uint64_t session_ = 0;
   std::string model_config_;
   double peer_timeout_s_;
   Micros heard_, hello_sent_ = 0, next_heartbeat_ = 0;
   std::optional<std::uint32_t> loaded_;
+  std::uint32_t canary_ = 0;  // of the loaded weights
+  int valid_ids_ = 0;
+  std::unique_ptr<kernels::ThreadPool> pool_;  // of the canary
   std::shared_ptr<engine::Weights> weights_;
   std::unique_ptr<WeightClient> client_;
   std::unique_ptr<engine::Engine> engine_;

@@ -2,6 +2,7 @@
 #include <chrono>
 
 #include "actor/actor.h"
+#include "configs/error.h"
 #include "wire/socket.h"
 
 namespace temper::actor {
@@ -13,9 +14,19 @@ Micros Now() {
       .count();
 }
 
+/// After a stop: for the acknowledgements of what is finished. What is lost then is generated
+/// again.
+constexpr Micros kDrain = 2'000'000;
+
 void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
   wire::Incoming incoming;
-  while (!actor.done() && (stop == nullptr || !*stop)) {
+  Micros drain_until = 0;
+  while (!actor.done()) {
+    if (stop != nullptr && *stop) {
+      if (drain_until == 0) actor.Drain();
+      if (drain_until == 0) drain_until = Now() + kDrain;
+      if (actor.delivered() || Now() >= drain_until) return;
+    }
     while (!actor.done() && client.Receive(&incoming)) {
       if (incoming.error.empty()) {
         actor.Handle(incoming.message, Now());
@@ -23,6 +34,9 @@ void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
         actor.HandleInvalid(incoming.error);
       }
     }
+    for (const std::string& note : client.refusals().TakeNotes()) actor.Say(note);
+    if (!client.refused().empty())
+      throw UserError("actor " + actor.name() + ": " + client.refused());
     actor.Tick(Now());
     const bool busy = actor.Work(Now());
     client.Flush();

@@ -7,6 +7,7 @@
 #include "configs/sha256.h"
 #include "kernels/bf16.h"
 #include "kernels/linear.h"
+#include "wire/patch.h"
 
 namespace temper::actor {
 namespace {
@@ -35,13 +36,29 @@ void WeightClient::Start(const wire::WeightsManifest& manifest) {
     requested_ = received_;  // pulls under way were lost with the connection
     return;
   }
+  std::vector<Piece> pieces = Plan(manifest);
   Stop();
-  Plan(manifest);
+  pieces_ = std::move(pieces);
   manifest_ = manifest;
+  corrupt_here_ = 0;
+  delta_ = MayPatch(manifest);
+  if (delta_) {
+    changes_.resize(manifest.delta_bytes);
+    if (manifest.delta_bytes == 0) TakeDelta();
+    return;
+  }
+  base_.reset();
   bytes_.resize(manifest.bytes);
 }
 
-void WeightClient::Plan(const wire::WeightsManifest& manifest) {
+bool WeightClient::MayPatch(const wire::WeightsManifest& manifest) const {
+  if (!base_ || base_->session != manifest.session || base_->version != manifest.base) return false;
+  // Sizes follow from names and dtypes, which a run never changes; checked all the same, because
+  // they come from a peer.
+  return base_->tensors.size() == manifest.tensors.size() && bytes_.size() == manifest.bytes;
+}
+
+std::vector<WeightClient::Piece> WeightClient::Plan(const wire::WeightsManifest& manifest) const {
   const std::string where = "weights v" + std::to_string(manifest.version) + ": ";
   const auto& tensors = manifest.tensors;
   const auto check = [&](std::size_t i, const std::string& name,
@@ -85,11 +102,13 @@ void WeightClient::Plan(const wire::WeightsManifest& manifest) {
     throw UserError(where + std::to_string(tensors.size()) +
                     " tensors, the model's config.json wants " + std::to_string(next));
   }
-  pieces_ = std::move(pieces);
+  return pieces;
 }
 
 void WeightClient::Stop() {
   manifest_.reset();
+  delta_ = false;
+  changes_ = {};
   requested_ = received_ = 0;
   verified_ = applied_ = 0;
 }
@@ -97,10 +116,11 @@ void WeightClient::Stop() {
 std::vector<wire::WeightsPull> WeightClient::Pulls() {
   std::vector<wire::WeightsPull> pulls;
   if (!manifest_) return pulls;
-  while (requested_ < manifest_->bytes && requested_ - received_ < kWindow * kChunk) {
+  const std::uint64_t size = delta_ ? manifest_->delta_bytes : manifest_->bytes;
+  while (requested_ < size && requested_ - received_ < kWindow * kChunk) {
     const auto length =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(kChunk, manifest_->bytes - requested_));
-    pulls.push_back({manifest_->version, requested_, length});
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(kChunk, size - requested_));
+    pulls.push_back({manifest_->version, requested_, length, delta_});
     requested_ += length;
   }
   return pulls;
@@ -108,25 +128,75 @@ std::vector<wire::WeightsPull> WeightClient::Pulls() {
 
 void WeightClient::Take(const wire::WeightsChunk& chunk, bool apply_now) {
   const std::uint64_t size = chunk.data.view.size();
-  if (!manifest_ || chunk.version != manifest_->version || chunk.offset != received_ ||
-      size > requested_ - received_) {
+  if (!manifest_ || chunk.version != manifest_->version || chunk.delta != delta_ ||
+      chunk.offset != received_ || size > requested_ - received_) {
     return;
   }
-  if (size > 0) std::memcpy(bytes_.data() + received_, chunk.data.view.data(), size);
+  std::vector<std::byte>& to = delta_ ? changes_ : bytes_;
+  if (size > 0) std::memcpy(to.data() + received_, chunk.data.view.data(), size);
   received_ += size;
-  const std::span<const std::byte> all(bytes_);
-  for (; verified_ < manifest_->tensors.size() && manifest_->tensors[verified_].end <= received_;
-       ++verified_) {
-    const auto& t = manifest_->tensors[verified_];
-    if (configs::Sha256Hex(all.subspan(t.begin, t.end - t.begin)) != t.sha256) {
-      const std::string name = t.name;
-      const std::uint32_t version = manifest_->version;
-      Stop();
-      throw MachineError("weights v" + std::to_string(version) + ": " + name +
-                         " arrived with another SHA-256 than the learner published");
-    }
+  pulled_ += size;
+  if (delta_) {
+    if (received_ == manifest_->delta_bytes) TakeDelta();
+  } else {
+    TakeFull();
   }
   if (apply_now) SetVerified();
+}
+
+void WeightClient::TakeFull() {
+  while (verified_ < manifest_->tensors.size() && manifest_->tensors[verified_].end <= received_) {
+    if (!Verified(verified_)) return Corrupt(verified_);
+    ++verified_;
+  }
+}
+
+void WeightClient::TakeDelta() {
+  // From here on bytes_ are of no version until the last tensor is verified.
+  const std::vector<Base::Tensor> before = std::move(base_->tensors);
+  base_.reset();
+  for (; verified_ < manifest_->tensors.size(); ++verified_) {
+    const auto& t = manifest_->tensors[verified_];
+    const bool same = t.form == wire::DeltaForm::kSame && t.sha256 == before[verified_].sha256 &&
+                      t.end == before[verified_].end;
+    if (!same && !(Patch(verified_) && Verified(verified_))) return Corrupt(verified_);
+  }
+}
+
+bool WeightClient::Patch(std::size_t tensor) {
+  const auto& t = manifest_->tensors[tensor];
+  const auto piece =
+      std::span<const std::byte>(changes_).subspan(t.delta_begin, t.delta_end - t.delta_begin);
+  const auto bytes = std::span<std::byte>(bytes_).subspan(t.begin, t.end - t.begin);
+  if (t.form == wire::DeltaForm::kFull) {
+    if (!piece.empty()) std::memcpy(bytes.data(), piece.data(), piece.size());
+    return true;
+  }
+  return wire::ApplyPatch(piece, BytesOf(t.dtype), bytes);
+}
+
+bool WeightClient::Verified(std::size_t tensor) const {
+  const auto& t = manifest_->tensors[tensor];
+  const std::span<const std::byte> all(bytes_);
+  return configs::Sha256Hex(all.subspan(t.begin, t.end - t.begin)) == t.sha256;
+}
+
+void WeightClient::Corrupt(std::size_t tensor) {
+  const auto& t = manifest_->tensors[tensor];
+  ++corrupt_;
+  if (++corrupt_here_ > kMaxCorrupt) {
+    const std::string what = "weights v" + std::to_string(manifest_->version) + ": " + t.name +
+                             " arrived with another SHA-256 than the learner published, " +
+                             std::to_string(corrupt_here_) + " times";
+    Stop();
+    throw MachineError(what);
+  }
+  if (!delta_) {
+    received_ = requested_ = t.begin;
+    return;
+  }
+  delta_ = false;
+  received_ = requested_ = verified_ = applied_ = 0;
 }
 
 void WeightClient::SetVerified() {
@@ -138,12 +208,19 @@ std::uint32_t WeightClient::Apply() {
   if (!complete()) throw std::logic_error("WeightClient::Apply: not complete");
   SetVerified();
   const std::uint32_t version = manifest_->version;
+  base_ = Base{manifest_->session, version, {}};
+  for (const auto& t : manifest_->tensors) base_->tensors.push_back({t.end, t.sha256});
   Stop();
   return version;
 }
 
 void WeightClient::Set(const Piece& piece) {
   const auto& t = manifest_->tensors[piece.tensor];
+  // In place already, with the version before.
+  const auto same = [&](std::size_t i) {
+    return manifest_->tensors[i].form == wire::DeltaForm::kSame;
+  };
+  if (delta_ && same(piece.tensor) && same(piece.last())) return;
   const std::byte* from = bytes_.data() + t.begin;
   if (piece.coded) {
     const auto& s = manifest_->tensors[piece.last()];

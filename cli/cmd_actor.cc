@@ -11,7 +11,7 @@ int Actor(const Arguments& arguments) {
   Args args("temper actor", "Generates rollouts for a learner until it says goodbye.");
   args.Text("--connect", "EP", "the learner's endpoint, as RUN/endpoint says", &endpoint)
       .Required();
-  args.Text("--keys", "FILE", "CURVE keys; loopback needs none", &options.keys);
+  args.Text("--keys", "FILE", "CURVE keys made by temper keys new; loopback needs none", &options.keys);
   args.Text("--name", "NAME", "unique in the run; by default host and process", &options.name);
   args.Integer("--threads", "0 = what the run says, or all cores", 0, 4096, &options.threads);
   if (!args.Parse(arguments)) return 0;

@@ -21,5 +21,6 @@ int ProbeLoss(const Arguments& args);
 int ProbeFp8(const Arguments& args);
 int Bench(const Arguments& args);
 int Doctor(const Arguments& args);
+int Keys(const Arguments& args);
 
 }  // namespace temper::cli

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
       {"runs", "look into the trajectory database of a run", Runs},
       {"probe", "numbers to hold Temper against another implementation", Probe},
       {"doctor", "what this machine has, what is missing and how to get it", Doctor},
+      {"keys", "CURVE keys for learners and peers on several machines", Keys},
       {"actor", "generate rollouts for a learner", Actor},
       {"reward-worker", "score rollouts for a learner", RewardWorker},
       {"reward-zygote", "", RewardZygote},

@@ -24,7 +24,7 @@ file(GLOB cli_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cli/*_test.cc)
 if(NOT TEMPER_LEARNER)
   list(FILTER cli_tests EXCLUDE REGEX "(training|reverse_text)_test")
 endif()
-add_executable(cli_test ${cli_tests})
+add_executable(cli_test ${cli_tests} ${CMAKE_SOURCE_DIR}/bench/lossy_run.cc)
 temper_flags(cli_test)
 target_compile_definitions(cli_test PRIVATE TEMPER_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
   TEMPER_PROGRAM="$<TARGET_FILE:temper>")

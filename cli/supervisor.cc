@@ -124,6 +124,7 @@ bool Supervisor::EndpointReady() {
 void Supervisor::Start(Peer* peer) {
   Arguments args = peer->args;
   args.insert(args.end(), {"--connect", endpoint_});
+  if (!config_.wire.keys.empty()) args.insert(args.end(), {"--keys", config_.wire.keys});
   if (!peer->death.empty()) Say(peer->name + " ended (" + peer->death + "); started again");
   peer->child.emplace(peer->name, ThisProgram(), args, peer->log, peer->log);
 }

@@ -23,7 +23,6 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
   only(config.learner.ranks == 1, "learner.ranks", "1");
   if (job == Job::kSft) return;
   const Grpo& grpo = config.grpo;
-  only(config.wire.keys.empty(), "wire.keys", "null (loopback)");
   only(grpo.routing_replay == "none", "grpo.routing_replay", "\"none\"");
 }
 

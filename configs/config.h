@@ -134,7 +134,7 @@ struct Actors { int count = 1; int threads = 0; };          // threads 0 = share
 struct RewardWorkers { int count = 1; };
 struct Wire {
   std::string bind;                          // "" = ipc in output_dir
-  std::string keys;                          // CURVE key file; "" = none (loopback only)
+  std::string keys;                          // the learner's CURVE keys; "" = none (loopback only)
   double peer_timeout_s = 300;
 };
 struct Learner {

@@ -381,7 +381,7 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(
       Integer(AT(reward_workers.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Text(AT(wire.bind), "ZeroMQ endpoint; null = ipc://OUTPUT_DIR/wire"));
-  t->push_back(Text(AT(wire.keys), "CURVE key file; null = none, loopback only"));
+  t->push_back(Text(AT(wire.keys), "the learner's CURVE key file (temper keys new); null = none, loopback only"));
   t->push_back(
       Number(AT(wire.peer_timeout_s), kPositive, "seconds without a peer before giving up"));
   t->push_back(Integer(AT(learner.ranks), 1, "learner processes"));

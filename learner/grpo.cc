@@ -13,6 +13,7 @@
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/sha256.h"
+#include "engine/canary.h"
 #include "engine/stop_ids.h"
 #include "engine/tokenizer.h"
 #include "learner/batch_gradient.h"
@@ -193,6 +194,7 @@ void Trainer::Publish() {
       });
   changed_ = double(std::accumulate(changed.begin(), changed.end(), std::uint64_t{0})) /
              double(published.size());
+  set->canary = engine::Canary(policy_->weights(), tokenizer_.size(), policy_->pool());
   served_ = set;
   service_->Publish(std::move(set));
   if (config_.keep_versions != "checkpoints") {
@@ -303,6 +305,10 @@ Json ServingMetrics(const Batch& taken, const ServiceStats& stats, bool dynamic)
     line["dynamic_sampling/groups"] = taken.groups.size() + taken.passed_over.size();
     line["dynamic_sampling/passed_over"] = taken.passed_over.size();
   }
+  std::uint64_t refused = 0;
+  for (const auto& [reason, count] : stats.refused) refused += count;
+  line["wire/refused"] = refused;
+  line["wire/weights_bytes"] = stats.published_bytes;
   line["timing_s/gen"] = stats.wait_seconds;
   line["timing_s/reward"] = stats.reward_seconds;
   return line;

@@ -26,6 +26,8 @@ using Micros = std::int64_t;
 
 constexpr Micros kHeartbeat = 1'000'000;
 constexpr Micros kHelloAgain = 5'000'000;
+constexpr Micros kWorrying = 6'000'000;    // without a word from the learner: the log says so
+constexpr int kHelloRefusals = 5;          // then this learner speaks another protocol
 constexpr std::int64_t kGroupsAtOnce = 2;  // one under way, one waiting: no pause for the way there
 
 Micros Now() {
@@ -105,7 +107,9 @@ class Worker {
   std::unique_ptr<Scorer> scorer_;
   ScriptTexts files_;              // what the scorer was told to use last
   std::set<std::uint64_t> asked_;  // requests whose answer is not sent yet
-  bool welcome_ = false, done_ = false;
+  bool welcome_ = false, done_ = false, worried_ = false;
+  std::string run_;         // of the last welcome
+  int hello_refusals_ = 0;  // in a row
   int code_ = 0;
 };
 
@@ -118,6 +122,7 @@ void Worker::SayHello() {
   hello.temper_version = kVersion;
   hello.rows = kGroupsAtOnce;
   hello.session = session_;
+  hello.run = run_;
   client_.Clear();  // whatever waits there is for a learner that no longer knows us
   client_.Send(hello.Encode());
   hello_ = Now();
@@ -137,12 +142,25 @@ void Worker::Turn() {
   if (!welcome_ && now - hello_ >= kHelloAgain) SayHello();
   if (now - beat_ >= kHeartbeat) {
     beat_ = now;
-    if (welcome_ && !client_.queued()) client_.Send(wire::Heartbeat().Encode());
+    wire::Held held;
+    for (const std::uint64_t id : asked_) held.emplace_back(id, 0);
+    if (welcome_ && !client_.queued()) client_.Send(wire::Heartbeat{held}.Encode());
+  }
+  if (!worried_ && session_ != 0 && now - heard_ > kWorrying) {
+    worried_ = true;
+    Log("no word from the learner at " + options_.endpoint + " for " +
+        std::to_string((now - heard_) / 1'000'000) + " s; " + std::to_string(asked_.size()) +
+        " groups are not answered");
   }
   client_.Flush();
   client_.Wait(beat_ + kHeartbeat - now, event_.get(), client_.queued());
+  for (const std::string& note : client_.refusals().TakeNotes()) Log(note);
+  if (!client_.refused().empty()) throw UserError(client_.refused());
   wire::Incoming incoming;
   while (!done_ && client_.Receive(&incoming)) {
+    if (worried_)
+      Log("the learner is back after " + std::to_string((Now() - heard_) / 1'000'000) + " s");
+    worried_ = false;
     heard_ = Now();
     if (!incoming.error.empty()) {
       Log(incoming.error);
@@ -230,6 +248,8 @@ void Worker::OnWelcome(const wire::Welcome& welcome) {
     OnScripts(welcome.files);  // they changed while the learner took us for gone
   }
   session_ = welcome.session;
+  run_ = welcome.run;
+  hello_refusals_ = 0;
   welcome_ = true;
 }
 
@@ -245,7 +265,10 @@ void Worker::OnScripts(const ScriptTexts& files) {
 }
 
 void Worker::OnRefuse(const wire::Refuse& refuse) {
-  if (refuse.code == wire::kNotWelcome) throw UserError("the learner refused us: " + refuse.reason);
+  const bool foreign =
+      !welcome_ && refuse.code == wire::kBadMessage && ++hello_refusals_ >= kHelloRefusals;
+  if (refuse.code == wire::kNotWelcome || foreign)
+    throw UserError("the learner refused us: " + refuse.reason);
   if (refuse.code == wire::kHelloFirst) {
     // A restarted learner, or one that took us for dead: it hands the groups out again.
     welcome_ = false;

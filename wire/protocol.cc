@@ -35,6 +35,31 @@ std::string KindName(std::uint16_t kind) {
   return "kind " + std::to_string(kind);
 }
 
+namespace {
+
+void AddHeld(const Held& held, Message* m) {
+  std::vector<std::uint64_t> grps;
+  std::vector<std::int32_t> attempts;
+  for (const auto& [grp, attempt] : held) {
+    grps.push_back(grp);
+    attempts.push_back(attempt);
+  }
+  m->Add(grps);
+  m->Add(attempts);
+}
+
+Held TakeHeld(const Fields& fields) {
+  fields.ExpectArrays(2);
+  const auto grps = fields.Values<std::uint64_t>(0);
+  const auto attempts = fields.Values<std::int32_t>(1);
+  if (attempts.size() != grps.size()) fields.Fail("one attempt belongs to each held group");
+  Held held;
+  for (std::size_t i = 0; i < grps.size(); ++i) held.emplace_back(grps[i], attempts[i]);
+  return held;
+}
+
+}  // namespace
+
 Message Hello::Encode() const {
   Message m = Start(Kind::kHello);
   m.header = {{"role", role == Role::kActor ? "actor" : "reward_worker"},
@@ -44,22 +69,16 @@ Message Hello::Encode() const {
               {"temper_version", temper_version},
               {"numerics", numerics},
               {"rows", rows},
-              {"session", Hex(session)}};
-  std::vector<std::uint64_t> grps;
-  std::vector<std::int32_t> attempts;
-  for (const auto& [grp, attempt] : held) {
-    grps.push_back(grp);
-    attempts.push_back(attempt);
-  }
-  m.Add(grps);
-  m.Add(attempts);
+              {"session", Hex(session)},
+              {"run", run}};
+  AddHeld(held, &m);
   return m;
 }
 
 Hello Hello::Decode(const Message& message) {
   const Fields fields = Open(message, Kind::kHello, "hello");
-  fields.ExpectArrays(2);
   Hello hello;
+  hello.held = TakeHeld(fields);
   const std::string role = fields.Text("role");
   if (role != "actor" && role != "reward_worker")
     fields.Fail("role must be actor or reward_worker");
@@ -76,10 +95,7 @@ Hello Hello::Decode(const Message& message) {
   }
   hello.rows = fields.Int("rows", 1, kMaxI32);
   hello.session = U64FromHex(fields, "session");
-  const auto grps = fields.Values<std::uint64_t>(0);
-  const auto attempts = fields.Values<std::int32_t>(1);
-  if (attempts.size() != grps.size()) fields.Fail("one attempt belongs to each held group");
-  for (std::size_t i = 0; i < grps.size(); ++i) hello.held.emplace_back(grps[i], attempts[i]);
+  if (fields.Has("run")) hello.run = fields.Text("run");
   return hello;
 }
 
@@ -148,7 +164,17 @@ Scripts Scripts::Decode(const Message& message) {
   return scripts;
 }
 
-Message Heartbeat::Encode() const { return Start(Kind::kHeartbeat); }
+Message Heartbeat::Encode() const {
+  Message m = Start(Kind::kHeartbeat);
+  if (held) AddHeld(*held, &m);
+  return m;
+}
+
+Heartbeat Heartbeat::Decode(const Message& message) {
+  const Fields fields = Open(message, Kind::kHeartbeat, "heartbeat");
+  if (message.arrays.empty()) return {};
+  return {TakeHeld(fields)};
+}
 
 Message Goodbye::Encode() const {
   Message m = Start(Kind::kGoodbye);
@@ -181,93 +207,6 @@ Refuse Refuse::Decode(const Message& message) {
                                static_cast<std::int32_t>(fields.Int("attempt", 0, kMaxI32))};
   }
   return refuse;
-}
-
-Message WeightsManifest::Encode() const {
-  Message m = Start(Kind::kWeightsManifest);
-  m.header = {{"session", Hex(session)}, {"version", version}, {"bytes", bytes}};
-  Json list = Json::array();
-  for (const Tensor& t : tensors) {
-    list.push_back(Json{{"name", t.name},
-                        {"dtype", t.dtype},
-                        {"shape", t.shape},
-                        {"begin", t.begin},
-                        {"end", t.end},
-                        {"sha256", t.sha256}});
-  }
-  m.AddText(DumpLossy(list));
-  return m;
-}
-
-WeightsManifest WeightsManifest::Decode(const Message& message) {
-  const Fields fields = Open(message, Kind::kWeightsManifest, "weights_manifest");
-  fields.ExpectArrays(1);
-  WeightsManifest manifest;
-  manifest.session = U64FromHex(fields, "session");
-  manifest.version = static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32));
-  manifest.bytes = static_cast<std::uint64_t>(fields.Int("bytes", 0, kMaxI64));
-  std::uint64_t at = 0;
-  for (const Json& json : ParseList(fields, 0, "weights_manifest tensors")) {
-    const Entry entry(json, "weights_manifest tensor");
-    const Fields& t = entry.fields();
-    Tensor tensor;
-    tensor.name = t.Text("name");
-    tensor.dtype = t.Text("dtype");
-    const Json& shape = List(t, entry.json(), "shape");
-    for (const Json& dim : shape) {
-      if (!dim.is_number_integer() || dim < 0) t.Fail("shape must hold sizes");
-      tensor.shape.push_back(dim.get<std::int64_t>());
-    }
-    tensor.begin = static_cast<std::uint64_t>(t.Int("begin", 0, kMaxI64));
-    tensor.end = static_cast<std::uint64_t>(t.Int("end", 0, kMaxI64));
-    tensor.sha256 = t.Text("sha256");
-    if (tensor.begin != at || tensor.end < tensor.begin) {
-      t.Fail(tensor.name + ": bytes must follow each other without a hole");
-    }
-    at = tensor.end;
-    manifest.tensors.push_back(std::move(tensor));
-  }
-  if (at != manifest.bytes) fields.Fail("tensors end before or after the declared bytes");
-  return manifest;
-}
-
-Message WeightsPull::Encode() const {
-  Message m = Start(Kind::kWeightsPull);
-  m.header = {{"version", version}, {"offset", offset}, {"length", length}};
-  return m;
-}
-
-WeightsPull WeightsPull::Decode(const Message& message) {
-  const Fields fields = Open(message, Kind::kWeightsPull, "weights_pull");
-  return {static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32)),
-          static_cast<std::uint64_t>(fields.Int("offset", 0, kMaxI64)),
-          static_cast<std::uint32_t>(fields.Int("length", 1, kMaxChunkBytes))};
-}
-
-Message WeightsChunk::Encode() const {
-  Message m = Start(Kind::kWeightsChunk);
-  m.header = {{"version", version}, {"offset", offset}};
-  m.arrays.push_back({ArrayType::kU8, data});
-  return m;
-}
-
-WeightsChunk WeightsChunk::Decode(const Message& message) {
-  const Fields fields = Open(message, Kind::kWeightsChunk, "weights_chunk");
-  fields.ExpectArrays(1);
-  return {static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32)),
-          static_cast<std::uint64_t>(fields.Int("offset", 0, kMaxI64)), fields.Raw(0)};
-}
-
-Message WeightsLoaded::Encode() const {
-  Message m = Start(Kind::kWeightsLoaded);
-  m.header = {{"session", Hex(session)}, {"version", version}};
-  return m;
-}
-
-WeightsLoaded WeightsLoaded::Decode(const Message& message) {
-  const Fields fields = Open(message, Kind::kWeightsLoaded, "weights_loaded");
-  return {U64FromHex(fields, "session"),
-          static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32))};
 }
 
 }  // namespace temper::wire

@@ -34,6 +34,10 @@ std::string KindName(std::uint16_t kind);
 
 enum class Role { kActor, kRewardWorker };
 
+/// What an actor still works on or has not seen acknowledged, as (grp, attempt); of a reward worker
+/// (request, 0).
+using Held = std::vector<std::pair<std::uint64_t, std::int32_t>>;
+
 /// `session` everywhere: a random number of the learner's process. Work of another session is void.
 struct Hello {
   Role role = Role::kActor;
@@ -45,8 +49,8 @@ struct Hello {
   std::int64_t rows =
       0;  // samples an actor decodes together; groups a reward worker scores together
   std::uint64_t session = 0;  // of the welcome it had before, 0 = none
-  // What an actor of that session still works on or has not seen acknowledged: (grp, attempt).
-  std::vector<std::pair<std::uint64_t, std::int32_t>> held;
+  Held held;             // of that session
+  std::string run = {};  // of that welcome; "" = whichever run this is
 
   Message Encode() const;
   static Hello Decode(const Message& message);
@@ -69,7 +73,10 @@ struct Welcome {
 };
 
 struct Heartbeat {
+  std::optional<Held> held = std::nullopt;  // peer -> learner: what was lost on the way shows by its absence
+
   Message Encode() const;
+  static Heartbeat Decode(const Message& message);
 };
 
 struct Goodbye {
@@ -84,6 +91,7 @@ struct Goodbye {
 inline constexpr char kHelloFirst[] = "hello_first";  // say hello (again), then repeat
 inline constexpr char kNotWelcome[] = "not_welcome";  // final: the peer exits with the reason
 inline constexpr char kBadMessage[] = "bad_message";  // undecodable or unknown; nothing was changed
+inline constexpr char kBadWeights[] = "bad_weights";  // those in place are not the published ones
 inline constexpr char kVersionGone[] = "version_gone";  // a newer manifest follows
 inline constexpr char kNotTaken[] = "not_taken";        // this rollout: forget it
 
@@ -104,17 +112,28 @@ struct Refuse {
   static Refuse Decode(const Message& message);
 };
 
+/// How a tensor of a delta becomes its next version.
+enum class DeltaForm : std::uint8_t {
+  kSame,   // no bytes
+  kPatch,  // wire/patch.h
+  kFull,   // all of its bytes
+};
+
 struct WeightsManifest {
   struct Tensor {
     std::string name, dtype;  // F32, BF16, or F8_E4M3 with NAME_scale_inv (F32) next
     std::vector<std::int64_t> shape;
-    std::uint64_t begin = 0, end = 0;  // bytes in the blob
+    std::uint64_t begin = 0, end = 0;  // bytes in the full set
     std::string sha256;                // of those bytes, 64 hex digits
+    DeltaForm form = DeltaForm::kSame;
+    std::uint64_t delta_begin = 0, delta_end = 0;  // bytes in the delta
   };
   std::uint64_t session = 0;
   std::uint32_t version = 0;
-  std::uint64_t bytes = 0;
-  std::vector<Tensor> tensors;  // contiguous from 0 to bytes
+  std::uint64_t bytes = 0;            // of the full set
+  std::vector<Tensor> tensors;        // contiguous from 0 to bytes
+  std::optional<std::uint32_t> base = std::nullopt;  // whoever has this version may pull the delta instead
+  std::uint64_t delta_bytes = 0;      // the tensors' pieces are contiguous from 0 to it
 
   Message Encode() const;
   static WeightsManifest Decode(const Message& message);
@@ -126,6 +145,7 @@ struct WeightsPull {
   std::uint32_t version = 0;
   std::uint64_t offset = 0;
   std::uint32_t length = 0;  // 1 .. kMaxChunkBytes
+  bool delta = false;        // of the delta, not of the full set
 
   Message Encode() const;
   static WeightsPull Decode(const Message& message);
@@ -135,6 +155,7 @@ struct WeightsChunk {
   std::uint32_t version = 0;
   std::uint64_t offset = 0;
   Bytes data;
+  bool delta = false;
 
   Message Encode() const;
   static WeightsChunk Decode(const Message& message);
@@ -143,6 +164,7 @@ struct WeightsChunk {
 struct WeightsLoaded {
   std::uint64_t session = 0;
   std::uint32_t version = 0;
+  std::optional<std::uint32_t> canary = std::nullopt;  // engine/canary.h, of the weights in place
 
   Message Encode() const;
   static WeightsLoaded Decode(const Message& message);

@@ -3,6 +3,7 @@
 #include <zmq.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 namespace temper::wire {
@@ -10,6 +11,13 @@ namespace {
 
 constexpr std::size_t kMaxFrames = 256;        // of one message
 constexpr std::size_t kShareBytes = 64 << 10;  // larger frames are sent without a copy
+constexpr char kZapDomain[] = "temper";
+
+std::int64_t NowMicros() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 void Release(void*, void* owner) { delete static_cast<std::shared_ptr<const void>*>(owner); }
 
@@ -64,12 +72,17 @@ Socket::Socket(int type, bool ipv6) : has_identity_(type == ZMQ_ROUTER) {
   SetOption(ZMQ_HANDSHAKE_IVL, 5000);
   SetOption(ZMQ_LINGER, 0);
   SetOption(ZMQ_IPV6, ipv6 ? 1 : 0);
-  const std::int64_t max_bytes = kMaxFrameBytes;
+  // Somewhat over the rule, so that whoever breaks it is told; far over it ZeroMQ ends the
+  // connection without a word.
+  const std::int64_t max_bytes = 2 * kMaxFrameBytes;
   if (zmq_setsockopt(handle_, ZMQ_MAXMSGSIZE, &max_bytes, sizeof(max_bytes)) != 0)
     Fail("MAXMSGSIZE");
+  handshakes_ = std::make_unique<Handshakes>(context_, handle_);
 }
 
 Socket::~Socket() {
+  handshakes_.reset();
+  gate_.reset();
   zmq_close(handle_);
   while (zmq_ctx_term(context_) != 0 && errno == EINTR) {
   }
@@ -85,17 +98,38 @@ void Socket::SetOption(int option, int value) {
   }
 }
 
+void Socket::SetText(int option, const std::string& value) {
+  if (zmq_setsockopt(handle_, option, value.data(), value.size()) != 0) {
+    Fail("zmq_setsockopt " + std::to_string(option));
+  }
+}
+
+void Socket::Attend() {
+  const std::int64_t now = NowMicros();
+  if (gate_) gate_->Answer(&refusals_, now);
+  Handshakes::Event event;
+  while (handshakes_->Take(&event)) OnHandshake(event, now);
+  OnTime(now);
+}
+
 bool Socket::Wait(std::int64_t timeout_us, int fd, bool or_writable) {
-  zmq_pollitem_t items[2] = {};
-  items[0].socket = handle_;
-  items[0].events = static_cast<short>(ZMQ_POLLIN | (or_writable ? ZMQ_POLLOUT : 0));
-  items[1].fd = fd;
-  items[1].events = ZMQ_POLLIN;
+  zmq_pollitem_t items[4] = {};
+  int count = 0;
+  const auto watch = [&](void* socket, int file, int events) {
+    items[count].socket = socket;
+    items[count].fd = file;
+    items[count++].events = static_cast<short>(events);
+  };
+  watch(handle_, 0, ZMQ_POLLIN | (or_writable ? ZMQ_POLLOUT : 0));
+  watch(handshakes_->handle(), 0, ZMQ_POLLIN);
+  if (gate_) watch(gate_->handle(), 0, ZMQ_POLLIN);
+  if (fd >= 0) watch(nullptr, fd, ZMQ_POLLIN);
   // zmq_poll counts milliseconds: round up, or a deadline of half a millisecond becomes a busy
   // loop.
   const long timeout_ms = timeout_us <= 0 ? 0 : static_cast<long>((timeout_us + 999) / 1000);
-  const int n = zmq_poll(items, fd < 0 ? 1 : 2, timeout_ms);
+  const int n = zmq_poll(items, count, timeout_ms);
   if (n < 0 && errno != EINTR) Fail("zmq_poll");
+  Attend();
   return n > 0;
 }
 
@@ -103,6 +137,7 @@ bool Socket::Receive(Incoming* incoming) {
   *incoming = {};
   std::vector<Bytes> frames;
   bool too_many = false, identity = has_identity_, first = true;
+  std::size_t too_large = 0;
   for (;;) {
     auto frame = std::make_shared<Frame>();
     if (zmq_msg_recv(&frame->msg, handle_, ZMQ_DONTWAIT) < 0) {
@@ -116,6 +151,8 @@ bool Socket::Receive(Incoming* incoming) {
     if (identity) {
       incoming->peer.assign(reinterpret_cast<const char*>(view.data()), view.size());
       identity = false;
+    } else if (view.size() > kMaxFrameBytes) {
+      too_large = view.size();
     } else if (frames.size() < kMaxFrames) {
       frames.push_back({view, std::move(frame)});
     } else {
@@ -125,6 +162,11 @@ bool Socket::Receive(Incoming* incoming) {
   }
   if (too_many) {
     incoming->error = "wire message: more than " + std::to_string(kMaxFrames) + " frames";
+    return true;
+  }
+  if (too_large > 0) {
+    incoming->error = "wire message: a frame of " + std::to_string(too_large) +
+                      " bytes; the limit is " + std::to_string(kMaxFrameBytes);
     return true;
   }
   try {
@@ -166,6 +208,16 @@ Socket::Sent Socket::TrySend(const std::string& peer, const std::vector<Bytes>& 
 Server::Server(const std::string& bind, const std::string& keys)
     : Socket(ZMQ_ROUTER, bind.find('[') != std::string::npos), bind_(bind, keys) {
   SetOption(ZMQ_ROUTER_MANDATORY, 1);
+  if (!keys.empty()) {
+    Keys own = ReadKeys(keys);
+    if (!own.is_learner) {
+      throw UserError(keys + ": a peer's file; a learner needs the one with the allow-list");
+    }
+    SetOption(ZMQ_CURVE_SERVER, 1);
+    SetText(ZMQ_CURVE_SECRETKEY, own.secret_key);
+    SetText(ZMQ_ZAP_DOMAIN, kZapDomain);
+    gate_ = std::make_unique<Gate>(context_, std::move(own));
+  }
   if (zmq_bind(handle_, bind_.address().c_str()) != 0) {
     throw MachineError(bind + ": cannot bind: " + zmq_strerror(errno) +
                        (errno == EADDRINUSE ? "; end the other process or take another port" : ""));
@@ -208,8 +260,29 @@ std::vector<std::string> Server::Flush() {
 
 void Server::Linger(int ms) { SetOption(ZMQ_LINGER, ms); }
 
+void Server::OnHandshake(Handshakes::Event event, std::int64_t now_us) {
+  if (event == Handshakes::Event::kMismatch) {
+    refusals_.Add("handshake",
+                  std::string("a peer was refused before it said anything: it ") +
+                      (gate_ ? "has no key, another learner's key, or is no Temper"
+                             : "uses keys, which this run does not, or is no Temper"),
+                  now_us);
+  } else if (event == Handshakes::Event::kBroken) {
+    refusals_.Add("broken_handshake", "a connection ended before its handshake was over", now_us);
+  }
+}
+
 Client::Client(const std::string& endpoint, const std::string& keys)
-    : Socket(ZMQ_DEALER, endpoint.find('[') != std::string::npos) {
+    : Socket(ZMQ_DEALER, endpoint.find('[') != std::string::npos),
+      endpoint_(endpoint),
+      keys_path_(keys) {
+  if (!keys.empty()) {
+    const Keys own = ReadKeys(keys);
+    public_key_ = own.public_key;
+    SetText(ZMQ_CURVE_SERVERKEY, own.learner);
+    SetText(ZMQ_CURVE_PUBLICKEY, own.public_key);
+    SetText(ZMQ_CURVE_SECRETKEY, own.secret_key);
+  }
   // Not ZMQ_IMMEDIATE: with it a lost connection takes along what was received but not read yet, a
   // goodbye for instance.
   SetOption(ZMQ_RECONNECT_IVL, 20);
@@ -231,5 +304,32 @@ void Client::Flush() {
 }
 
 void Client::Linger(int ms) { SetOption(ZMQ_LINGER, ms); }
+
+void Client::OnHandshake(Handshakes::Event event, std::int64_t now_us) {
+  using Event = Handshakes::Event;
+  if (event == Event::kSucceeded) {
+    failing_since_ = 0;
+    refused_.clear();
+    return;
+  }
+  if (event == Event::kUnauthorised) {
+    refused_ = endpoint_ + ": the learner's allow-list has no key " + public_key_ + " (" +
+               keys_path_ + "); temper keys new on its machine makes one that is listed";
+    return refusals_.Add("unlisted_key", refused_, now_us);
+  }
+  const std::string why = endpoint_ + ": no handshake with the learner: " +
+                          (keys_path_.empty() ? "it needs keys (--keys FILE), or it is no Temper"
+                                              : "it has another key than the one in " + keys_path_ +
+                                                    ", uses none, or is no Temper");
+  refusals_.Add("handshake", why, now_us);
+  if (failing_since_ == 0) failing_since_ = now_us;
+  failure_ = why;
+  // ZeroMQ does not try again after a mismatch.
+  if (event == Event::kMismatch) refused_ = why;
+}
+
+void Client::OnTime(std::int64_t now_us) {
+  if (failing_since_ != 0 && now_us - failing_since_ >= kHandshakeLimit) refused_ = failure_;
+}
 
 }  // namespace temper::wire

@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "wire/endpoint.h"
+#include "wire/gate.h"
+#include "wire/handshakes.h"
 #include "wire/message.h"
+#include "wire/refusals.h"
 
 namespace temper::wire {
 
@@ -31,26 +34,38 @@ class Socket {
   bool Wait(std::int64_t timeout_us, int fd = -1, bool or_writable = false);
   /// Takes one message without waiting. False: none is there.
   bool Receive(Incoming* incoming);
+  /// Handshakes that were refused, and what to tell the log of them.
+  Refusals& refusals() { return refusals_; }
 
  protected:
   Socket(int type, bool ipv6);
-  ~Socket();
+  virtual ~Socket();
+  virtual void OnHandshake(Handshakes::Event event, std::int64_t now_us) = 0;
+  virtual void OnTime(std::int64_t) {}
+  void SetText(int option, const std::string& value);
   enum class Sent { kDone, kFull, kGone };
   /// `peer` "" for a DEALER.
   Sent TrySend(const std::string& peer, const std::vector<Bytes>& frames);
   void SetOption(int option, int value);
   [[noreturn]] void Fail(const std::string& what) const;
+  void* context_ = nullptr;
   void* handle_ = nullptr;
+  std::unique_ptr<Gate> gate_;
+  Refusals refusals_;
 
  private:
-  void* context_ = nullptr;
+  void Attend();
+
+  std::unique_ptr<Handshakes> handshakes_;
   bool has_identity_ = false;
 };
 
 /// The learner's side.
 class Server : public Socket {
  public:
-  /// Binds. Throws UserError or MachineError (port in use) naming the endpoint.
+  /// Binds. With `keys` (a learner's key file) every connection is encrypted, and only keys of its
+  /// allow-list come in: of others no byte is handled. Throws UserError or MachineError (port in
+  /// use) naming the endpoint.
   explicit Server(const std::string& bind, const std::string& keys = "");
 
   const std::string& endpoint() const { return endpoint_; }  // what peers connect to
@@ -66,6 +81,8 @@ class Server : public Socket {
   static constexpr std::size_t kMaxQueued = 1024;  // messages a peer
 
  private:
+  void OnHandshake(Handshakes::Event event, std::int64_t now_us) override;
+
   BindEndpoint bind_;
   std::string endpoint_;
   std::map<std::string, std::deque<std::vector<Bytes>>> queues_;
@@ -74,7 +91,7 @@ class Server : public Socket {
 /// A peer's side.
 class Client : public Socket {
  public:
-  /// Connects (again and again) in the background.
+  /// Connects (again and again) in the background. `keys`: a peer's key file, or the learner's own.
   explicit Client(const std::string& endpoint, const std::string& keys = "");
 
   /// Sends, or queues while the learner is away or slow. The queue is bounded: false = full,
@@ -85,10 +102,20 @@ class Client : public Socket {
   /// Forgets what was queued: after a reconnect only a hello makes sense.
   void Clear() { queue_.clear(); }
   void Linger(int ms);
+  /// Why this peer will never come in, or "": the learner's list does not have its key, or no
+  /// handshake succeeded for kHandshakeLimit while one failed after the other.
+  const std::string& refused() const { return refused_; }
 
   static constexpr std::size_t kMaxQueued = 1024;
+  static constexpr std::int64_t kHandshakeLimit = 8'000'000;  // microseconds
 
  private:
+  void OnHandshake(Handshakes::Event event, std::int64_t now_us) override;
+  void OnTime(std::int64_t now_us) override;
+
+  const std::string endpoint_, keys_path_;
+  std::string public_key_, refused_, failure_;
+  std::int64_t failing_since_ = 0;  // 0 = the last handshake succeeded, or none ended
   std::deque<std::vector<Bytes>> queue_;
 };
 

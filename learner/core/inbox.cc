@@ -31,25 +31,23 @@ void Inbox::Handle(const std::string& id, const wire::Message& message, Micros n
       if (kind == Kind::kGoodbye) return;
       return Refuse(id, wire::kHelloFirst, "this connection has not said hello", out);
     }
-    if (kind == Kind::kHeartbeat) return;
+    if (kind == Kind::kHeartbeat) return OnHeartbeat(id, wire::Heartbeat::Decode(message), out);
     if (kind == Kind::kGoodbye) {
-      out->notes.push_back(peer->hello.name + " leaves: " + wire::Goodbye::Decode(message).reason);
-      return PeerGone(id, out);
+      const wire::Goodbye goodbye = wire::Goodbye::Decode(message);
+      out->notes.push_back(peer->hello.name + " leaves: " + goodbye.reason);
+      return Leave(id, goodbye.failed ? Leaving::kDied : Leaving::kInOrder, out);
     }
     if (kind == Kind::kRefuse) {
       const wire::Refuse refuse = wire::Refuse::Decode(message);
       out->notes.push_back(peer->hello.name + " refused a message: " + refuse.reason);
       // Whatever it was, this peer will not do it: what it has goes to others.
-      return PeerGone(id, out);
+      return Leave(id, Leaving::kInOrder, out);
     }
     if (peer->is_actor()) {
       if (kind == Kind::kRollout) return OnRollout(id, wire::Rollout::Decode(message), out);
       if (kind == Kind::kWeightsPull) return OnPull(id, wire::WeightsPull::Decode(message), out);
-      if (kind == Kind::kWeightsLoaded) {
-        const wire::WeightsLoaded loaded = wire::WeightsLoaded::Decode(message);
-        if (loaded.session == options_.welcome.session) peer->loaded = loaded.version;
-        return GrantWaiting(out);
-      }
+      if (kind == Kind::kWeightsLoaded)
+        return OnLoaded(id, wire::WeightsLoaded::Decode(message), out);
     } else if (kind == Kind::kScoreResult) {
       return OnScoreResult(id, wire::ScoreResult::Decode(message), out);
     }
@@ -62,8 +60,8 @@ void Inbox::Handle(const std::string& id, const wire::Message& message, Micros n
 
 void Inbox::HandleInvalid(const std::string& id, const std::string& error, Effects* out) {
   const auto peer = peers_.find(id);
-  out->notes.push_back((peer == peers_.end() ? "an unknown peer" : peer->second.hello.name) + ": " +
-                       error);
+  const std::string name = peer == peers_.end() ? "an unknown peer" : peer->second.hello.name;
+  refusals_.Add("bad_message from " + name, name + ": " + error, now_);
   Refuse(id, wire::kBadMessage, error, out);
 }
 
@@ -72,22 +70,28 @@ void Inbox::Refuse(const std::string& id, const char* code, const std::string& r
   out->send.emplace_back(id, wire::Refuse{code, reason, rollout}.Encode());
 }
 
+std::string Inbox::WhyNotWelcome(const wire::Hello& hello, bool* mixed) const {
+  const wire::Welcome& welcome = options_.welcome;
+  if (!hello.run.empty() && hello.run != welcome.run) {
+    return hello.name + " belongs to run " + hello.run + ", this is run " + welcome.run;
+  }
+  const bool same = std::find(hello.numerics.begin(), hello.numerics.end(), welcome.numerics) !=
+                    hello.numerics.end();
+  if (hello.role != wire::Role::kActor || same) return "";
+  const std::string theirs = hello.numerics.empty() ? "none" : hello.numerics.front();
+  const std::string what =
+      "actor " + hello.name + " computes as " + theirs + ", this run as " + welcome.numerics;
+  *mixed = options_.config.numerics == "mixed";
+  return *mixed ? ""
+                : what + "; use the same build, or numerics: \"mixed\" with rollout_correction";
+}
+
 void Inbox::OnHello(const std::string& id, const wire::Hello& hello, Micros now, Effects* out) {
   const bool actor = hello.role == wire::Role::kActor;
-  const std::string& numerics = options_.welcome.numerics;
-  const bool same =
-      std::find(hello.numerics.begin(), hello.numerics.end(), numerics) != hello.numerics.end();
-  if (actor && !same) {
-    const std::string theirs = hello.numerics.empty() ? "none" : hello.numerics.front();
-    const std::string what =
-        "actor " + hello.name + " computes as " + theirs + ", this run as " + numerics;
-    if (options_.config.numerics != "mixed") {
-      out->notes.push_back(what + "; refused");
-      return Refuse(id, wire::kNotWelcome,
-                    what + "; use the same build, or numerics: \"mixed\" with rollout_correction",
-                    out);
-    }
-    out->notes.push_back(what + "; admitted because numerics is \"mixed\"");
+  bool mixed = false;
+  if (const std::string why = WhyNotWelcome(hello, &mixed); !why.empty()) {
+    refusals_.Add("not_welcome", why + "; refused", now);
+    return Refuse(id, wire::kNotWelcome, why, out);
   }
   if (!peers_.contains(id)) {
     // The same process on another connection: what it no longer holds is free.
@@ -95,73 +99,25 @@ void Inbox::OnHello(const std::string& id, const wire::Hello& hello, Micros now,
       return p.second.hello.instance == hello.instance;
     });
     if (old == peers_.end()) {
-      out->notes.push_back((actor ? "actor " : "reward worker ") + hello.name + " joined");
+      out->notes.push_back(
+          (actor ? "actor " : "reward worker ") + hello.name + " joined" +
+          (mixed ? "; of another numerics id, as numerics: \"mixed\" allows" : ""));
     } else {
-      PeerGone(std::string(old->first), out);
+      Leave(std::string(old->first), Leaving::kInOrder, out);
     }
-    peers_[id] = {hello, now, std::nullopt, {}, 0};
+    Peer& peer = peers_[id];
+    peer.hello = hello;
+    peer.heard = now;
+    peer.mixed = mixed;
     (actor ? last_actor_ : last_worker_) = hello.name;
     (actor ? actor_heard_ : worker_heard_) = now;
+    Forgive(hello.instance);
     if (actor && hello.session == options_.welcome.session) Restore(id, hello);
   }
   out->send.emplace_back(id, options_.welcome.Encode());
-  if (actor && weights_) out->send.emplace_back(id, manifest_);
+  if (actor && weights_) Offer(id, out);
   GrantWaiting(out);
   if (!actor) AskForScores(out);
-}
-
-void Inbox::PeerGone(const std::string& id, Effects* out) {
-  const auto found = peers_.find(id);
-  if (found == peers_.end()) return;
-  const Peer peer = std::move(found->second);
-  peers_.erase(found);
-  for (const std::uint64_t grp : peer.groups) {
-    Group& group = groups_.at(grp);
-    if (peer.is_actor()) {
-      ReturnGrant(group);
-    } else {
-      ReturnRequest(group, out);
-    }
-  }
-  if (!peer.groups.empty()) {
-    out->notes.push_back(peer.hello.name + " is gone; " + std::to_string(peer.groups.size()) +
-                         " groups from g" + std::to_string(*peer.groups.begin()) +
-                         " on are handed out again");
-  }
-  if (peer.is_actor()) {
-    GrantWaiting(out);
-  } else {
-    AskForScores(out);
-  }
-}
-
-void Inbox::Publish(std::shared_ptr<const WeightSet> weights, Effects* out) {
-  weights_ = std::move(weights);
-  wire::WeightsManifest manifest;
-  manifest.session = options_.welcome.session;
-  manifest.version = weights_->version;
-  manifest.bytes = weights_->bytes.size();
-  for (const WeightSet::Tensor& t : weights_->tensors) {
-    manifest.tensors.push_back({t.name, t.dtype, t.shape, t.begin, t.end, t.sha256});
-  }
-  manifest_ = manifest.Encode();
-  for (const auto& [id, peer] : peers_) {
-    if (peer.is_actor()) out->send.emplace_back(id, manifest_);
-  }
-}
-
-void Inbox::OnPull(const std::string& id, const wire::WeightsPull& pull, Effects* out) {
-  if (!weights_ || pull.version != weights_->version) {
-    return Refuse(id, wire::kVersionGone,
-                  "version " + std::to_string(pull.version) + " is no longer served", out);
-  }
-  const std::span<const std::byte> all(weights_->bytes);
-  if (pull.offset > all.size() || pull.length > all.size() - pull.offset) {
-    return Refuse(id, wire::kBadMessage,
-                  "weights_pull past the end of version " + std::to_string(pull.version), out);
-  }
-  const wire::Bytes data{all.subspan(pull.offset, pull.length), weights_};
-  out->send.emplace_back(id, wire::WeightsChunk{pull.version, pull.offset, data}.Encode());
 }
 
 int Inbox::CountPeers(wire::Role role) const {
@@ -171,6 +127,7 @@ int Inbox::CountPeers(wire::Role role) const {
 
 void Inbox::Tick(Micros now, Effects* out) {
   now_ = now;
+  for (std::string& note : refusals_.TakeNotes()) out->notes.push_back(std::move(note));
   if (now < next_heartbeat_) return;
   next_heartbeat_ = now + kHeartbeat;
   std::vector<std::string> silent;
@@ -186,6 +143,7 @@ void Inbox::Tick(Micros now, Effects* out) {
                          std::to_string(kSilence / 1'000'000) + " s");
     PeerGone(id, out);
   }
+  OfferAgain(now, out);
   GrantWaiting(out);  // the share of an actor changes with time
   ReturnLateRequests(now, out);
   Starve(now, out);
@@ -234,6 +192,7 @@ ServiceStats Inbox::TakeStats() {
   stats.reward_workers = CountPeers(wire::Role::kRewardWorker);
   stats.reward_failures.assign(failures_.begin(), failures_.end());
   failures_.clear();
+  stats.refused.assign(refusals_.counts().begin(), refusals_.counts().end());
   return stats;
 }
 

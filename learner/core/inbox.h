@@ -4,8 +4,10 @@
 //
 //   group    waiting -> granted (leased to one actor) -> received -> asked (leased to one reward
 //   worker) -> done
-//            a lease returns when its holder says goodbye, is gone, or is silent for kSilence;
-//            attempt + 1 with each new grant
+//            a lease returns when its holder says goodbye, is gone, is silent for kSilence, or no
+//            longer lists it in its heartbeats; attempt + 1 with each new grant
+//   poison   a group whose holders died twice is granted alone; after kQuarantine different dead
+//            holders, the last of which held nothing else, its samples are dropped as `quarantined`
 //   batch    the first G groups, in order, from where the former batch ended; with dynamic_sampling
 //            the first G whose rewards differ (groups without a spread are passed over), but at
 //            most max_gen_batches * G are looked at: then it is filled with some of those
@@ -27,7 +29,9 @@
 #include <vector>
 
 #include "learner/core/service.h"
+#include "learner/core/weight_delta.h"
 #include "wire/protocol.h"
+#include "wire/refusals.h"
 
 namespace temper::learner {
 
@@ -44,7 +48,12 @@ struct ScoreWrite {
   std::vector<store::RewardPart> parts;
   std::string drop_reason;
 };
-using StoreWrite = std::variant<store::GroupRow, RolloutWrite, ScoreWrite>;
+/// A stored rollout that will not be trained.
+struct DropWrite {
+  wire::RolloutId id;
+  std::string reason;
+};
+using StoreWrite = std::variant<store::GroupRow, RolloutWrite, ScoreWrite, DropWrite>;
 
 /// What the caller must do, each list in order.
 struct Effects {
@@ -71,6 +80,9 @@ class Inbox {
 
   static constexpr Micros kSilence = 10'000'000;  // without a message, a peer's leases return
   static constexpr Micros kHeartbeat = 1'000'000;
+  static constexpr Micros kGrace = 5'000'000;  // for what was sent to reach its receiver
+  static constexpr int kQuarantine = 5;
+  static constexpr int kSuspect = 2;
   static constexpr int kMaxAttempts = 20;      // grants of one group before the run ends
   static constexpr int kMaxScoreAttempts = 5;  // then the group's status is `unavailable`
 
@@ -81,7 +93,9 @@ class Inbox {
   void Tick(Micros now, Effects* out);
 
   // From training.
-  void Publish(std::shared_ptr<const WeightSet> weights, Effects* out);
+  /// `delta`: from the set published before, if it is shorter than the full one.
+  void Publish(std::shared_ptr<const WeightSet> weights, Effects* out,
+               std::shared_ptr<const WeightDelta> delta = nullptr);
   /// What the database already has of a group (resume).
   struct Stored {
     store::GroupRow row;
@@ -117,6 +131,9 @@ class Inbox {
     wire::Hello hello;
     Micros heard = 0;
     std::optional<std::uint32_t> loaded;  // weights confirmed by an actor
+    Micros offered = 0;                   // its last manifest or chunk
+    int bad_weights = 0;                  // canaries that were not the published weights'
+    bool mixed = false;                   // of another numerics id: its canary says nothing
     std::set<std::uint64_t> groups;       // leased: to generate or to score
     int samples = 0;                      // an actor's samples in flight
     bool is_actor() const { return hello.role == wire::Role::kActor; }
@@ -130,6 +147,9 @@ class Inbox {
     bool granted_before = false;
     std::string actor;                 // lease; "" = none
     std::uint64_t actor_instance = 0;  // of the last lease
+    Micros granted = 0;
+    int unlisted = 0;                   // heartbeats in a row that lacked it
+    std::set<std::uint64_t> died_with;  // instances of holders that died
     bool done = false;
     std::uint64_t request = 0;  // of the score request under way, 0 = none
     std::string worker;
@@ -137,13 +157,30 @@ class Inbox {
     int score_attempts = 0;
   };
 
-  // inbox.cc: peers and weights
+  // inbox.cc: messages
   void OnHello(const std::string& id, const wire::Hello& hello, Micros now, Effects* out);
-  void OnPull(const std::string& id, const wire::WeightsPull& pull, Effects* out);
+  std::string WhyNotWelcome(const wire::Hello& hello, bool* mixed) const;
   void Refuse(const std::string& id, const char* code, const std::string& reason, Effects* out,
               std::optional<wire::RolloutId> rollout = std::nullopt);
   void Starve(Micros now, Effects* out);
   int CountPeers(wire::Role role) const;
+
+  // inbox_weights.cc: the published set
+  void Offer(const std::string& id, Effects* out);
+  void OfferAgain(Micros now, Effects* out);
+  void OnPull(const std::string& id, const wire::WeightsPull& pull, Effects* out);
+  void OnLoaded(const std::string& id, const wire::WeightsLoaded& loaded, Effects* out);
+
+  // inbox_leases.cc: who holds what, and what became of holders
+  enum class Leaving { kInOrder, kDied };
+  void Leave(const std::string& id, Leaving how, Effects* out);
+  void ReturnGrant(Group& group);
+  void Restore(const std::string& id, const wire::Hello& hello);
+  void OnHeartbeat(const std::string& id, const wire::Heartbeat& heartbeat, Effects* out);
+  bool Missed(Group& group, Micros since, bool listed) const;
+  void Blame(Group& group, std::uint64_t instance, bool alone, Effects* out);
+  void Forgive(std::uint64_t instance);
+  bool Suspect(const Group& group) const;
 
   // inbox_batches.cc: which groups are needed, and which make the batch
   std::uint64_t NeededEnd() const;
@@ -156,9 +193,7 @@ class Inbox {
   bool Grant(Group& group, std::size_t share, std::map<std::string, wire::Grant>* grants,
              Effects* out);
   void SendGrant(const std::string& id, wire::Grant grant, Effects* out) const;
-  Peer* FreestActor(int samples, std::size_t share, std::string* id);
-  void ReturnGrant(Group& group);
-  void Restore(const std::string& id, const wire::Hello& hello);
+  Peer* FreestActor(const Group& group, std::size_t share, std::string* id);
   void OnRollout(const std::string& id, wire::Rollout rollout, Effects* out);
   std::string WhyUnknown(const wire::Rollout& rollout, const Group* group) const;
   std::string WhyBroken(const wire::Rollout& rollout) const;
@@ -178,6 +213,8 @@ class Inbox {
   std::size_t group_size_, groups_per_step_;
   std::map<std::string, Peer> peers_;
   std::shared_ptr<const WeightSet> weights_;
+  std::shared_ptr<const WeightDelta> delta_;
+  std::optional<std::uint32_t> canary_;  // of weights_
   wire::Message manifest_;
   std::map<std::uint64_t, Group> groups_;
   std::uint64_t next_group_ = 0;     // of AddGroup
@@ -195,6 +232,7 @@ class Inbox {
   std::string last_actor_, last_worker_;
   ServiceStats stats_;
   std::map<std::string, int> failures_;
+  wire::Refusals refusals_;
 };
 
 }  // namespace temper::learner

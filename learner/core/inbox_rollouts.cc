@@ -51,12 +51,15 @@ void Inbox::AddGroup(store::GroupRow row, std::optional<std::string> answer,
   next_group_ = grp + 1;
 }
 
-Inbox::Peer* Inbox::FreestActor(int samples, std::size_t share, std::string* id) {
+Inbox::Peer* Inbox::FreestActor(const Group& group, std::size_t share, std::string* id) {
   Peer* best = nullptr;
   for (auto& [name, peer] : peers_) {
     if (!peer.is_actor() || peer.loaded != weights_->version) continue;
-    const bool fits = peer.samples == 0 || peer.samples + samples <= peer.hello.rows;
+    const bool fits = peer.samples == 0 || peer.samples + group.missing <= peer.hello.rows;
     if (!fits || peer.groups.size() >= share) continue;
+    const bool alone = std::any_of(peer.groups.begin(), peer.groups.end(),
+                                   [&](std::uint64_t grp) { return Suspect(groups_.at(grp)); });
+    if (alone || (Suspect(group) && !peer.groups.empty())) continue;
     if (best != nullptr && best->samples <= peer.samples) continue;
     best = &peer;
     *id = name;
@@ -67,7 +70,7 @@ Inbox::Peer* Inbox::FreestActor(int samples, std::size_t share, std::string* id)
 bool Inbox::Grant(Group& group, std::size_t share, std::map<std::string, wire::Grant>* grants,
                   Effects* out) {
   std::string id;
-  Peer* peer = FreestActor(group.missing, share, &id);
+  Peer* peer = FreestActor(group, share, &id);
   if (peer == nullptr) return false;
   const std::uint64_t grp = group.row.grp;
   waiting_.erase(grp);
@@ -83,6 +86,8 @@ bool Inbox::Grant(Group& group, std::size_t share, std::map<std::string, wire::G
   group.row.granted_step = StepOf(grp);
   group.actor = id;
   group.actor_instance = peer->hello.instance;
+  group.granted = now_;
+  group.unlisted = 0;
   peer->groups.insert(grp);
   peer->samples += group.missing;
   last_actor_ = peer->hello.name;
@@ -143,33 +148,6 @@ void Inbox::SendGrant(const std::string& id, wire::Grant grant, Effects* out) co
     out->send.emplace_back(id, grant.Encode());
     grant.groups.clear();
     ids = 0;
-  }
-}
-
-void Inbox::ReturnGrant(Group& group) {
-  const auto holder = peers_.find(group.actor);
-  if (holder != peers_.end()) {
-    holder->second.groups.erase(group.row.grp);
-    holder->second.samples -= group.missing;
-  }
-  group.actor.clear();
-  if (group.missing > 0) waiting_.insert(group.row.grp);
-}
-
-void Inbox::Restore(const std::string& id, const wire::Hello& hello) {
-  Peer& peer = peers_.at(id);
-  for (const auto& [grp, attempt] : hello.held) {
-    const auto found = groups_.find(grp);
-    if (found == groups_.end()) continue;
-    Group& group = found->second;
-    if (!waiting_.contains(grp) || !group.granted_before || group.row.attempt != attempt ||
-        group.actor_instance != hello.instance) {
-      continue;
-    }
-    waiting_.erase(grp);
-    group.actor = id;
-    peer.groups.insert(grp);
-    peer.samples += group.missing;
   }
 }
 
@@ -238,7 +216,7 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
   const std::string unknown = WhyUnknown(rollout, group);
   const std::string why = unknown.empty() ? WhyBroken(rollout) : unknown;
   if (!why.empty()) {
-    out->notes.push_back(peer.hello.name + ": " + why);
+    refusals_.Add("not_taken", peer.hello.name + ": " + why, now_);
     Refuse(id, wire::kNotTaken, why, out, rollout.id);
     // Whoever holds the group will not deliver this sample: hand it out again.
     const wire::RolloutId& r = rollout.id;

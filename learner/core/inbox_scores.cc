@@ -77,6 +77,7 @@ void Inbox::AskForScores(Effects* out) {
       continue;
     }
     group.asked = now_;
+    group.unlisted = 0;
     group.request = next_request_++;
     group.worker = best->first;
     ++group.score_attempts;

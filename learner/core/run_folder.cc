@@ -54,7 +54,7 @@ void BeginRun(const configs::Config& config) {
 
 void ContinueRun(const configs::Config& config, const Json& before) {
   std::vector<std::string> ignore = config.resume_allow;
-  for (const char* key : {"resume", "resume_allow", "output_dir", "wire.bind"})
+  for (const char* key : {"resume", "resume_allow", "output_dir", "wire.bind", "wire.keys"})
     ignore.push_back(key);
   const std::vector<std::string> differences =
       configs::Differences(before, configs::ToJson(config), ignore);

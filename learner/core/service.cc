@@ -156,6 +156,7 @@ struct Service::State {
   std::uint64_t next_group = 0;         // to be added
   std::optional<std::uint64_t> cursor;  // where the next batch begins
   double wait_seconds = 0;
+  std::shared_ptr<const WeightSet> published;  // the newest; what the next delta begins with
   std::unique_ptr<Serving> serving;
   std::unique_ptr<reward::ScriptWatch> watch;  // last: it posts to serving
 };
@@ -174,9 +175,13 @@ void Service::Publish(std::shared_ptr<const WeightSet> weights) {
     const std::optional<std::uint64_t> group = state_->options.resume_group;
     state_->serving->Call([=](Serving::Context& at) { at.store.Resume(step, version, group); });
   }
-  state_->serving->Post([weights = std::move(weights)](Serving::Context& at) mutable {
-    at.inbox.Publish(std::move(weights), &at.effects);
-  });
+  std::shared_ptr<const WeightDelta> delta;
+  if (state_->published) delta = MakeDelta(*state_->published, *weights);
+  state_->published = weights;
+  state_->serving->Post(
+      [weights = std::move(weights), delta = std::move(delta)](Serving::Context& at) mutable {
+        at.inbox.Publish(std::move(weights), &at.effects, std::move(delta));
+      });
 }
 
 Batch Service::NextBatch(std::int64_t number) {

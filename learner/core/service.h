@@ -36,6 +36,8 @@ struct WeightSet {
   };
   std::vector<Tensor> tensors;  // RequiredTensors order
   std::vector<std::byte> bytes;
+  /// engine::Canary of these weights in the run's numerics. None: the first actor's counts.
+  std::optional<std::uint32_t> canary = std::nullopt;
 };
 
 struct ScoredGroup {
@@ -60,6 +62,9 @@ struct ServiceStats {         // since the last call of TakeStats
   int actors = 0, reward_workers = 0;
   std::vector<std::pair<std::string, int>>
       reward_failures;  // status -> count (not ok, not not_applicable)
+  std::vector<std::pair<std::string, std::uint64_t>>
+      refused;                        // reason -> messages and handshakes since the run began
+  std::uint64_t published_bytes = 0;  // sent to actors
 };
 
 /// Owns the ROUTER socket, the database and the inbox on one thread. Methods are called from the

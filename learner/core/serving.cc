@@ -10,7 +10,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <map>
 
 #include "configs/error.h"
 
@@ -50,7 +49,7 @@ std::string ReasonOf(const std::exception_ptr& error) {
 Serving::Serving(std::unique_ptr<wire::Server> server, store::Trajectories store,
                  Inbox::Options options)
     : server_(std::move(server)),
-      store_(std::move(store)),
+      recorder_(std::move(store)),
       inbox_(std::move(options), SteadyMicros()),
       wake_fd_(MakeEvent()) {
   // Signals belong to the main thread.
@@ -163,12 +162,8 @@ void Serving::Serve() {
     inbox_.Tick(Now(), &effects_);
     Perform();
     Deliver();
-    if (in_transaction_ ? rows_ >= kCommitRows || Now() - oldest_row_ >= kCommitMicros
-                        : !acks_.empty()) {
-      Commit();
-    }
-    Micros timeout = Inbox::kHeartbeat / 10;
-    if (in_transaction_) timeout = std::max<Micros>(0, kCommitMicros - (Now() - oldest_row_));
+    if (recorder_.Due(Now())) Commit();
+    Micros timeout = recorder_.DueIn(Now(), Inbox::kHeartbeat / 10);
     if (server_->queued()) timeout = std::min<Micros>(timeout, 1000);
     server_->Wait(timeout, wake_fd_);
   }
@@ -186,7 +181,7 @@ bool Serving::RunCommands() {
     if (stop_ && commands_.empty()) return false;
     commands.swap(commands_);
   }
-  Context context{store_, inbox_, effects_};
+  Context context{recorder_.store(), inbox_, effects_};
   for (const Command& command : commands) {
     command(context);
     Perform();
@@ -197,7 +192,7 @@ bool Serving::RunCommands() {
 void Serving::PumpFrames() {
   // Bounded, so that commands and commits have their turn under any load.
   wire::Incoming incoming;
-  for (int i = 0; i < kCommitRows && server_->Receive(&incoming); ++i) {
+  for (int i = 0; i < kFramesATurn && server_->Receive(&incoming); ++i) {
     if (incoming.error.empty()) {
       inbox_.Handle(incoming.peer, incoming.message, Now(), &effects_);
     } else {
@@ -209,6 +204,7 @@ void Serving::PumpFrames() {
     inbox_.PeerGone(peer, &effects_);
     Perform();
   }
+  for (const std::string& note : server_->refusals().TakeNotes()) effects_.notes.push_back(note);
 }
 
 void Serving::Perform() {
@@ -217,8 +213,8 @@ void Serving::Perform() {
          !effects_.notes.empty() || effects_.failure) {
     Effects effects = std::exchange(effects_, {});
     for (const std::string& note : effects.notes) std::fprintf(stderr, "serve: %s\n", note.c_str());
-    for (StoreWrite& write : effects.writes) Write(std::move(write));
-    acks_.insert(acks_.end(), effects.acks.begin(), effects.acks.end());
+    for (StoreWrite& write : effects.writes) recorder_.Write(std::move(write), Now(), WallMs());
+    recorder_.Acknowledge(effects.acks);
     for (const auto& [peer, message] : effects.send) {
       if (!server_->Send(peer, message)) inbox_.PeerGone(peer, &effects_);
     }
@@ -229,37 +225,8 @@ void Serving::Perform() {
   }
 }
 
-void Serving::Write(StoreWrite&& write) {
-  if (!in_transaction_) {
-    store_.Begin();
-    in_transaction_ = true;
-    oldest_row_ = Now();
-  }
-  ++rows_;
-  if (const auto* group = std::get_if<store::GroupRow>(&write)) {
-    store_.PutGroup(*group);
-  } else if (auto* rollout = std::get_if<RolloutWrite>(&write)) {
-    store::RolloutRow& row = rollout->row;
-    row.received_ms = WallMs();
-    const bool live = store_.PutRollout(row);
-    if (live && !rollout->drop_reason.empty())
-      store_.Drop(row.grp, row.sample, row.attempt, rollout->drop_reason);
-  } else if (const auto* score = std::get_if<ScoreWrite>(&write)) {
-    const wire::RolloutId& id = score->id;
-    store_.PutScore(id.grp, id.sample, id.attempt, score->score, score->status, score->parts);
-    if (!score->drop_reason.empty()) store_.Drop(id.grp, id.sample, id.attempt, score->drop_reason);
-  }
-}
-
 void Serving::Commit() {
-  if (in_transaction_) {
-    store_.Commit();
-    in_transaction_ = false;
-    rows_ = 0;
-  }
-  std::map<std::string, wire::Ack> acks;
-  for (const auto& [peer, id] : std::exchange(acks_, {})) acks[peer].rollouts.push_back(id);
-  for (const auto& [peer, ack] : acks) {
+  for (const auto& [peer, ack] : recorder_.Commit()) {
     if (!server_->Send(peer, ack.Encode())) inbox_.PeerGone(peer, &effects_);
   }
 }

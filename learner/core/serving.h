@@ -12,8 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "learner/core/inbox.h"
-#include "store/trajectories.h"
+#include "learner/core/recorder.h"
 #include "wire/socket.h"
 
 namespace temper::learner {
@@ -57,7 +56,6 @@ class Serving {
   bool RunCommands();  // false: stop
   void PumpFrames();
   void Perform();
-  void Write(StoreWrite&& write);
   void Commit();
   void Deliver();
   void LeavePeers(const std::string& reason, bool failed);
@@ -65,18 +63,13 @@ class Serving {
   void Enqueue(Command command);
   Micros Now() const;
 
-  static constexpr int kCommitRows = 64;
-  static constexpr Micros kCommitMicros = 5000;
+  static constexpr int kFramesATurn = 64;
   static constexpr Micros kGoodbyeMicros = 1'000'000;
 
   std::unique_ptr<wire::Server> server_;
-  store::Trajectories store_;
+  Recorder recorder_;
   Inbox inbox_;
   Effects effects_;
-  bool in_transaction_ = false;
-  int rows_ = 0;  // in the open transaction
-  Micros oldest_row_ = 0;
-  std::vector<std::pair<std::string, wire::RolloutId>> acks_;
   std::int64_t wanted_batch_ = 0;
   bool wanted_evals_ = false;
 

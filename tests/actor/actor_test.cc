@@ -257,6 +257,93 @@ TEST_F(ActorTest, ASilentLearnerIsGivenUpByName) {
   }
 }
 
+TEST_F(ActorTest, ConfirmsAgainWhatTheLearnerOffersAgain) {
+  Ready();
+  Tell(Publish(config_, kSession, 3).manifest);
+  const auto loaded = Of<wire::WeightsLoaded>(Said(), Kind::kWeightsLoaded);
+  ASSERT_EQ(loaded.size(), 1u);
+  EXPECT_EQ(loaded[0].version, 3u);
+}
+
+TEST_F(ActorTest, ItsCanaryIsAFunctionOfTheWeights) {
+  Tell(TheWelcome());
+  Said();
+  const auto canary = [&](std::uint32_t version) {
+    const Published published = Publish(config_, kSession, version);
+    Tell(published.manifest);
+    for (;;) {
+      const auto said = Said();
+      const auto loaded = Of<wire::WeightsLoaded>(said, Kind::kWeightsLoaded);
+      if (!loaded.empty()) return loaded[0].canary.value();
+      for (const auto& pull : Of<wire::WeightsPull>(said, Kind::kWeightsPull)) {
+        Tell(published.Chunk(pull));
+      }
+    }
+  };
+  const std::uint32_t first = canary(3), second = canary(4);
+  EXPECT_NE(first, second);
+  EXPECT_EQ(canary(3), first);
+}
+
+TEST_F(ActorTest, WeightsThatTheLearnerFindsWrongArePulledAgainWhole) {
+  Ready();
+  Tell(wire::Refuse{wire::kBadWeights, "canary", std::nullopt});
+  Tell(TheGrant(3, {41}));
+  EXPECT_TRUE(Finish().empty());  // not before they are there
+  EXPECT_TRUE(Load(3));
+  EXPECT_EQ(Finish().size(), 3u);
+}
+
+TEST_F(ActorTest, ItsHeartbeatsListWhatItHolds) {
+  Ready();
+  Tell(TheGrant(3, {41}));
+  Tell(TheGrant(4, {42}, 1));  // waits for weights
+  Pass(kSecond);
+  const auto beats = Of<wire::Heartbeat>(Said(), Kind::kHeartbeat);
+  ASSERT_EQ(beats.size(), 1u);
+  EXPECT_EQ(beats[0].held, (wire::Held{{41, 0}, {42, 1}}));
+  const auto rollouts = Finish();
+  Pass(kSecond);  // finished, but not acknowledged
+  EXPECT_EQ(Of<wire::Heartbeat>(Said(), Kind::kHeartbeat).at(0).held,
+            (wire::Held{{41, 0}, {42, 1}}));
+  for (const auto& r : rollouts) Tell(wire::Ack{{r.id}});
+  Pass(kSecond);
+  EXPECT_EQ(Of<wire::Heartbeat>(Said(), Kind::kHeartbeat).at(0).held, (wire::Held{{42, 1}}));
+}
+
+TEST_F(ActorTest, ADrainDeliversWhatIsFinishedAndGivesUpTheRest) {
+  Ready();
+  Tell(TheGrant(3, {41}));
+  const auto rollouts = Finish();
+  Tell(TheGrant(3, {42}));
+  actor_.Work(now_);
+  actor_.Drain();
+  EXPECT_FALSE(actor_.Work(now_));
+  Tell(TheGrant(3, {43}));
+  EXPECT_FALSE(actor_.Work(now_));
+  EXPECT_FALSE(actor_.delivered());
+  for (const auto& r : rollouts) Tell(wire::Ack{{r.id}});
+  EXPECT_TRUE(actor_.delivered());
+}
+
+TEST_F(ActorTest, SaysOnceThatTheLearnerIsSilentAndOnceThatItIsBack) {
+  Ready();
+  testing::internal::CaptureStderr();
+  for (int s = 0; s < 9; ++s) Pass(kSecond);
+  Tell(wire::Heartbeat());
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_NE(log.find("no word from the learner at ipc://learner for 6 s"), log.npos) << log;
+  EXPECT_EQ(log.find("no word"), log.rfind("no word")) << log;
+  EXPECT_NE(log.find("back after 9 s"), log.npos) << log;
+}
+
+TEST_F(ActorTest, ALearnerThatCannotReadItsHelloIsNoLearnerForIt) {
+  for (int i = 1; i < Actor::kHelloRefusals; ++i) {
+    Tell(wire::Refuse{wire::kBadMessage, "version 2", std::nullopt});
+  }
+  EXPECT_THROW(Tell(wire::Refuse{wire::kBadMessage, "version 2", std::nullopt}), UserError);
+}
+
 TEST_F(ActorTest, EndsWithItsLearner) {
   Ready();
   Tell(wire::Goodbye{"the run is over", false});

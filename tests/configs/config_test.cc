@@ -156,7 +156,7 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
 
 TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
   for (const char* set :
-       {"grpo.routing_replay=rollout", "device=cuda:0", "learner.ranks=2", "wire.keys=k.json"}) {
+       {"grpo.routing_replay=rollout", "device=cuda:0", "learner.ranks=2"}) {
     EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
   }
 }

@@ -10,6 +10,8 @@ file(GLOB fuzz_read CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/configs/*.cc ${CMAKE_S
 foreach(name added_tokens bpe checkpoint_reader model_config pattern pre_tokenizer tensor_names utf8)
   list(APPEND fuzz_read ${CMAKE_SOURCE_DIR}/engine/${name}.cc)
 endforeach()
+file(GLOB fuzz_wire CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/wire/protocol*.cc)
+list(APPEND fuzz_read ${fuzz_wire} ${CMAKE_SOURCE_DIR}/wire/message.cc ${CMAKE_SOURCE_DIR}/wire/patch.cc)
 # g++ takes what the sanitizers add for reads of a variant's other members.
 set(FUZZ_FLAGS -Wno-maybe-uninitialized -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1)
 add_library(fuzz_read STATIC ${fuzz_read} ${CMAKE_SOURCE_DIR}/tests/fuzz/fuzz.cc)

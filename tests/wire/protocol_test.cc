@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <random>
 
 namespace temper::wire {
@@ -201,6 +202,36 @@ TEST(ProtocolTest, AManifestWithHolesOrOverlapsIsRefused) {
   EXPECT_THROW(Travel(manifest), ProtocolError);
   EXPECT_THROW(Travel(WeightsPull{18, 0, kMaxChunkBytes + 1}), ProtocolError);
   EXPECT_THROW(Travel(WeightsPull{18, 0, 0}), ProtocolError);
+}
+
+TEST(ProtocolTest, ADeltasPiecesFollowTheRulesOfTheirForms) {
+  WeightsManifest manifest = AManifest();
+  manifest.base = 17;
+  manifest.delta_bytes = 9;
+  manifest.tensors[0].form = DeltaForm::kPatch;
+  manifest.tensors[0].delta_end = 5;
+  manifest.tensors[1].form = DeltaForm::kFull;
+  manifest.tensors[1].delta_begin = 5;
+  manifest.tensors[1].delta_end = 9;
+  const WeightsManifest got = Travel(manifest);
+  EXPECT_EQ(got.base, 17u);
+  EXPECT_EQ(got.tensors[0].form, DeltaForm::kPatch);
+  EXPECT_EQ(got.tensors[1].delta_end, 9u);
+  const auto refused = [&](const std::function<void(WeightsManifest&)>& change) {
+    WeightsManifest changed = manifest;
+    change(changed);
+    EXPECT_THROW(Travel(changed), ProtocolError);
+  };
+  refused([](auto& m) { m.delta_bytes = 10; });
+  refused([](auto& m) { m.tensors[1].delta_begin = 6; });
+  refused([](auto& m) { m.tensors[1].delta_end = 8; });            // full, but shorter
+  refused([](auto& m) { m.tensors[0].form = DeltaForm::kSame; });  // same, but with bytes
+  refused([](auto& m) { m.tensors[0].form = static_cast<DeltaForm>(3); });
+  EXPECT_TRUE(Travel(WeightsPull{18, 0, 1, true}).delta);
+  EXPECT_TRUE(Travel(WeightsChunk{18, 0, {}, true}).delta);
+  EXPECT_EQ(Travel(WeightsLoaded{3, 18, 0xffffffff}).canary, 0xffffffffu);
+  EXPECT_EQ(Travel(Heartbeat{Held{{41, 2}}}).held, (Held{{41, 2}}));
+  EXPECT_EQ(Travel(Heartbeat{}).held, std::nullopt);
 }
 
 TEST(ProtocolTest, AMessageReadAsAnotherKindIsRefused) {

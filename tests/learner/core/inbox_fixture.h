@@ -66,6 +66,13 @@ class InboxTest : public ::testing::Test {
     }
     return messages;
   }
+  std::vector<wire::Message> To(const std::string& peer, wire::Kind kind) const {
+    std::vector<wire::Message> messages = To(peer);
+    std::erase_if(messages, [&](const wire::Message& m) {
+      return m.kind != static_cast<std::uint16_t>(kind);
+    });
+    return messages;
+  }
   template <class T>
   std::vector<T> To(const std::string& peer, wire::Kind kind) const {
     std::vector<T> found;

@@ -44,8 +44,9 @@ struct Numbers : PromptSource {
 class FakePeer {
  public:
   using Reply = std::function<void(wire::Client&, const wire::Message&)>;
-  FakePeer(const std::string& endpoint, wire::Hello hello, Reply reply)
-      : thread_([=, this] { Run(endpoint, hello, reply); }) {}
+  FakePeer(const std::string& endpoint, wire::Hello hello, Reply reply,
+           const std::string& keys = "")
+      : thread_([=, this] { Run(endpoint, keys, hello, reply); }) {}
   ~FakePeer() {
     stop_ = true;
     thread_.join();
@@ -54,8 +55,9 @@ class FakePeer {
   bool ended() const { return ended_; }
 
  private:
-  void Run(const std::string& endpoint, wire::Hello hello, const Reply& reply) {
-    wire::Client client(endpoint);
+  void Run(const std::string& endpoint, const std::string& keys, wire::Hello hello,
+           const Reply& reply) {
+    wire::Client client(endpoint, keys);
     client.Send(hello.Encode());
     auto beat = Clock::now();
     wire::Incoming in;
