@@ -131,6 +131,7 @@ class Inbox {
     std::string actor;                 // lease; "" = none
     std::uint64_t actor_instance = 0;  // of the last lease
     bool done = false;
+    Micros complete = 0;        // when the last rollout came
     std::uint64_t request = 0;  // of the score request under way, 0 = none
     std::string worker;
     Micros asked = 0;
