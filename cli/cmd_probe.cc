@@ -37,19 +37,6 @@ int Logits(const Arguments& arguments) {
   return 0;
 }
 
-/// "3" for every sequence or "[3, 1, 8]", one a sequence.
-std::vector<int> PromptLens(const Args& args, const std::string& text) {
-  if (text.empty()) return {};
-  const std::string where = args.command() + ": --prompt-lens";
-  Json list = configs::ParseJson(text, where);
-  if (!list.is_array()) list = Json::array({list});
-  std::vector<int> lens;
-  for (const Json& item : list) {
-    lens.push_back(static_cast<int>(configs::GetInt(item, where, 1, INT_MAX)));
-  }
-  return lens;
-}
-
 int Logprobs(const Arguments& arguments) {
   engine::ProbeOptions options;
   options.threads = 0;
@@ -58,7 +45,7 @@ int Logprobs(const Arguments& arguments) {
             "Log-probs of given ids as the actor or the learner computes them.");
   DeclareForward(&args, &options);
   args.Text("--side", "S", "actor (incremental) or learner (packed)", &side).Required();
-  args.Text("--prompt-lens", "[..]", "actor: tokens fed as prompt; 1 each by default",
+  args.Text("--prompt-lens", "[..]", "prompt tokens, 1 each by default; actor: fed at once",
             &prompt_lens);
   args.Text("--cache-dtype", "C", "how keys and values are stored", &options.cache_dtype);
   args.Text("--fp8-scale", "S", "of weights quantised here: pow2 or fp32", &options.fp8_scale);
@@ -70,7 +57,7 @@ int Logprobs(const Arguments& arguments) {
     ExecLearner(forwarded);
   }
   if (side != "actor") args.Fail("--side: " + configs::Quote(side) + " must be actor or learner");
-  options.prompt_lens = PromptLens(args, prompt_lens);
+  options.prompt_lens = engine::ParsePromptLens(prompt_lens);
   options.threads = Threads(options.threads);
   engine::ProbeLogprobs(options);
   return 0;

@@ -16,6 +16,7 @@
 #include "engine/checkpoint.h"
 #include "engine/data/rows.h"
 #include "engine/safetensors.h"
+#include "engine/stop_ids.h"
 #include "store/trajectories.h"
 
 namespace temper::cli {
@@ -237,8 +238,7 @@ int RunsReplay(const Arguments& arguments) {
   if (model_dir.empty()) model_dir = config.model;
   const engine::ModelConfig model = engine::ReadModelConfig(model_dir);
   const engine::Tokenizer tokenizer(model_dir);
-  std::vector<std::int32_t> stop_ids = model.eos_ids;
-  if (tokenizer.eos_id() >= 0) stop_ids.push_back(tokenizer.eos_id());
+  const std::vector<std::int32_t> stop_ids = engine::StopIds(model, tokenizer);
 
   std::vector<Rollout> rollouts =
       Draw(ReadRollouts(run, WhereOf(args, name)), count, std::uint64_t(seed));

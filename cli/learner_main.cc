@@ -69,12 +69,14 @@ int Logprobs(const Arguments& arguments) {
   Args args("temper probe logprobs", "The learner's side: one packed forward.");
   DeclareProbe(&args, &options, &ids);
   args.Text("--side", "S", "learner", &side);
+  args.Text("--prompt-lens", "[..]", "neighbours with the same prompt share it; 1 each by default",
+            &prompt_lens);
   // The actor's options may stand in the same command line; packing has no use for them.
-  args.Text("--prompt-lens", "[..]", "of no effect here", &prompt_lens);
   args.Integer("--batch", "of no effect here", 1, INT_MAX, &batch);
   args.Integer("--chunk", "of no effect here", 1, INT_MAX, &chunk);
   if (!args.Parse(arguments)) return 0;
   ReadIds(&options, ids);
+  options.prompt_lens = engine::PromptLengths(engine::ParsePromptLens(prompt_lens), options.ids);
   learner::ProbeLogprobs(options);
   return 0;
 }

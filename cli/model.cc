@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
-#include <set>
 #include <thread>
 #include <utility>
+
+#include "engine/stop_ids.h"
 
 namespace temper::cli {
 namespace {
@@ -58,11 +59,9 @@ int Threads(int wish) {
 Model LoadModel(const std::string& dir, const engine::Numerics& numerics) {
   engine::ModelConfig config = engine::ReadModelConfig(dir);
   engine::Tokenizer tokenizer(dir);
-  std::set<std::int32_t> stops(config.eos_ids.begin(), config.eos_ids.end());
-  if (tokenizer.eos_id() >= 0) stops.insert(tokenizer.eos_id());
+  std::vector<std::int32_t> stops = engine::StopIds(config, tokenizer);
   auto weights = std::make_shared<engine::Weights>(engine::Weights::Load(dir, config, numerics));
-  return {
-      std::move(config), std::move(weights), std::move(tokenizer), {stops.begin(), stops.end()}};
+  return {std::move(config), std::move(weights), std::move(tokenizer), std::move(stops)};
 }
 
 double SampleAll(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,

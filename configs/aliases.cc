@@ -54,7 +54,11 @@ std::vector<Alias> Data() {
           {"sft.seed", "seed", nullptr, ""},
           {"grpo.output_dir", "output_dir", nullptr, ""},
           {"sft.output_dir", "output_dir", nullptr, ""},
-          {"grpo.max_staleness", "grpo.max_lag", nullptr, ""}};
+          {"grpo.max_staleness", "grpo.max_lag", nullptr, ""},
+          {"grpo.gradient_checkpointing", "learner.gradient_checkpointing", nullptr, ""},
+          {"sft.gradient_checkpointing", "learner.gradient_checkpointing", nullptr, ""},
+          {"actor_rollout_ref.model.enable_gradient_checkpointing",
+           "learner.gradient_checkpointing", nullptr, ""}};
 }
 
 std::vector<Alias> Actor() {

@@ -135,7 +135,11 @@ struct Wire {
   std::string keys;                          // CURVE key file; "" = none (loopback only)
   double peer_timeout_s = 300;
 };
-struct Learner { int ranks = 1; std::string forward = "kernels"; };  // kernels | libtorch
+struct Learner {
+  int ranks = 1;
+  std::string forward = "kernels";           // kernels | libtorch
+  bool gradient_checkpointing = false;       // a layer's activations are computed again
+};
 
 struct Config {
   std::string name = "run";

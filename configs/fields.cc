@@ -258,9 +258,13 @@ void AddRun(std::vector<Field>* t) {
   t->push_back(KeepVersions());
   t->push_back(Text(AT(data.train), "JSONL; required"));
   t->push_back(Text(AT(data.eval), "JSONL of held-out rows; null = none"));
-  t->push_back(Text(AT(data.task), "a Lua file that makes prompts instead of data.train; it rewards them too, unless rewards "
-               "is given; grpo only"));
-  t->push_back(Integer(AT(data.heldout), 0, "first prompts of data.task that no group gets; temper eval --task scores them"));
+  t->push_back(Text(
+      AT(data.task),
+      "a Lua file that makes prompts instead of data.train; it rewards them too, unless rewards "
+      "is given; grpo only"));
+  t->push_back(
+      Integer(AT(data.heldout), 0,
+              "first prompts of data.task that no group gets; temper eval --task scores them"));
   t->push_back(Text(AT(data.prompt_column), "null = the first known name that is there"));
   t->push_back(Text(AT(data.answer_column), "null = the first known name that is there"));
   t->push_back(Integer(AT(data.max_prompt_length), 1, "tokens; a longer row is an error"));
@@ -379,6 +383,8 @@ void AddRest(std::vector<Field>* t) {
       Number(AT(wire.peer_timeout_s), kPositive, "seconds without a peer before giving up"));
   t->push_back(Integer(AT(learner.ranks), 1, "learner processes"));
   t->push_back(Choice(AT(learner.forward), {"kernels", "libtorch"}, "whose forward trains"));
+  t->push_back(Flag(AT(learner.gradient_checkpointing),
+                    "activations of a layer are not kept but computed again"));
 }
 
 #undef AT

@@ -1,6 +1,7 @@
 #include "engine/probe.h"
 
 #include <algorithm>
+#include <climits>
 
 #include "configs/error.h"
 #include "configs/json.h"
@@ -29,6 +30,16 @@ Sequences ReadSequences(const std::string& path, int vocab) {
     sequences.push_back(std::move(ids));
   }
   return sequences;
+}
+
+std::vector<int> ParsePromptLens(const std::string& text) {
+  if (text.empty()) return {};
+  Json list = configs::ParseJson(text, "--prompt-lens");
+  if (!list.is_array()) list = Json::array({list});
+  std::vector<int> lens;
+  for (const Json& item : list)
+    lens.push_back(static_cast<int>(configs::GetInt(item, "--prompt-lens", 1, INT_MAX)));
+  return lens;
 }
 
 std::vector<int> PromptLengths(const std::vector<int>& given, const Sequences& sequences) {

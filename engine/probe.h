@@ -42,6 +42,9 @@ struct LogprobsResult {
 void WriteLogprobs(const std::string& path, const Sequences& sequences, int moe_layers, int top_k,
                    const LogprobsResult& result);
 
+/// "3" for every sequence or "[3, 1, 8]", one a sequence; "" gives none.
+std::vector<int> ParsePromptLens(const std::string& text);
+
 /// One prompt length a sequence: the default 1, one for all, or the list; each in [1, T].
 std::vector<int> PromptLengths(const std::vector<int>& given, const Sequences& sequences);
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr float kLatentEps = 1e-6f;  // the low-rank norms' class default, not rms_norm_eps
 
-/// Sequences padded to one length.
+/// Sequences, each behind its trunk, padded to one length.
 struct Bucket {
   std::vector<int> sequences;
   int length = 0;
@@ -29,12 +29,12 @@ std::vector<Bucket> Buckets(const Pack& pack, int heads) {
   constexpr std::int64_t kScores = std::int64_t{1} << 20;
   std::vector<int> order(pack.sequences());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int a, int b) { return pack.length(a) > pack.length(b); });
+  const auto chain = [&](int s) { return pack.before(s) + pack.length(s); };
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return chain(a) > chain(b); });
   std::vector<Bucket> buckets;
   for (int s : order) {
-    const int length = pack.length(s);
-    if (length == 0) continue;
+    const int length = chain(s);
+    if (pack.length(s) == 0) continue;
     const bool fits = !buckets.empty() &&
                       buckets.back().length - length <= buckets.back().length / 8 + 1 &&
                       std::int64_t(buckets.back().sequences.size() + 1) * heads *
@@ -85,6 +85,20 @@ CachedRows StoreRows(const OpContext& context, float* rows) {
   return out;
 }
 
+/// The rows that each sequence sees, by position: its trunk's and its own.
+std::vector<const void*> Chains(const Pack& pack, const CachedRows& cache) {
+  std::vector<const void*> keys;
+  const auto add = [&](int s) {
+    for (int t = pack.start[s]; t < pack.start[s + 1]; ++t)
+      keys.push_back(cache.base + t * cache.stride);
+  };
+  for (int s = 0; s < pack.sequences(); ++s) {
+    if (pack.trunk[s] >= 0) add(pack.trunk[s]);
+    add(s);
+  }
+  return keys;
+}
+
 }  // namespace
 
 Tensors AttentionOp::Forward(const Tensors& in) {
@@ -118,11 +132,12 @@ Tensors AttentionOp::Forward(const Tensors& in) {
     std::memcpy(a + i * row + latent, q + i * qk + nope, rope * sizeof(float));
   }
 
-  std::vector<const void*> keys(m);
+  const std::vector<const void*> keys = Chains(pack, cache);
   std::vector<kernels::AttentionRow> rows(m);
-  for (int t = 0; t < m; ++t) {
-    keys[t] = cache.base + t * cache.stride;
-    rows[t] = {keys.data() + t - pack.position[t], pack.position[t] + 1};
+  const void* const* chain = keys.data();
+  for (int s = 0; s < pack.sequences(); ++s) {
+    for (int t = pack.start[s]; t < pack.start[s + 1]; ++t) rows[t] = {chain, pack.position[t] + 1};
+    chain += pack.before(s) + pack.length(s);
   }
   torch::Tensor latent_out = torch::empty({m, heads, latent});
   float* lo = latent_out.data_ptr<float>();
@@ -180,10 +195,11 @@ Tensors AttentionOp::Plain(const Tensors& in) {
     const std::int64_t n = std::int64_t(bucket.sequences.size()), length = bucket.length;
     std::vector<std::int64_t> index(n * length, 0);
     for (std::int64_t b = 0; b < n; ++b) {
-      const int s = bucket.sequences[b];
+      const int s = bucket.sequences[b], before = pack.before(s);
+      for (int t = 0; t < before; ++t) index[b * length + t] = pack.start[pack.trunk[s]] + t;
       for (int t = 0; t < pack.length(s); ++t) {
-        index[b * length + t] = pack.start[s] + t;
-        place[pack.start[s] + t] = base + b * length + t;
+        index[b * length + before + t] = pack.start[s] + t;
+        place[pack.start[s] + t] = base + b * length + before + t;
       }
     }
     base += n * length;

@@ -41,6 +41,32 @@ struct KernelFunction : torch::autograd::Function<KernelFunction> {
   }
 };
 
+using Rerun = std::function<torch::Tensor(const torch::Tensor& x, bool first)>;
+
+struct Stretch : torch::CustomClassHolder {
+  explicit Stretch(Rerun r) : run(std::move(r)) {}
+  Rerun run;
+};
+
+struct AgainFunction : torch::autograd::Function<AgainFunction> {
+  static torch::Tensor forward(AutogradContext* ctx, c10::intrusive_ptr<Stretch> stretch,
+                               const torch::Tensor& x) {
+    torch::Tensor y = stretch->run(x, true);  // autograd is off in here
+    ctx->save_for_backward({x});
+    ctx->saved_data["stretch"] = torch::IValue::make_capsule(std::move(stretch));
+    return y;
+  }
+
+  static Tensors backward(AutogradContext* ctx, Tensors grad) {
+    const auto stretch =
+        c10::static_intrusive_pointer_cast<Stretch>(ctx->saved_data["stretch"].toCapsule());
+    torch::AutoGradMode enable(true);
+    const torch::Tensor x = ctx->get_saved_variables()[0].detach().requires_grad_(true);
+    torch::autograd::backward({stretch->run(x, false)}, {grad[0]});
+    return {torch::Tensor(), x.grad()};  // the stretch itself has no gradient
+  }
+};
+
 }  // namespace
 
 Tensors Op::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
@@ -77,6 +103,10 @@ Tensors Apply(c10::intrusive_ptr<Op> op, const Tensors& in, bool plain) {
     if (t.defined()) defined.push_back(t);
   }
   return KernelFunction::apply(std::move(op), torch::TensorList(defined));
+}
+
+torch::Tensor ApplyAgain(Rerun run, const torch::Tensor& x) {
+  return AgainFunction::apply(c10::make_intrusive<Stretch>(std::move(run)), x);
 }
 
 }  // namespace temper::learner

@@ -3,6 +3,7 @@
 // the same operation.
 #include <torch/torch.h>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct OpContext {
   const float* rope_table = nullptr;  // [max length of the pack][qk_rope_dim]
   std::shared_ptr<const Pack> pack;
   engine::Numerics numerics;
+  bool recompute = false;  // what Backward can compute again is not kept
 };
 
 /// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be
@@ -46,5 +48,10 @@ class Op : public torch::CustomClassHolder {
 
 /// Applies op to `in`. `plain`: LibTorch computes the forward too.
 Tensors Apply(c10::intrusive_ptr<Op> op, const Tensors& in, bool plain);
+
+/// run(x, true), whose activations are not kept: Backward calls run(x, false), of the same bits,
+/// and goes back through that. Gradients of leaves that `run` reads are added to theirs.
+torch::Tensor ApplyAgain(std::function<torch::Tensor(const torch::Tensor& x, bool first)> run,
+                         const torch::Tensor& x);
 
 }  // namespace temper::learner

@@ -4,6 +4,7 @@
 #include <list>
 
 #include "learner/core/stopwatch.h"
+#include "learner/mtp_loss.h"
 
 namespace temper::learner {
 
@@ -56,7 +57,11 @@ class Run {
  public:
   Run(const configs::Grpo& config, Policy& policy, RolloutBatch* batch,
       const Preparation& preparation)
-      : config_(config), policy_(policy), batch_(*batch), preparation_(preparation) {}
+      : config_(config),
+        policy_(policy),
+        batch_(*batch),
+        preparation_(preparation),
+        mtp_(policy.config(), config.mtp_loss_scale) {}
 
   /// The log-probs of `policy` without gradients; with `entropy` the batch's too.
   void Measure(Policy& policy, const std::vector<int>& rows, Cells* logp, bool entropy) {
@@ -79,11 +84,9 @@ class Run {
 
   void Live(const std::vector<int>& rows, const LossTotals& totals) {
     const std::vector<RowPack> packs = PackRows(batch_, rows, preparation_.micro_tokens);
-    std::int64_t mtp_tokens = 0;
-    for (const RowPack& pack : packs) {
-      for (std::int32_t row : pack.targets.row) mtp_tokens += pack.pack->position[row] >= 1;
-    }
-    for (const RowPack& pack : packs) Backward(pack, Forward(pack, true), totals, mtp_tokens);
+    for (const RowPack& pack : packs) mtp_.Count(*pack.pack, pack.targets);
+    for (const RowPack& pack : packs) Backward(pack, Forward(pack, true), totals);
+    out_.mtp_loss = mtp_.mean();
   }
 
   BatchGradient& out() { return out_; }
@@ -115,17 +118,16 @@ class Run {
     Stopwatch watch;
     Policy::Request request;
     request.gradients = gradients;
-    request.mtp = gradients && config_.mtp_loss_scale > 0;
+    request.mtp = gradients && mtp_.wanted();
     Policy::Result result = Forward(policy_, pack, request);
     PutTargets(batch_, pack, result.logp.detach(), &batch_.logp);
     PutTargets(batch_, pack, result.entropy.detach(), &batch_.entropy);
-    out_.loads.Add(result);
+    out_.loads.Add(*pack.pack, result);
     out_.forward_seconds += watch.Lap();
     return result;
   }
 
-  void Backward(const RowPack& pack, const Policy::Result& result, const LossTotals& totals,
-                std::int64_t mtp_tokens) {
+  void Backward(const RowPack& pack, const Policy::Result& result, const LossTotals& totals) {
     Stopwatch watch;
     const RolloutBatch part = Part(batch_, pack);
     const LossOutput loss = PolicyLoss(config_, part.Input(), part.advantages, totals);
@@ -135,14 +137,7 @@ class Run {
       with.push_back(TakeTargets(batch_, pack, part.mask) *
                      (-config_.entropy_coef / std::max(1.0, totals.tokens)));
     }
-    if (result.mtp_logp.defined()) {
-      from.push_back(result.mtp_logp);
-      with.push_back(
-          torch::full_like(result.mtp_logp, -config_.mtp_loss_scale / double(mtp_tokens)));
-      for (std::int64_t i = 0; i < result.mtp_logp.numel(); ++i) {
-        out_.mtp_loss -= double(result.mtp_logp.data_ptr<float>()[i]) / double(mtp_tokens);
-      }
-    }
+    mtp_.Add(result, &from, &with);
     torch::autograd::backward(from, with);
     kept_.clear();
     out_.backward_seconds += watch.Lap();
@@ -152,6 +147,7 @@ class Run {
   Policy& policy_;
   RolloutBatch& batch_;
   const Preparation& preparation_;
+  MtpLoss mtp_;
   std::list<std::vector<std::vector<std::int32_t>>> kept_;  // of the forward not yet backwarded
   BatchGradient out_;
 };

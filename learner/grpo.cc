@@ -6,15 +6,18 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <string_view>
 
 #include "configs/error.h"
 #include "configs/files.h"
 #include "configs/sha256.h"
+#include "engine/stop_ids.h"
 #include "engine/tokenizer.h"
 #include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
+#include "learner/core/gradients.h"
 #include "learner/core/metrics.h"
 #include "learner/core/progress.h"
 #include "learner/core/prompts.h"
@@ -80,11 +83,7 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
     eval_prompts_ = MakePrompts(eval, tokenizer_, model_, zygote_argv);
   }
   Service::Options service;
-  service.stop_ids = model_.eos_ids;
-  if (const std::int32_t eos = tokenizer_.eos_id();
-      eos >= 0 && std::count(model_.eos_ids.begin(), model_.eos_ids.end(), eos) == 0) {
-    service.stop_ids.push_back(eos);
-  }
+  service.stop_ids = engine::StopIds(model_, tokenizer_);
   if (service.stop_ids.empty())
     throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
   Begin();
@@ -108,6 +107,7 @@ void Trainer::Begin() {
   Policy::Options options;
   options.threads = UseThreads(config_.threads);
   options.plain = config_.learner.forward == "libtorch";
+  options.recompute = config_.learner.gradient_checkpointing;
   options.numerics = NumericsOf(config_);
   policy_ = std::make_unique<Policy>(model_, options);
   std::string resumed_from;
@@ -151,11 +151,15 @@ void Trainer::Save(bool record) {
   if (record) service_->SetCheckpoint(state_.step, name);
 }
 
-/// The share of bytes that two sets of one layout have different.
-double Changed(const std::vector<std::byte>& a, const std::vector<std::byte>& b) {
-  std::size_t differ = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) differ += a[i] != b[i];
-  return double(differ) / double(a.size());
+/// Bytes that are equal.
+std::uint64_t Same(const std::byte* a, const std::byte* b, std::size_t n) {
+  std::uint64_t same = 0;
+  for (std::size_t begin = 0; begin < n; begin += 255) {
+    std::uint8_t some = 0;  // counts fit the lanes of a vector
+    for (std::size_t i = begin; i < std::min(begin + 255, n); ++i) some += a[i] == b[i];
+    same += some;
+  }
+  return same;
 }
 
 void Trainer::Publish() {
@@ -163,13 +167,22 @@ void Trainer::Publish() {
   set->version = state_.version;
   const Published& published = policy_->published();
   set->bytes.resize(published.size());
-  for (const Published::Tensor& tensor : published.tensors()) {
+  set->tensors.resize(published.tensors().size());
+  std::vector<std::uint64_t> changed(set->tensors.size());
+  ForRows(policy_->pool(), std::int64_t(changed.size()), 1, [&](std::int64_t i, std::int64_t) {
+    const Published::Tensor& tensor = published.tensors()[std::size_t(i)];
     const std::span<const std::byte> bytes = published.Bytes(tensor);
-    std::copy(bytes.begin(), bytes.end(), set->bytes.begin() + std::ptrdiff_t(tensor.begin));
-    set->tensors.push_back({tensor.name, engine::DtypeName(tensor.dtype), tensor.shape,
-                            tensor.begin, tensor.end, configs::Sha256Hex(bytes)});
-  }
-  changed_ = served_ ? Changed(served_->bytes, set->bytes) : 1.0;
+    std::memcpy(set->bytes.data() + tensor.begin, bytes.data(), bytes.size());
+    set->tensors[std::size_t(i)] = {tensor.name,  engine::DtypeName(tensor.dtype),
+                                    tensor.shape, tensor.begin,
+                                    tensor.end,   configs::Sha256Hex(bytes)};
+    changed[std::size_t(i)] = bytes.size();
+    if (served_)
+      changed[std::size_t(i)] -=
+          Same(bytes.data(), served_->bytes.data() + tensor.begin, bytes.size());
+  });
+  changed_ = double(std::accumulate(changed.begin(), changed.end(), std::uint64_t{0})) /
+             double(published.size());
   served_ = set;
   service_->Publish(std::move(set));
   if (config_.keep_versions != "checkpoints") {
@@ -253,8 +266,8 @@ Json Trainer::Evaluate() {
 }
 
 /// What one optimizer step adds to its line.
-Json StepMetrics(const BatchGradient& gradient, const UpdateReport& update, std::int64_t step,
-                 std::uint32_t version) {
+Json StepMetrics(const engine::ModelConfig& config, const BatchGradient& gradient,
+                 const UpdateReport& update, std::int64_t step, std::uint32_t version) {
   Json line = {{"step", step}, {"version", version}, {"loss", gradient.loss.loss}};
   for (const auto& [name, value] : gradient.loss.metrics.items()) {
     // Of all tokens, older versions' too: how far the policy has moved since they were sampled. The
@@ -265,7 +278,7 @@ Json StepMetrics(const BatchGradient& gradient, const UpdateReport& update, std:
   line["grad_norm"] = update.gradient_norm;
   line["learning_rate"] = update.learning_rate;
   if (gradient.mtp_loss != 0) line["mtp_loss"] = gradient.mtp_loss;
-  if (!gradient.loads.layers().empty()) line["moe/max_vio"] = gradient.loads.MaxViolation();
+  line.update(gradient.loads.Metrics(config));
   line["timing_s/forward"] = gradient.forward_seconds;
   line["timing_s/backward"] = gradient.backward_seconds;
   return line;
@@ -317,7 +330,7 @@ std::vector<Json> Trainer::TrainBatch() {
     if (update == 0 && now != &batch) PutBack(part, first, &batch);
     Stopwatch watch;
     const UpdateReport report = Optimize(gradient);
-    lines.push_back(StepMetrics(gradient, report, state_.step, version));
+    lines.push_back(StepMetrics(model_, gradient, report, state_.step, version));
     lines.back()["timing_s/optimizer"] = watch.Lap();
   }
   Stopwatch watch;

@@ -33,7 +33,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
   torch::Tensor logp = torch::empty({rows});
   lse_ = torch::empty({rows});
   entropy_ = torch::zeros({rows});
-  const bool keep = rows * head.n <= kKeptFloats;
+  const bool keep = !context_.recompute && rows * head.n <= kKeptFloats;
   const std::int64_t step = ChunkRows(head.n);
   torch::Tensor chunk;
   std::vector<char> hit(rows);
@@ -159,10 +159,12 @@ Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vect
   torch::Tensor d_hidden;
   if (needs[0]) {
     d_hidden = torch::zeros_like(in[0]);
-    ForRows(pool, rows, 512, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        std::memcpy(d_hidden.data_ptr<float>() + targets_.row[r] * h,
-                    d_rows.data_ptr<float>() + r * h, h * sizeof(float));
+    // A row may have several targets: each thread adds some columns, in the targets' order.
+    ForRows(pool, h, 128, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = 0; r < rows; ++r) {
+        float* to = d_hidden.data_ptr<float>() + targets_.row[r] * h;
+        const float* from = d_rows.data_ptr<float>() + r * h;
+        for (std::int64_t i = begin; i < end; ++i) to[i] += from[i];
       }
     });
   }

@@ -29,12 +29,8 @@ const Parameters::Entry& Parameters::Find(const std::string& name) const {
 
 void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); }
 
-bool Parameters::IsMtp(const std::string& name) const { return IsOfMtp(name, 0); }
-
-bool Parameters::IsLaterMtp(const std::string& name) const { return IsOfMtp(name, 1); }
-
-bool Parameters::IsOfMtp(const std::string& name, int first) const {
-  for (int j = first; j < config_.mtp_layers; ++j) {
+bool Parameters::IsMtp(const std::string& name) const {
+  for (int j = 0; j < config_.mtp_layers; ++j) {
     if (name.rfind("model.layers." + std::to_string(config_.num_layers + j) + ".", 0) == 0)
       return true;
   }
@@ -50,8 +46,7 @@ std::vector<AdamwSegment> Parameters::Segments(bool train_mtp) const {
     segment.end = entry.offset + entry.spec.count();
     segment.decay = kind == Kind::kLinear || kind == Kind::kMtpLinear || kind == Kind::kRouter ||
                     kind == Kind::kEmbedding;
-    segment.trained = kind != Kind::kRouterBias &&
-                      (train_mtp ? !IsLaterMtp(entry.spec.name) : !IsMtp(entry.spec.name));
+    segment.trained = kind != Kind::kRouterBias && (train_mtp || !IsMtp(entry.spec.name));
     segments.push_back(segment);
   }
   return segments;

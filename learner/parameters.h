@@ -47,11 +47,8 @@ class Parameters {
   std::vector<AdamwSegment> Segments(bool train_mtp) const;
   /// True for tensors of MTP layers.
   bool IsMtp(const std::string& name) const;
-  /// Of MTP layers after the first: the loss trains the first alone, the others stay as they are.
-  bool IsLaterMtp(const std::string& name) const;
 
  private:
-  bool IsOfMtp(const std::string& name, int first) const;
   engine::ModelConfig config_;
   std::vector<Entry> entries_;
   std::map<std::string, std::size_t> index_;

@@ -7,6 +7,7 @@
 #include "kernels/ops.h"
 #include "learner/block.h"
 #include "learner/core/gradients.h"
+#include "learner/core/mtp_rows.h"
 
 namespace temper::learner {
 
@@ -15,33 +16,6 @@ namespace {
 constexpr float kLowRankEps = 1e-6f;  // of q_a_layernorm: its class default, not rms_norm_eps
 
 std::string Prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
-
-/// The MTP layer's own pack: row t of a sequence holds token t + 1 and ends where token t + 2 does.
-struct MtpRows {
-  Pack pack;
-  Targets targets;
-  std::vector<std::int64_t> hidden;  // [T'] row of the main pack
-};
-
-MtpRows MakeMtpRows(const Pack& pack, const Targets& targets) {
-  MtpRows rows;
-  std::vector<std::int32_t> shift(pack.sequences());  // MTP row = main row + shift
-  for (int s = 0; s < pack.sequences(); ++s) {
-    const int first = pack.start[s], count = std::max(0, pack.length(s) - 2);
-    shift[s] = rows.pack.tokens() - first;
-    rows.pack.Add({pack.ids.data() + first + 1, std::size_t(count)});
-    for (int t = 0; t < count; ++t) rows.hidden.push_back(first + t);
-  }
-  int s = 0;
-  for (int i = 0; i < targets.count(); ++i) {
-    const int row = targets.row[i];
-    while (row >= pack.start[s + 1]) ++s;
-    if (pack.position[row] == 0) continue;
-    rows.targets.row.push_back(row - 1 + shift[s]);
-    rows.targets.target.push_back(targets.target[i]);
-  }
-  return rows;
-}
 
 /// In FP32, one addition an element, as the engine's.
 torch::Tensor Biased(const torch::Tensor& y, const torch::Tensor& bias) {
@@ -187,8 +161,19 @@ torch::Tensor Policy::Linear(const OpContext& context, const torch::Tensor& x,
                options_.plain)[0];
 }
 
-torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpContext& context,
+torch::Tensor Policy::Layer(int index, const torch::Tensor& x, const OpContext& context,
                             std::vector<Routing>* routing) {
+  if (!context.recompute || !torch::GradMode::is_enabled())
+    return RunLayer(index, x, context, routing);
+  return ApplyAgain(
+      [this, index, context, routing](const torch::Tensor& again, bool first) {
+        return RunLayer(index, again, context, first ? routing : nullptr);
+      },
+      x);
+}
+
+torch::Tensor Policy::RunLayer(int index, const torch::Tensor& input, const OpContext& context,
+                               std::vector<Routing>* routing) {
   const engine::ModelConfig& c = config();
   const engine::LayerWeights& w = weights_.layer(index);
   const LayerLeaves& l = leaves_[index];
@@ -217,7 +202,7 @@ torch::Tensor Policy::Layer(int index, const torch::Tensor& input, const OpConte
   const auto op = c10::make_intrusive<MoeOp>(context, &w);
   const torch::Tensor y =
       Apply(op, {h, x, l.router, l.experts, l.shared_gate_up, l.shared_down}, options_.plain)[0];
-  routing->push_back(op->routing());
+  if (routing) routing->push_back(op->routing());
   return y;
 }
 
@@ -226,7 +211,12 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
   torch::AutoGradMode mode(request.gradients && options_.gradients);
   GrowRopeTable(*pack);
   const engine::ModelConfig& c = config();
-  const OpContext context{&c, &pool_, rope_table_.data(), pack, weights_.numerics()};
+  const OpContext context{&c,
+                          &pool_,
+                          rope_table_.data(),
+                          pack,
+                          weights_.numerics(),
+                          options_.recompute && torch::GradMode::is_enabled()};
   Result result;
   torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, pack->ids), {embedding_},
                           options_.plain)[0];
@@ -242,27 +232,33 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
   return result;
 }
 
-void Policy::Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden,
+void Policy::Mtp(const OpContext& main, const Targets& targets, torch::Tensor hidden,
                  const Request& request, Result* result) {
   const engine::ModelConfig& c = config();
-  MtpRows rows = MakeMtpRows(*main.pack, targets);
-  if (rows.targets.count() == 0) return;
-  OpContext context = main;
-  context.pack = std::make_shared<const Pack>(std::move(rows.pack));
-  const engine::LayerWeights& w = weights_.layer(c.num_layers);
-  const LayerLeaves& l = leaves_[c.num_layers];
-  const torch::Tensor e = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
-                                {embedding_.detach()}, options_.plain)[0];
-  const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
-  const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
-                                         RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)},
-                                        1);
-  torch::Tensor z = Linear(context, pair, l.eh, w.eh);
-  z = Layer(c.num_layers, z, context, &result->mtp_routing);
-  z = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
-  const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), rows.targets,
-                                                request.temperature, /*entropy=*/false);
-  result->mtp_logp = Apply(head, {z, head_.detach()}, options_.plain)[0];
+  std::shared_ptr<const Pack> before = main.pack;
+  for (int depth = 0; depth < c.mtp_layers; ++depth) {
+    MtpRows rows = NextMtpRows(*before, depth == 0);
+    OpContext context = main;
+    context.pack = before = std::make_shared<const Pack>(std::move(rows.pack));
+    const Targets own = MtpTargets(*main.pack, targets, *context.pack, depth);
+    if (own.count() == 0) return;
+    const int layer = c.num_layers + depth;
+    const engine::LayerWeights& w = weights_.layer(layer);
+    const LayerLeaves& l = leaves_[layer];
+    const torch::Tensor e =
+        Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
+              {embedding_.detach()}, options_.plain)[0];
+    const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
+    const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
+                                           RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)},
+                                          1);
+    const torch::Tensor z =
+        Layer(layer, Linear(context, pair, l.eh, w.eh), context, &result->mtp_routing);
+    hidden = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
+    const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), own,
+                                                  request.temperature, /*entropy=*/false);
+    result->mtp_logp.push_back(Apply(head, {hidden, head_.detach()}, options_.plain)[0]);
+  }
 }
 
 }  // namespace temper::learner

@@ -19,8 +19,9 @@ class Policy {
  public:
   struct Options {
     int threads = 1;
-    bool gradients = true;  // false: a reference policy, without gradients and moments
-    bool plain = false;     // learner.forward "libtorch": another numerics id
+    bool gradients = true;   // false: a reference policy, without gradients and moments
+    bool plain = false;      // learner.forward "libtorch": another numerics id
+    bool recompute = false;  // activations of a layer are not kept, Backward runs it again
     engine::Numerics numerics = {};
   };
   Policy(const engine::ModelConfig& config, const Options& options);
@@ -29,20 +30,22 @@ class Policy {
     float temperature = 1.0f;
     bool gradients = true;
     bool entropy = true;         // false: Result::entropy is zeros
-    bool mtp = false;            // also the MTP layer's log-probs of the same targets
+    bool mtp = false;            // also the MTP layers' log-probs of the same targets
     Truncation truncation = {};  // of the main model's log-probs
   };
   struct Result {
     torch::Tensor logp, entropy;  // [R]
     std::int64_t correct = 0;     // targets that are the row's largest logit
-    torch::Tensor mtp_logp;  // [R'] of the targets at position >= 2 of their sequence; undefined
-                             // where there is none
+    // Of MTP layer d the targets at position >= 2 + d of their sequence; ends before a layer that
+    // has none.
+    std::vector<torch::Tensor> mtp_logp;
     std::vector<Routing> routing;  // a MoE layer of the main model
     std::vector<Routing> mtp_routing;
   };
   /// Log-probs of `targets` (row t of the pack gives token t + 1 of its sequence). Bitwise the
-  /// engine's. MTP layer: h_t after the final norm, token t + 1's embedding -> token t + 2; trunk,
-  /// embedding and head are constants there.
+  /// engine's. MTP layers: h_t after the final norm (of the MTP layer before after its own), token
+  /// t + 1's (t + 2's) embedding -> token t + 2 (t + 3); trunk, embedding and head are constants
+  /// there.
   Result Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request);
 
   /// Masters and weights of a model folder; FP8 blocks that the mode runs stay as they are.
@@ -63,7 +66,7 @@ class Policy {
   struct LayerLeaves {
     torch::Tensor input_norm, q, q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o, post_norm;
     torch::Tensor q_a_bias, kv_a_bias, o_bias;  // attention_bias
-    torch::Tensor gate_up, down;  // dense
+    torch::Tensor gate_up, down;                // dense
     torch::Tensor router, experts, shared_gate_up, shared_down;
     torch::Tensor enorm, hnorm, head_norm, eh;  // MTP
   };
@@ -75,13 +78,17 @@ class Policy {
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
   void GrowRopeTable(const Pack& pack);
 
+  /// Also records the routing of a MoE layer, where `routing` is not null.
+  torch::Tensor RunLayer(int index, const torch::Tensor& input, const OpContext& context,
+                         std::vector<Routing>* routing);
+  /// The same, with the activations kept or not.
   torch::Tensor Layer(int index, const torch::Tensor& x, const OpContext& context,
                       std::vector<Routing>* routing);
   torch::Tensor RmsNorm(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
                         const std::vector<float>& weight, float eps);
   torch::Tensor Linear(const OpContext& context, const torch::Tensor& x, const torch::Tensor& leaf,
                        const engine::PackedLinear& weight, const torch::Tensor& residual = {});
-  void Mtp(const OpContext& main, const Targets& targets, const torch::Tensor& hidden,
+  void Mtp(const OpContext& main, const Targets& targets, torch::Tensor hidden,
            const Request& request, Result* result);
 
   Options options_;

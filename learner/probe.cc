@@ -43,30 +43,59 @@ std::shared_ptr<Pack> MakePack(const ProbeOptions& o) {
   return pack;
 }
 
+/// The sequences' prompts, each once for neighbours that share it, with the rest as branches.
+struct PromptPack {
+  std::shared_ptr<Pack> pack = std::make_shared<Pack>();
+  std::vector<int> sequence;  // the branch of each sequence
+};
+
+PromptPack SharePrompts(const ProbeOptions& o) {
+  PromptPack out;
+  std::span<const std::int32_t> last;
+  int trunk = -1;
+  for (std::size_t i = 0; i < o.ids.size(); ++i) {
+    const std::span<const std::int32_t> ids(o.ids[i]);
+    const auto n = std::size_t(o.prompt_lens[i]);
+    const auto prompt = ids.first(n);
+    if (trunk < 0 || !std::equal(prompt.begin(), prompt.end(), last.begin(), last.end()))
+      trunk = out.pack->Add(prompt);
+    last = prompt;
+    out.sequence.push_back(out.pack->AddBranch(trunk, ids.subspan(n)));
+  }
+  return out;
+}
+
 }  // namespace
 
 void ProbeLogprobs(const ProbeOptions& options) {
   const auto policy = Load(options, /*gradients=*/false);
   const engine::ModelConfig& c = policy->config();
-  const auto pack = MakePack(options);
+  const PromptPack packed = SharePrompts(options);
+  const Pack& pack = *packed.pack;
   Targets targets;
-  for (int t = 0; t + 1 < pack->tokens(); ++t) {
-    if (pack->position[t + 1] == 0) continue;
-    targets.row.push_back(t);
-    targets.target.push_back(pack->ids[t + 1]);
+  std::vector<std::vector<std::int32_t>> rows(options.ids.size());  // of a sequence's tokens
+  for (std::size_t i = 0; i < options.ids.size(); ++i) {
+    const int s = packed.sequence[i];
+    for (int part : {pack.trunk[s], s}) {
+      for (std::int32_t t = pack.start[part]; t < pack.start[part + 1]; ++t) rows[i].push_back(t);
+    }
+    targets.row.insert(targets.row.end(), rows[i].begin(), rows[i].end() - 1);
+    targets.target.insert(targets.target.end(), options.ids[i].begin() + 1, options.ids[i].end());
   }
   Policy::Request request;
   request.gradients = false;
-  const Policy::Result found = policy->Forward(pack, targets, request);
+  const Policy::Result found = policy->Forward(packed.pack, targets, request);
   engine::LogprobsResult result;
   const float* logp = found.logp.data_ptr<float>();
-  for (int s = 0; s < pack->sequences(); ++s) {
-    result.logp.emplace_back(logp, logp + pack->length(s) - 1);
-    logp += pack->length(s) - 1;
+  for (const std::vector<std::int32_t>& of : rows) {
+    result.logp.emplace_back(logp, logp + of.size() - 1);
+    logp += of.size() - 1;
     std::vector<std::int32_t> experts;
     for (const Routing& routing : found.routing) {
-      experts.insert(experts.end(), routing.ids.begin() + std::int64_t(pack->start[s]) * c.top_k,
-                     routing.ids.begin() + std::int64_t(pack->start[s + 1]) * c.top_k);
+      for (std::int32_t t : of) {
+        const auto first = routing.ids.begin() + std::int64_t(t) * c.top_k;
+        experts.insert(experts.end(), first, first + c.top_k);
+      }
     }
     result.experts.push_back(std::move(experts));
   }

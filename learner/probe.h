@@ -10,8 +10,9 @@ namespace temper::learner {
 struct ProbeOptions {
   std::string model_dir;
   std::vector<std::vector<std::int32_t>>
-      ids;          // sequences as given, each of 1 .. max_position_embeddings ids
-  std::string out;  // safetensors file to write
+      ids;                       // sequences as given, each of 1 .. max_position_embeddings ids
+  std::vector<int> prompt_lens;  // one a sequence; neighbours with the same prompt share it
+  std::string out;               // safetensors file to write
   int threads = 1;
   std::string dtype = "fp32";
   std::string cache_dtype = "fp32";

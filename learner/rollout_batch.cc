@@ -94,20 +94,23 @@ RolloutBatch Slice(const RolloutBatch& batch, int first, int count) {
 
 std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens) {
   std::vector<RowPack> packs;
-  std::vector<std::int32_t> ids;
+  int prompt = 0;  // the newest pack's newest prompt
   for (int i : rows) {
-    const std::vector<std::int32_t>& prompt = batch.group[i]->prompt_ids;
-    ids = prompt;
-    ids.insert(ids.end(), batch.row[i]->ids.begin(), batch.row[i]->ids.end());
-    if (packs.empty() || packs.back().pack->tokens() + int(ids.size()) > tokens)
+    const std::vector<std::int32_t>& prompt_ids = batch.group[i]->prompt_ids;
+    const std::span<const std::int32_t> ids = batch.row[i]->ids;
+    const int length = batch.length(i);
+    bool shares = !packs.empty() && batch.group[packs.back().rows.back()] == batch.group[i];
+    const int wanted = length - 1 + (shares ? 0 : int(prompt_ids.size()));
+    if (packs.empty() || packs.back().pack->tokens() + wanted > tokens) {
       packs.emplace_back();
-    RowPack& pack = packs.back();
-    const std::int32_t first = pack.pack->tokens() + std::int32_t(prompt.size()) - 1;
-    for (int j = 0; j < batch.length(i); ++j) {
-      pack.targets.row.push_back(first + j);
-      pack.targets.target.push_back(batch.row[i]->ids[j]);
+      shares = false;
     }
-    pack.pack->Add(ids);
+    RowPack& pack = packs.back();
+    if (!shares) prompt = pack.pack->Add(prompt_ids);
+    pack.targets.row.push_back(pack.pack->start[prompt + 1] - 1);
+    for (int j = 0; j + 1 < length; ++j) pack.targets.row.push_back(pack.pack->tokens() + j);
+    pack.targets.target.insert(pack.targets.target.end(), ids.begin(), ids.end());
+    pack.pack->AddBranch(prompt, ids.first(std::size_t(length - 1)));
     pack.rows.push_back(i);
   }
   return packs;

@@ -43,8 +43,8 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
 /// Rows [first, first + count) as a batch of their own: a mini-batch.
 RolloutBatch Slice(const RolloutBatch& batch, int first, int count);
 
-/// Some rows of a batch laid back to back, prompt and completion; one target a completion token, in
-/// row order.
+/// Some rows of a batch laid back to back: a group's prompt once, then its completions, each
+/// without its last token, which predicts nothing. One target a completion token, in row order.
 struct RowPack {
   std::shared_ptr<Pack> pack = std::make_shared<Pack>();
   Targets targets;

@@ -31,9 +31,44 @@ void BalanceRouters(Parameters& parameters, const ExpertLoads& loads, double spe
   }
 }
 
+double MaxViolation(const std::vector<std::int64_t>& load) {
+  const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
+  if (total == 0) return 0;
+  return double(*std::max_element(load.begin(), load.end())) * double(load.size()) / double(total) -
+         1;
+}
+
+/// A sequence that ends: no trunk of branches.
+bool IsWhole(const Pack& pack, int s) { return pack.BranchesEnd(s) == s + 1; }
+
+/// The sum over the sequences of each one's violation, its trunk's tokens included.
+double SequenceViolations(const Pack& pack, const Routing& routing) {
+  const std::size_t k = routing.ids.size() / std::size_t(std::max(1, pack.tokens()));
+  const auto count = [&](int s, std::vector<std::int64_t>* load) {
+    const auto first = routing.ids.begin() + std::ptrdiff_t(std::size_t(pack.start[s]) * k);
+    std::for_each(first, first + std::ptrdiff_t(std::size_t(pack.length(s)) * k),
+                  [&](std::int32_t e) { ++(*load)[std::size_t(e)]; });
+  };
+  double sum = 0;
+  std::vector<std::int64_t> trunk;
+  int counted = -1;
+  for (int s = 0; s < pack.sequences(); ++s) {
+    if (!IsWhole(pack, s)) continue;
+    if (pack.trunk[s] < 0 || pack.trunk[s] != counted) {
+      trunk.assign(routing.loads.size(), 0);
+      if (pack.trunk[s] >= 0) count(pack.trunk[s], &trunk);
+      counted = pack.trunk[s];
+    }
+    std::vector<std::int64_t> load = trunk;
+    count(s, &load);
+    sum += MaxViolation(load);
+  }
+  return sum;
+}
+
 }  // namespace
 
-void ExpertLoads::Add(const Policy::Result& result) {
+void ExpertLoads::Add(const Pack& pack, const Policy::Result& result) {
   std::size_t layer = 0;
   for (const std::vector<Routing>* routings : {&result.routing, &result.mtp_routing}) {
     for (const Routing& routing : *routings) {
@@ -43,18 +78,28 @@ void ExpertLoads::Add(const Policy::Result& result) {
       ++layer;
     }
   }
+  sequence_.resize(result.routing.size());
+  for (std::size_t l = 0; l < result.routing.size(); ++l)
+    sequence_[l] += SequenceViolations(pack, result.routing[l]);
+  for (int s = 0; s < pack.sequences(); ++s) sequences_ += IsWhole(pack, s);
 }
 
-double ExpertLoads::MaxViolation() const {
-  double worst = 0;
-  for (const auto& load : layers_) {
-    const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
-    if (total == 0) continue;
-    worst = std::max(worst, double(*std::max_element(load.begin(), load.end())) *
-                                    double(load.size()) / double(total) -
-                                1);
+Json ExpertLoads::Metrics(const engine::ModelConfig& config) const {
+  Json metrics = Json::object();
+  double batch = 0, sequence = 0;
+  int number = -1;
+  for (std::size_t l = 0; l < sequence_.size(); ++l) {
+    do ++number;
+    while (!config.IsMoe(number));
+    const double own = MaxViolation(layers_[l]);
+    metrics["moe/max_vio_batch/layer_" + std::to_string(number)] = own;
+    batch = std::max(batch, own);
+    sequence = std::max(sequence, sequence_[l] / double(std::max<std::int64_t>(1, sequences_)));
   }
-  return worst;
+  if (sequence_.empty()) return metrics;
+  metrics["moe/max_vio_batch"] = batch;
+  metrics["moe/max_vio_seq"] = sequence;
+  return metrics;
 }
 
 void SkippedSteps::Note(const UpdateReport& report, std::int64_t step) {

@@ -13,13 +13,20 @@ namespace temper::learner {
 /// micro-batches of a step.
 class ExpertLoads {
  public:
-  void Add(const Policy::Result& result);
-  /// The largest over the layers of max_e(load_e) * E / sum(load) - 1; 0 without MoE layers.
-  double MaxViolation() const;
+  void Add(const Pack& pack, const Policy::Result& result);
   const std::vector<std::vector<std::int64_t>>& layers() const { return layers_; }
+
+  /// With max_vio = max_e(load_e) * E / sum(load) - 1 (arXiv 2408.15664, sec. 4.1), of main layers:
+  /// moe/max_vio_batch/layer_N of the step's tokens, moe/max_vio_batch the largest of them, and
+  /// moe/max_vio_seq, the largest over the layers of the mean over sequences of a sequence's own.
+  /// Empty without MoE layers.
+  Json Metrics(const engine::ModelConfig& config) const;
 
  private:
   std::vector<std::vector<std::int64_t>> layers_;
+  std::vector<int> numbers_;      // of the main model's MoE layers
+  std::vector<double> sequence_;  // a main layer's sum over sequences
+  std::int64_t sequences_ = 0;
 };
 
 struct UpdateReport {

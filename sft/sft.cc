@@ -15,6 +15,7 @@
 #include "learner/core/progress.h"
 #include "learner/core/run_folder.h"
 #include "learner/core/stopwatch.h"
+#include "learner/mtp_loss.h"
 #include "learner/policy.h"
 #include "learner/process.h"
 #include "learner/update.h"
@@ -36,10 +37,10 @@ struct MicroBatch {
 
 /// Sums over a step or an evaluation, and the denominators of the whole step.
 struct Totals {
-  std::int64_t tokens = 0;        // all, padding-free
-  std::int64_t trained = 0;       // targets
-  std::int64_t mtp_trained = 0;   // targets that the MTP layer sees: position >= 2
-  double loss = 0, mtp_loss = 0;  // sums of -log p
+  learner::MtpLoss mtp;
+  std::int64_t tokens = 0;   // all, padding-free
+  std::int64_t trained = 0;  // targets
+  double loss = 0;           // sum of -log p
   std::int64_t correct = 0;
   double forward = 0, backward = 0;  // seconds
 };
@@ -92,6 +93,7 @@ Trainer::Trainer(const configs::Config& config)
   Policy::Options options;
   options.threads = learner::UseThreads(config.threads);
   options.plain = config.learner.forward == "libtorch";
+  options.recompute = config.learner.gradient_checkpointing;
   options.numerics = learner::NumericsOf(config);
   policy_ = std::make_unique<Policy>(model_, options);
   if (config.resume) {
@@ -150,8 +152,7 @@ void Trainer::Count(const std::vector<MicroBatch>& batches, Totals* totals) {
   for (const MicroBatch& batch : batches) {
     totals->tokens += batch.pack->tokens();
     totals->trained += batch.targets.count();
-    for (std::int32_t row : batch.targets.row)
-      totals->mtp_trained += batch.pack->position[row] >= 1;
+    totals->mtp.Count(*batch.pack, batch.targets);
   }
 }
 
@@ -161,27 +162,18 @@ void Trainer::Micro(const MicroBatch& batch, bool train, Totals* totals,
   Policy::Request request;
   request.gradients = train;
   request.entropy = false;
-  request.mtp = train && sft_.mtp_loss_scale > 0;
+  request.mtp = train && totals->mtp.wanted();
   const Policy::Result result = policy_->Forward(batch.pack, batch.targets, request);
-  const auto sum = [](const torch::Tensor& logp) {
-    double total = 0;
-    for (std::int64_t i = 0; i < logp.numel(); ++i) total -= logp.data_ptr<float>()[i];
-    return total;
-  };
-  totals->loss += sum(result.logp);
+  for (std::int64_t i = 0; i < result.logp.numel(); ++i)
+    totals->loss -= result.logp.data_ptr<float>()[i];
   totals->correct += result.correct;
-  if (result.mtp_logp.defined()) totals->mtp_loss += sum(result.mtp_logp);
-  if (loads) loads->Add(result);
+  if (loads) loads->Add(*batch.pack, result);
   totals->forward += watch.Lap();
   if (!train) return;
   // d loss / d logp is one number: the step's denominators are known before its first micro-batch.
   learner::Tensors from{result.logp},
       gradient{torch::full_like(result.logp, -1.0 / double(totals->trained))};
-  if (result.mtp_logp.defined()) {
-    from.push_back(result.mtp_logp);
-    gradient.push_back(
-        torch::full_like(result.mtp_logp, -sft_.mtp_loss_scale / double(totals->mtp_trained)));
-  }
+  totals->mtp.Add(result, &from, &gradient);
   torch::autograd::backward(from, gradient);
   totals->backward += watch.Lap();
 }
@@ -190,7 +182,7 @@ Json Trainer::Step() {
   Stopwatch step, watch;
   const std::vector<MicroBatch> batches =
       Batch(rows_, cursor_->Take(rows_, sft_.tokens_per_step), Capacity());
-  Totals totals;
+  Totals totals{{model_, sft_.mtp_loss_scale}};
   Count(batches, &totals);
   learner::ExpertLoads loads;
   if (totals.trained == 0)
@@ -209,9 +201,8 @@ Json Trainer::Step() {
                {"num_tokens", totals.tokens},
                {"trained_tokens", totals.trained},
                {"epoch", cursor_->epoch()}};
-  if (totals.mtp_trained > 0 && totals.mtp_loss != 0)
-    line["mtp_loss"] = totals.mtp_loss / double(totals.mtp_trained);
-  if (!loads.layers().empty()) line["moe/max_vio"] = loads.MaxViolation();
+  if (totals.mtp.mean() != 0) line["mtp_loss"] = totals.mtp.mean();
+  line.update(loads.Metrics(model_));
   line["step_time"] = seconds;
   line["perf/throughput"] = double(totals.tokens) / seconds;
   line["timing_s/forward"] = totals.forward;
@@ -223,7 +214,7 @@ Json Trainer::Step() {
 Json Trainer::Evaluate() {
   std::vector<std::int64_t> all(eval_rows_.size());
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = std::int64_t(i);
-  Totals totals;
+  Totals totals{{model_, 0}};
   const std::vector<MicroBatch> batches = Batch(eval_rows_, all, Capacity());
   Count(batches, &totals);
   if (totals.trained == 0)

@@ -32,25 +32,34 @@ void Linear(const float* packed, int n, int k, const float* x, std::int64_t ldx,
       {{packed, n, k}, 0, (n + kPanel - 1) / kPanel, x, ldx, m, out, ldo});
 }
 
-/// One head of one sequence.
+/// The longest chain of a sequence without a trunk: its own tokens and those of a branch.
+int LongestChain(const Pack& pack, int sequence) {
+  int longest = 0;
+  for (int s = sequence + 1; s < pack.BranchesEnd(sequence); ++s)
+    longest = std::max(longest, pack.length(s));
+  return pack.length(sequence) + longest;
+}
+
+/// One head of one sequence and its branches, one branch after the other.
 class HeadGradient {
  public:
   HeadGradient(const AttentionGradientArgs& args, int sequence, int head, kernels::Scratch& scratch)
       : a_(args),
+        sequence_(sequence),
         first_(args.pack->start[sequence]),
-        n_(args.pack->length(sequence)),
+        trunk_(args.pack->length(sequence)),
         head_(head),
         dim_(args.nope + args.rope) {
-    const std::int64_t block = std::int64_t{Padded(n_)} * kQueries;
+    const std::int64_t n = Padded(LongestChain(*args.pack, sequence)), block = n * kQueries;
     const std::int64_t wide = Padded(std::max(dim_, a_.value));
-    float* next = scratch.Reserve(Padded(n_) * (3 * Padded(dim_) + wide) + kPanel * Padded(dim_) +
+    float* next = scratch.Reserve(n * (3 * Padded(dim_) + wide) + kPanel * Padded(dim_) +
                                   3 * block + 4 * kQueries * wide + kPanel * wide);
     const auto take = [&next](std::int64_t floats) { return std::exchange(next, next + floats); };
-    ldt_ = Padded(n_) + kPanel;
-    key_ = take(Padded(n_) * Padded(dim_));
+    ldt_ = n + kPanel;
+    key_ = take(n * Padded(dim_));
     key_columns_ = take(ldt_ * Padded(dim_));
-    d_key_ = take(Padded(n_) * Padded(dim_));
-    part_ = take(Padded(n_) * wide);
+    d_key_ = take(n * Padded(dim_));
+    part_ = take(n * wide);
     p_ = take(block);
     d_ = take(block);
     panels_ = take(block);
@@ -62,35 +71,62 @@ class HeadGradient {
   }
 
   void Run() {
-    for (int j = 0; j < n_; ++j) {
-      float* key = key_ + std::int64_t{j} * dim_;
-      std::memcpy(key, Kv(j), a_.nope * sizeof(float));
-      std::memcpy(key + a_.nope, a_.shared + (first_ + j) * a_.ld_shared, a_.rope * sizeof(float));
+    Segment(0, trunk_);
+    for (int s = sequence_ + 1; s < a_.pack->BranchesEnd(sequence_); ++s) {
+      branch_ = a_.pack->start[s];
+      Segment(trunk_, trunk_ + a_.pack->length(s));
+      PutKeys(trunk_, trunk_ + a_.pack->length(s));
     }
-    Transpose(key_, dim_, n_, dim_, key_columns_, ldt_);
-    for (int begin = 0; begin < n_; begin += kQueries)
-      Queries(begin, std::min(kQueries, n_ - begin));
-    for (int j = 0; j < n_; ++j) {
-      const float* d = d_key_ + std::int64_t{j} * dim_;
-      std::memcpy(DKv(j), d, a_.nope * sizeof(float));
-      std::memcpy(a_.d_shared + (std::int64_t{first_ + j} * a_.heads + head_) * a_.rope,
-                  d + a_.nope, a_.rope * sizeof(float));
-    }
+    PutKeys(0, trunk_);  // every branch has added to them
   }
 
  private:
+  /// The token at position j of the chain.
+  std::int64_t Row(int j) const { return j < trunk_ ? first_ + j : branch_ + (j - trunk_); }
   std::int64_t LdKv() const { return std::int64_t{a_.heads} * (a_.nope + a_.value); }
-  std::int64_t AtKv(int j) const { return (first_ + j) * LdKv() + head_ * (a_.nope + a_.value); }
+  std::int64_t AtKv(int j) const { return Row(j) * LdKv() + head_ * (a_.nope + a_.value); }
   const float* Kv(int j) const { return a_.kv + AtKv(j); }
   float* DKv(int j) const { return a_.d_kv + AtKv(j); }
+
+  /// Keys and queries at positions [from, to): all of the trunk or all of a branch.
+  void Segment(int from, int to) {
+    for (int j = from; j < to; ++j) {
+      float* key = key_ + std::int64_t{j} * dim_;
+      std::memcpy(key, Kv(j), a_.nope * sizeof(float));
+      std::memcpy(key + a_.nope, a_.shared + Row(j) * a_.ld_shared, a_.rope * sizeof(float));
+    }
+    Transpose(key_ + std::int64_t{from} * dim_, dim_, to - from, dim_, key_columns_ + from, ldt_);
+    for (int begin = from; begin < to; begin += kQueries)
+      Queries(begin, std::min(kQueries, to - begin));
+  }
+
+  void PutKeys(int from, int to) const {
+    for (int j = from; j < to; ++j) {
+      const float* d = d_key_ + std::int64_t{j} * dim_;
+      std::memcpy(DKv(j), d, a_.nope * sizeof(float));
+      std::memcpy(a_.d_shared + (Row(j) * a_.heads + head_) * a_.rope, d + a_.nope,
+                  a_.rope * sizeof(float));
+    }
+  }
+
+  /// Sixteen rows of g against the values of keys [0, seen).
+  void ValueProducts(int panel, int seen) {
+    const auto part = [&](int from, int to) {
+      if (from >= to) return;
+      Linear(g_panels_ + panel * kPanel * a_.value, kPanel, a_.value, Kv(from) + a_.nope, LdKv(),
+             to - from, d_ + std::int64_t{from} * kQueries + panel * kPanel, kQueries);
+    };
+    part(0, std::min(seen, trunk_));
+    part(trunk_, seen);
+  }
 
   /// Queries [begin, begin + count) against keys [0, begin + count).
   void Queries(int begin, int count) {
     const int keys = begin + count, heads = a_.heads;
     const std::int64_t ldq = std::int64_t{heads} * dim_, ldg = std::int64_t{heads} * a_.value;
-    const float* q = a_.q + (first_ + begin) * ldq + head_ * dim_;
-    const float* g = a_.g + (first_ + begin) * ldg + head_ * a_.value;
-    float* d_q = a_.d_q + (first_ + begin) * ldq + head_ * dim_;
+    const float* q = a_.q + Row(begin) * ldq + head_ * dim_;
+    const float* g = a_.g + Row(begin) * ldg + head_ * a_.value;
+    float* d_q = a_.d_q + Row(begin) * ldq + head_ * dim_;
     const int panels = (count + kPanel - 1) / kPanel;
     PackPanels(q, ldq, count, dim_, 0, panels, q_panels_);
     PackPanels(g, ldg, count, a_.value, 0, panels, g_panels_);
@@ -100,8 +136,7 @@ class HeadGradient {
       const int seen = std::min(keys, begin + (panel + 1) * kPanel);
       Linear(q_panels_ + panel * kPanel * dim_, kPanel, dim_, key_, dim_, seen, p_ + panel * kPanel,
              kQueries);
-      Linear(g_panels_ + panel * kPanel * a_.value, kPanel, a_.value, Kv(0) + a_.nope, LdKv(), seen,
-             d_ + panel * kPanel, kQueries);
+      ValueProducts(panel, seen);
       Softmax(panel, begin + panel * kPanel, seen, keys);
       Linear(panels_, kPanel, seen, key_columns_, ldt_, dim_, d_query_, kPanel);
       const int rows = std::min(kPanel, count - panel * kPanel);
@@ -165,8 +200,10 @@ class HeadGradient {
   }
 
   const AttentionGradientArgs& a_;
+  const int sequence_;
   const std::int64_t first_;
-  const int n_, head_, dim_;
+  const int trunk_, head_, dim_;
+  std::int64_t branch_ = 0;  // first token of the branch at work
   std::int64_t ldt_;
   float *key_, *key_columns_, *d_key_;  // [n][dim], [dim][ldt], [n][dim]
   float* part_;                         // [n][dim or value] of one block
@@ -185,11 +222,16 @@ struct Task {
 void AttentionGradient(const AttentionGradientArgs& args, kernels::ThreadPool& pool) {
   thread_local kernels::TaskList<Task> tasks;
   tasks.Clear();
-  for (int s = 0; s < args.pack->sequences(); ++s) {
-    const std::int64_t n = args.pack->length(s);
-    if (n == 0) continue;
-    const std::int64_t fma = 5 * n * Padded(n) / 2 * (args.nope + args.rope + args.value);
-    for (int h = 0; h < args.heads; ++h) tasks.Add({s, h}, kernels::FmaTime(fma));
+  const Pack& pack = *args.pack;
+  for (int first = 0, end = 0; first < pack.sequences(); first = end) {
+    end = pack.BranchesEnd(first);
+    std::int64_t pairs = 0;
+    for (int s = first; s < end; ++s) {
+      const std::int64_t all = pack.before(s) + pack.length(s);
+      pairs += pack.length(s) * (pack.before(s) + Padded(all)) / 2;
+    }
+    const std::int64_t fma = 5 * pairs * (args.nope + args.rope + args.value);
+    for (int h = 0; h < args.heads && pairs > 0; ++h) tasks.Add({first, h}, kernels::FmaTime(fma));
   }
   tasks.Run(pool, [&](const Task& task) {
     thread_local kernels::Scratch scratch;

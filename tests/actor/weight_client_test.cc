@@ -180,7 +180,7 @@ TEST_F(WeightClientTest, GoesOnWhereALostConnectionStopped) {
   const Published published = Publish(config_, 1, 5);
   client_.Start(published.manifest);
   const auto pulls = client_.Pulls();
-  if (pulls.size() < 2) GTEST_SKIP() << "the model fits one chunk";
+  ASSERT_GE(pulls.size(), 2u);
   client_.Take(published.Chunk(pulls[0]), true);
   client_.Start(published.manifest);
   const auto again = client_.Pulls();

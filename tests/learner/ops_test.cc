@@ -16,7 +16,9 @@ class OpsTest : public testing::TestWithParam<engine::Numerics> {
       : config_(engine::TinyConfig()),
         policy_(TinyPolicy(config_, 5, 2, /*plain=*/false, GetParam())) {
     torch::manual_seed(3);
-    pack_ = RandomBatch(config_, {7, 1, 33, 8, 9, 2}, 11).pack;
+    const std::shared_ptr<Pack> pack = RandomBatch(config_, {7, 1, 33, 8}, 11).pack;
+    for (int branch : {6, 3, 2}) pack->AddBranch(3, std::vector<std::int32_t>(std::size_t(branch)));
+    pack_ = pack;
     table_.resize(std::size_t(64) * config_.qk_rope_dim);
     kernels::RopeTable(config_.rope_frequencies().data(), config_.qk_rope_dim, 64,
                        config_.rope_amplitude(), table_.data());

@@ -25,7 +25,8 @@ double Distance(std::span<const float> a, std::span<const float> b) {
 
 /// The engine's side, a token at a time, from its own cache.
 struct Actor {
-  std::vector<float> logp, mtp_logp;               // of every next token of a sequence
+  std::vector<float> logp;                         // of every next token of a sequence
+  std::vector<std::vector<float>> mtp_logp;        // of each MTP layer
   std::vector<std::vector<std::int32_t>> experts;  // [moe layer][T k]
 };
 
@@ -34,9 +35,9 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   kernels::ThreadPool pool(1);
   engine::Forward forward(weights, pool);
   const std::int64_t row = forward.CacheBytes(c.num_layers), mtp_row = forward.CacheBytes(1);
-  const int length = int(ids.size());
-  engine::AlignedBytes cache(length * row), mtp_cache(length * mtp_row);
-  std::vector<const void*> keys(length), mtp_keys(length);
+  const int length = int(ids.size()), depths = c.mtp_layers;
+  engine::AlignedBytes cache(length * row), mtp_cache(depths * length * mtp_row);
+  std::vector<const void*> keys(length), mtp_keys(depths * length);
   std::vector<float> hidden(c.hidden_size), normed(c.hidden_size), logits(c.vocab_size);
   const auto next = [&](const float* h, std::int32_t target, std::vector<float>* out) {
     float lse = 0, logp = 0;
@@ -48,6 +49,7 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
   };
   Actor actor;
   actor.experts.resize(c.moe_layers());
+  actor.mtp_logp.resize(depths);
   for (std::int32_t t = 0; t < length; ++t) {
     std::byte* latent = cache.data() + t * row;
     keys[t] = latent;
@@ -57,13 +59,14 @@ Actor Decode(const engine::Weights& weights, std::span<const std::int32_t> ids) 
       actor.experts[layer].insert(actor.experts[layer].end(), chosen, chosen + c.top_k);
     });
     if (t + 1 < length) next(hidden.data(), ids[t + 1], &actor.logp);
-    if (t + 2 < length) {
-      std::byte* mtp_latent = mtp_cache.data() + t * mtp_row;
-      mtp_keys[t] = mtp_latent;
-      const kernels::AttentionRow mtp_attention{mtp_keys.data(), t + 1};
-      engine::ForwardRows mtp{1, &ids[t + 1], &t, &mtp_latent, &mtp_attention};
-      forward.Mtp(0, mtp, hidden.data(), normed.data());
-      next(normed.data(), ids[t + 2], &actor.mtp_logp);
+    for (int d = 0; t + 2 + d < length && d < depths; ++d) {
+      std::byte* mtp_latent = mtp_cache.data() + (d * length + t) * mtp_row;
+      mtp_keys[d * length + t] = mtp_latent;
+      const kernels::AttentionRow mtp_attention{mtp_keys.data() + d * length, t + 1};
+      engine::ForwardRows mtp{1, &ids[t + 1 + d], &t, &mtp_latent, &mtp_attention};
+      forward.Mtp(d, mtp, hidden.data(), normed.data());
+      next(normed.data(), ids[t + 2 + d], &actor.mtp_logp[d]);
+      hidden = normed;
     }
   }
   return actor;
@@ -84,12 +87,17 @@ void ExpectTheEnginesBits(Policy& policy) {
   request.mtp = true;
   const Policy::Result found = policy.Forward(batch.pack, batch.targets, request);
   const float* logp = found.logp.data_ptr<float>();
-  const float* mtp = found.mtp_logp.data_ptr<float>();
+  ASSERT_EQ(found.mtp_logp.size(), std::size_t(config.mtp_layers));
+  std::vector<const float*> mtp;
+  for (const torch::Tensor& layer : found.mtp_logp) mtp.push_back(layer.data_ptr<float>());
   for (int s = 0; s < pack.sequences(); ++s) {
     const int first = pack.start[s], length = pack.length(s);
     const Actor actor = Decode(policy.weights(), {pack.ids.data() + first, std::size_t(length)});
     for (float x : actor.logp) ASSERT_EQ(*logp++, x) << "sequence " << s;
-    for (float x : actor.mtp_logp) ASSERT_EQ(*mtp++, x) << "sequence " << s;
+    for (std::size_t d = 0; d < mtp.size(); ++d) {
+      for (float x : actor.mtp_logp[d])
+        ASSERT_EQ(*mtp[d]++, x) << "sequence " << s << " layer " << d;
+    }
     for (std::size_t l = 0; l < actor.experts.size(); ++l) {
       const auto from = found.routing[l].ids.begin() + std::int64_t(first) * config.top_k;
       EXPECT_EQ(std::vector<std::int32_t>(from, from + std::int64_t(length) * config.top_k),
@@ -97,7 +105,8 @@ void ExpectTheEnginesBits(Policy& policy) {
     }
   }
   EXPECT_EQ(logp - found.logp.data_ptr<float>(), found.logp.numel());
-  EXPECT_EQ(mtp - found.mtp_logp.data_ptr<float>(), found.mtp_logp.numel());
+  for (std::size_t d = 0; d < mtp.size(); ++d)
+    EXPECT_EQ(mtp[d] - found.mtp_logp[d].data_ptr<float>(), found.mtp_logp[d].numel());
 }
 
 /// With and without q_lora, and with biases and a dense layer between MoE layers.
@@ -223,6 +232,77 @@ TEST(PolicyTest, APackHasTheLossAndGradientOfItsSequencesAlone) {
   EXPECT_LT(Distance(together, Gradients(*policy)), 1e-6);
 }
 
+/// The same samples of groups, each with its prompt and with one prompt a group.
+struct Samples {
+  TinyBatch whole, branched;
+};
+
+Samples RandomSamples(const engine::ModelConfig& config) {
+  std::mt19937_64 rng(12);
+  const auto random = [&](int n) {
+    std::vector<std::int32_t> ids(n);
+    for (auto& id : ids) id = std::int32_t(rng() % std::uint64_t(config.vocab_size));
+    return ids;
+  };
+  Samples out;
+  for (int prompt_length : {3, 1, 20}) {
+    const std::vector<std::int32_t> prompt = random(prompt_length);
+    const int trunk = out.branched.pack->Add(prompt);
+    for (int length : {2, 1, 17, 3}) {
+      std::vector<std::int32_t> ids = random(length);
+      for (int j = 0; j < length; ++j) {
+        out.whole.targets.row.push_back(out.whole.pack->tokens() + prompt_length - 1 + j);
+        out.branched.targets.row.push_back(j == 0 ? out.branched.pack->start[trunk + 1] - 1
+                                                  : out.branched.pack->tokens() + j - 1);
+        for (TinyBatch* batch : {&out.whole, &out.branched})
+          batch->targets.target.push_back(ids[j]);
+      }
+      out.branched.pack->AddBranch(trunk, std::span(ids).first(std::size_t(length - 1)));
+      ids.insert(ids.begin(), prompt.begin(), prompt.end());
+      out.whole.pack->Add(ids);
+    }
+  }
+  return out;
+}
+
+TEST(PolicyTest, ABranchedPackHasTheBitsAndTheGradientOfWholeSequences) {
+  for (const engine::ModelConfig& config : Configs()) {
+    for (const engine::Numerics& numerics : AllNumerics()) {
+      SCOPED_TRACE(numerics.id());
+      const auto policy = TinyPolicy(config, 3, 2, false, numerics);
+      const Samples samples = RandomSamples(config);
+      ASSERT_LT(samples.branched.pack->tokens(), samples.whole.pack->tokens());
+      Policy::Request request;
+      request.mtp = true;
+      const auto forward = [&](const TinyBatch& batch) {
+        return policy->Forward(batch.pack, batch.targets, request);
+      };
+      const Policy::Result whole = forward(samples.whole), branched = forward(samples.branched);
+      EXPECT_TRUE(torch::equal(whole.logp, branched.logp));
+      ASSERT_EQ(whole.mtp_logp.size(), branched.mtp_logp.size());
+      for (std::size_t d = 0; d < whole.mtp_logp.size(); ++d)
+        EXPECT_TRUE(torch::equal(whole.mtp_logp[d], branched.mtp_logp[d])) << d;
+      AddGradients(*policy, samples.whole, 0.3);
+      const std::vector<float> want = Gradients(*policy);
+      policy->parameters().ZeroGradients();
+      AddGradients(*policy, samples.branched, 0.3);
+      EXPECT_LT(Distance(Gradients(*policy), want), 1e-6);
+    }
+  }
+}
+
+TEST(PolicyTest, ActivationsComputedAgainGiveTheSameGradientBits) {
+  for (const engine::ModelConfig& config : Configs()) {
+    const auto kept = TinyPolicy(config, 3), again = TinyPolicy(config, 3, 2, false, {}, true);
+    const TinyBatch batch = RandomSamples(config).branched;
+    EXPECT_EQ(AddGradients(*kept, batch, 0.3), AddGradients(*again, batch, 0.3));
+    EXPECT_EQ(Gradients(*kept), Gradients(*again));
+    Policy::Request request;
+    EXPECT_EQ(again->Forward(batch.pack, batch.targets, request).routing.size(),
+              kept->Forward(batch.pack, batch.targets, request).routing.size());
+  }
+}
+
 TEST(PolicyTest, GivesTheSameGradientBitsTwice) {
   const engine::ModelConfig config = engine::TinyConfig();
   const TinyBatch batch = RandomBatch(config, kLengths, 9);
@@ -236,12 +316,14 @@ TEST(PolicyTest, GivesTheSameGradientBitsTwice) {
 }
 
 TEST(PolicyTest, TheMtpLossLeavesTrunkEmbeddingAndHeadAlone) {
-  const engine::ModelConfig config = engine::TinyConfig();
+  const engine::ModelConfig config = engine::TinyConfig(true, 2);
   const auto policy = TinyPolicy(config, 11);
   const TinyBatch batch = RandomBatch(config, kLengths, 12);
   Policy::Request request;
   request.mtp = true;
-  policy->Forward(batch.pack, batch.targets, request).mtp_logp.sum().backward();
+  const Policy::Result result = policy->Forward(batch.pack, batch.targets, request);
+  ASSERT_EQ(result.mtp_logp.size(), 2u);
+  (result.mtp_logp[0].sum() + result.mtp_logp[1].sum()).backward();
   for (const auto& entry : policy->parameters().entries()) {
     const float* g = policy->parameters().gradients() + entry.offset;
     const bool moved = std::any_of(g, g + entry.spec.count(), [](float x) { return x != 0; });

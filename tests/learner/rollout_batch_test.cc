@@ -50,12 +50,13 @@ TEST_F(RolloutBatchTest, DroppedRowsKeepTheirPlaceWithoutTokensOrReward) {
   EXPECT_EQ(batch.mask, (std::vector<float>{1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0, 0}));
 }
 
-TEST_F(RolloutBatchTest, PacksPromptAndCompletionWithOneTargetACompletionToken) {
+TEST_F(RolloutBatchTest, PacksAGroupsPromptOnceWithOneTargetACompletionToken) {
   const RolloutBatch batch = MakeBatch(config_, groups_);
-  const std::vector<RowPack> packs = PackRows(batch, {0, 1, 2}, 9);
-  ASSERT_EQ(packs.size(), 2u);  // 5 + 4 tokens fit, 4 more don't
-  EXPECT_EQ(packs[0].pack->ids, (std::vector<std::int32_t>{1, 2, 3, 7, 8, 1, 2, 3, 9}));
-  EXPECT_EQ(packs[0].targets.row, (std::vector<std::int32_t>{2, 3, 7}));
+  const std::vector<RowPack> packs = PackRows(batch, {0, 1, 2}, 5);
+  ASSERT_EQ(packs.size(), 2u);  // 3 + 1 + 0 tokens fit, 3 more don't
+  EXPECT_EQ(packs[0].pack->ids, (std::vector<std::int32_t>{1, 2, 3, 7}));
+  EXPECT_EQ(packs[0].pack->trunk, (std::vector<std::int32_t>{-1, 0, 0}));
+  EXPECT_EQ(packs[0].targets.row, (std::vector<std::int32_t>{2, 3, 2}));
   EXPECT_EQ(packs[0].targets.target, (std::vector<std::int32_t>{7, 8, 9}));
   EXPECT_EQ(packs[1].targets.row, (std::vector<std::int32_t>{0, 1, 2}));
 }

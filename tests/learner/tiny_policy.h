@@ -36,11 +36,13 @@ inline void FillTiny(Policy& policy, std::uint64_t seed) {
 
 inline std::unique_ptr<Policy> TinyPolicy(const engine::ModelConfig& config, std::uint64_t seed,
                                           int threads = 2, bool plain = false,
-                                          const engine::Numerics& numerics = {}) {
+                                          const engine::Numerics& numerics = {},
+                                          bool recompute = false) {
   Policy::Options options;
   options.numerics = numerics;
   options.threads = threads;
   options.plain = plain;
+  options.recompute = recompute;
   auto policy = std::make_unique<Policy>(config, options);
   FillTiny(*policy, seed);
   return policy;
@@ -88,7 +90,7 @@ inline double AddGradients(Policy& policy, const TinyBatch& batch, double mtp = 
   request.mtp = mtp > 0;
   const Policy::Result result = policy.Forward(batch.pack, batch.targets, request);
   torch::Tensor loss = -result.logp.sum();
-  if (mtp > 0) loss = loss - mtp * result.mtp_logp.sum();
+  for (const torch::Tensor& logp : result.mtp_logp) loss = loss - mtp * logp.sum();
   loss.backward();
   double sum = 0;
   for (std::int64_t i = 0; i < result.logp.numel(); ++i) sum -= result.logp.data_ptr<float>()[i];

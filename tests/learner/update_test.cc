@@ -23,7 +23,7 @@ ExpertLoads Loads(const engine::ModelConfig& config, std::vector<std::int64_t> f
   }
   result.routing[0].loads = std::move(first_layer);
   ExpertLoads loads;
-  loads.Add(result);
+  loads.Add({}, result);
   return loads;
 }
 
@@ -36,7 +36,7 @@ TEST(UpdateTest, RaisesTheBiasOfIdleExpertsAndLowersThatOfBusyOnes) {
   configs::Optimizer optimizer;
   optimizer.router_bias_update_speed = 0.01;
   const ExpertLoads loads = Loads(config, {0, 10, 20, 10, 10, 10, 10, 10});
-  EXPECT_NEAR(loads.MaxViolation(), 1.0, 1e-12);
+  EXPECT_NEAR(loads.Metrics(config)["moe/max_vio_batch"].get<double>(), 1.0, 1e-12);
   Update(*policy, optimizer, 1, loads);
   const std::vector<float> after = Value(*policy, kBias);
   EXPECT_FLOAT_EQ(after[0], before[0] + 0.01f);
@@ -44,6 +44,26 @@ TEST(UpdateTest, RaisesTheBiasOfIdleExpertsAndLowersThatOfBusyOnes) {
   EXPECT_EQ(after[1], before[1]);
   EXPECT_EQ(Value(*policy, "model.layers.2.mlp.gate.e_score_correction_bias"), other);
   EXPECT_EQ(policy->weights().layer(1).router_bias, after);
+}
+
+TEST(UpdateTest, TellsViolationsOfLayersAndOfSequencesWithTheirTrunk) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  ASSERT_EQ(config.experts, 8);
+  Pack pack;
+  const std::int32_t id = 0;
+  pack.Add({&id, 1});
+  pack.AddBranch(0, {&id, 1});
+  pack.AddBranch(0, {&id, 1});
+  Policy::Result result;
+  for (int i = config.first_dense; i < config.num_layers; ++i)
+    result.routing.push_back({{0, 1, 2, 3, 0, 1}, {2, 2, 1, 1, 0, 0, 0, 0}});
+  ExpertLoads loads;
+  loads.Add(pack, result);
+  const Json metrics = loads.Metrics(config);
+  const std::string layer = "moe/max_vio_batch/layer_" + std::to_string(config.first_dense);
+  EXPECT_NEAR(metrics[layer].get<double>(), 2.0 * 8 / 6 - 1, 1e-12);
+  // {0, 1, 2, 3} at the first leaf, {0, 1, 0, 1} at the second.
+  EXPECT_NEAR(metrics["moe/max_vio_seq"].get<double>(), (1.0 + 3.0) / 2, 1e-12);
 }
 
 TEST(UpdateTest, MovesNothingWhenTheGradientIsNotFinite) {

@@ -22,6 +22,7 @@ std::vector<float> Random(std::size_t count, std::uint64_t seed) {
 struct Shape {
   int heads, nope, rope, value;
   std::vector<int> lengths;
+  std::vector<int> branches = {};  // of the last sequence
 };
 
 struct Gradients {
@@ -33,7 +34,9 @@ struct Gradients {
 class Attention {
  public:
   explicit Attention(const Shape& shape) : s_(shape) {
-    for (int length : s_.lengths) pack_.Add(std::vector<std::int32_t>(length));
+    int trunk = -1;
+    for (int length : s_.lengths) trunk = pack_.Add(std::vector<std::int32_t>(length));
+    for (int length : s_.branches) pack_.AddBranch(trunk, std::vector<std::int32_t>(length));
     const std::size_t t = pack_.tokens();
     q_ = Random(t * s_.heads * Dim(), 1);
     kv_ = Random(t * s_.heads * (s_.nope + s_.value), 2);
@@ -70,8 +73,14 @@ class Attention {
     std::vector<double> dq(q_.size()), dkv(kv_.size()),
         ds(std::size_t(pack_.tokens()) * s_.heads * s_.rope);
     for (int s = 0; s < pack_.sequences(); ++s) {
-      for (int i = pack_.start[s]; i < pack_.start[s + 1]; ++i) {
-        for (int h = 0; h < s_.heads; ++h) Query(pack_.start[s], i, h, dq, dkv, ds);
+      std::vector<int> seen;  // tokens by position
+      for (int part : {pack_.trunk[s], s}) {
+        for (int t = part < 0 ? 0 : pack_.start[part]; part >= 0 && t < pack_.start[part + 1];
+             ++t) {
+          seen.push_back(t);
+          if (part != s) continue;
+          for (int h = 0; h < s_.heads; ++h) Query(seen, h, dq, dkv, ds);
+        }
       }
     }
     return {{dq.begin(), dq.end()}, {dkv.begin(), dkv.end()}, {ds.begin(), ds.end()}};
@@ -83,8 +92,10 @@ class Attention {
   int LdShared() const { return s_.rope + 5; }
   std::size_t At(int t, int h, int d) const { return (std::size_t(t) * s_.heads + h) * d; }
 
-  void Query(int first, int i, int h, std::vector<double>& dq, std::vector<double>& dkv,
+  /// The last of `seen` asks all of them.
+  void Query(const std::vector<int>& seen, int h, std::vector<double>& dq, std::vector<double>& dkv,
              std::vector<double>& ds) const {
+    const int i = seen.back();
     const int head = s_.nope + s_.value;
     const auto key = [&](int j, int d) {
       return double(d < s_.nope ? kv_[At(j, h, head) + d]
@@ -93,18 +104,18 @@ class Attention {
     const float* g = g_.data() + At(i, h, s_.value);
     std::vector<double> p(i + 1), dp(i + 1);
     double sum = 0, inner = 0;
-    for (int j = first; j <= i; ++j) {
+    for (int j : seen) {
       double score = 0;
       for (int d = 0; d < Dim(); ++d) score += q_[At(i, h, Dim()) + d] * key(j, d);
       p[j] = std::exp(kScale * score);
       sum += p[j];
       for (int d = 0; d < s_.value; ++d) dp[j] += g[d] * kv_[At(j, h, head) + s_.nope + d];
     }
-    for (int j = first; j <= i; ++j) {
+    for (int j : seen) {
       p[j] /= sum;
       inner += p[j] * dp[j];
     }
-    for (int j = first; j <= i; ++j) {
+    for (int j : seen) {
       const double d_score = kScale * p[j] * (dp[j] - inner);
       for (int d = 0; d < s_.value; ++d) dkv[At(j, h, head) + s_.nope + d] += p[j] * g[d];
       for (int d = 0; d < Dim(); ++d) {
@@ -146,12 +157,13 @@ TEST_P(AttentionGradientTest, HasTheSameBitsForAnyNumberOfThreads) {
   EXPECT_TRUE(one == attention.Find(3));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, AttentionGradientTest,
-                         testing::Values(Shape{4, 16, 16, 32, {20, 1, 33, 16, 17, 0, 2}},
-                                         Shape{3, 5, 6, 7, {1, 3, 0, 31}},
-                                         Shape{2, 24, 8, 20, {64, 65, 15}},
-                                         Shape{1, 10, 2, 3, {129, 200}}, Shape{2, 8, 4, 40, {500}},
-                                         Shape{1, 1, 2, 1, {1}}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, AttentionGradientTest,
+    testing::Values(Shape{4, 16, 16, 32, {20, 1, 33, 16, 17, 0, 2}},
+                    Shape{3, 5, 6, 7, {1, 3, 0, 31}}, Shape{2, 24, 8, 20, {64, 65, 15}},
+                    Shape{1, 10, 2, 3, {129, 200}}, Shape{2, 8, 4, 40, {500}},
+                    Shape{1, 1, 2, 1, {1}}, Shape{3, 16, 8, 12, {5, 20}, {17, 1, 0, 70, 3}},
+                    Shape{2, 6, 2, 9, {131}, {64, 15, 129}}, Shape{2, 6, 2, 9, {1}, {1, 2}}));
 
 TEST(PackingTest, TransposesAnyShape) {
   for (const auto& [rows, columns] : {std::pair{1, 1}, {8, 8}, {9, 17}, {16, 7}, {3, 40}}) {

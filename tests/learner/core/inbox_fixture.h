@@ -134,6 +134,14 @@ class InboxTest : public ::testing::Test {
     effects_ = {};
     inbox_->Publish(WeightsOf(version), &effects_);
   }
+  /// Actor a1 and worker w1 are there, the first window is open, a1 has the version.
+  void Start(std::uint32_t version = 0) {
+    Publish(version);
+    Join("a1");
+    JoinWorker("w1");
+    Open(1);
+    Loaded("a1", version);
+  }
   store::GroupRow RowOf(std::uint64_t grp) const {
     store::GroupRow row;
     row.grp = grp;
@@ -168,6 +176,10 @@ class InboxTest : public ::testing::Test {
   void Deliver(const std::string& actor, std::uint64_t grp, std::uint32_t sample,
                std::uint32_t version, int attempt = 0) {
     Hear(actor, RolloutOf(grp, sample, version, attempt));
+  }
+  /// All three samples of a group, from a1.
+  void DeliverGroup(std::uint64_t grp, std::uint32_t version) {
+    for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", grp, s, version);
   }
   wire::ScoreResult ResultOf(const wire::ScoreRequest& request, double score = 1.0) const {
     wire::ScoreResult result;

@@ -59,11 +59,7 @@ TEST_F(InboxTest, AResumedStepThatIsWholeNeedsNobody) {
 
 TEST_F(InboxTest, ARolloutOfATrainedStepIsStoredAsLate) {
   Use(SmallConfig(1, 2));
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
+  Start();
   Deliver("a1", 0, 0, 0);
   Deliver("a1", 0, 1, 0);
   Hear("w1", ResultOf(RequestsTo("w1").at(0)));

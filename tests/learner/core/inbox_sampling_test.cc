@@ -20,7 +20,7 @@ class DynamicSamplingTest : public InboxTest {
   }
   /// Delivers and scores a group; its last reward is `last`, the others 1. Gives what was granted.
   std::string Score(std::uint64_t grp, double last, std::uint32_t version = 0) {
-    for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", grp, s, version);
+    DeliverGroup(grp, version);
     const auto requests = RequestsTo("w1");
     EXPECT_EQ(requests.size(), 1u);
     wire::ScoreResult result = ResultOf(requests.at(0));

@@ -7,12 +7,8 @@ namespace temper::learner {
 namespace {
 
 TEST_F(InboxTest, AFailedScoreDropsTheSampleWithItsStatus) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Start();
+  DeliverGroup(0, 0);
   wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
   result.samples[1] = {
       1, std::nullopt, "timeout", {{"r", std::nullopt, 1.0, "timeout", "1 s passed", 0, "", 0}}};
@@ -56,12 +52,8 @@ TEST_F(InboxTest, OnErrorScoreKeepsTheStatusBesideTheScore) {
   config.reward.on_error = "score";
   config.reward.on_error_score = -2;
   Use(config);
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Start();
+  DeliverGroup(0, 0);
   wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
   result.samples[1].score.reset();
   result.samples[1].status = "budget";
@@ -75,12 +67,8 @@ TEST_F(InboxTest, OnErrorStopNamesRolloutScriptLineAndMessage) {
   configs::Config config = SmallConfig();
   config.reward.on_error = "stop";
   Use(config);
-  Publish(17);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 17);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 17);
+  Start(17);
+  DeliverGroup(0, 17);
   wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
   result.samples[2] = {
       2,
@@ -94,12 +82,8 @@ TEST_F(InboxTest, OnErrorStopNamesRolloutScriptLineAndMessage) {
 }
 
 TEST_F(InboxTest, AScoreRequestOfALostWorkerGoesToAnother) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Start();
+  DeliverGroup(0, 0);
   const wire::ScoreRequest first = RequestsTo("w1").at(0);
   JoinWorker("w2");
   effects_ = {};
@@ -135,7 +119,7 @@ TEST_F(InboxTest, AGroupThatEndsEveryWorkerIsUnavailable) {
   JoinWorker("w0");
   Open(1);
   Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  DeliverGroup(0, 0);
   for (int i = 0; i < Inbox::kMaxScoreAttempts; ++i) {
     JoinWorker("w" + std::to_string(i + 1));
     effects_ = {};
@@ -152,7 +136,7 @@ TEST_F(InboxTest, AWorkerThatNeverAnswersIsReplacedThoughItsHeartBeats) {
   JoinWorker("w2", 1);
   Open(1);
   Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  DeliverGroup(0, 0);
   ASSERT_EQ(RequestsTo("w1").size(), 1u);
   std::size_t again = 0;
   for (int s = 0; s < 120 && again == 0; ++s) {
@@ -164,12 +148,8 @@ TEST_F(InboxTest, AWorkerThatNeverAnswersIsReplacedThoughItsHeartBeats) {
 }
 
 TEST_F(InboxTest, AWorkerThatRefusesARequestLosesIt) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Start();
+  DeliverGroup(0, 0);
   Hear("w1", wire::Refuse{wire::kBadMessage, "what?", std::nullopt});
   JoinWorker("w2");
   EXPECT_EQ(RequestsTo("w2").size(), 1u);
@@ -178,11 +158,7 @@ TEST_F(InboxTest, AWorkerThatRefusesARequestLosesIt) {
 TEST_F(InboxTest, TextsThatNoMessageCarriesAreUnavailable) {
   config_.grpo.max_completion_length = 2 << 20;
   Use(config_);
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
+  Start();
   for (std::uint32_t s = 0; s < 3; ++s) {
     wire::Rollout rollout = RolloutOf(0, s, 0);
     rollout.ids.assign(2 << 20, 5);
@@ -195,12 +171,8 @@ TEST_F(InboxTest, TextsThatNoMessageCarriesAreUnavailable) {
 }
 
 TEST_F(InboxTest, AResultForOtherSamplesIsRefusedAndAskedAgain) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  Start();
+  DeliverGroup(0, 0);
   wire::ScoreResult result = ResultOf(RequestsTo("w1").at(0));
   result.samples.pop_back();
   Hear("w1", result);

@@ -72,12 +72,8 @@ TEST_F(InboxTest, StoresARepeatedRolloutOnce) {
 }
 
 TEST_F(InboxTest, CompletesAStepFromRolloutsAndScores) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 1, s, 0);
+  Start();
+  DeliverGroup(1, 0);
   ASSERT_EQ(RequestsTo("w1").size(), 1u);
   const wire::ScoreRequest request = RequestsTo("w1")[0];
   EXPECT_EQ(request.grp, 1u);
@@ -89,7 +85,7 @@ TEST_F(InboxTest, CompletesAStepFromRolloutsAndScores) {
   ASSERT_EQ(WritesOf<ScoreWrite>().size(), 3u);
   EXPECT_EQ(WritesOf<ScoreWrite>()[1].score, 0.25);
   EXPECT_FALSE(inbox_->Complete(1));
-  for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", 0, s, 0);
+  DeliverGroup(0, 0);
   Hear("w1", ResultOf(RequestsTo("w1").at(0)));
   ASSERT_TRUE(inbox_->Complete(1));
   const std::vector<ScoredGroup> batch = Take(1).groups;
@@ -140,11 +136,7 @@ TEST_F(InboxTest, HandsTheWorkOfALostConnectionOutAtOnce) {
 }
 
 TEST_F(InboxTest, ALateRolloutOfALostLeaseIsNotTrainedTwice) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
+  Start();
   effects_ = {};
   inbox_->PeerGone("a1", &effects_);
   Join("a2");
@@ -375,7 +367,7 @@ TEST_F(InboxTest, AWaitNamesWhomItWaitedFor) {
   Open(1);
   Loaded("a1", 0);
   for (std::uint64_t g = 0; g < 2; ++g) {
-    for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", g, s, 0);
+    DeliverGroup(g, 0);
   }
   Pass(40 * kSecond, {"a1"});
   EXPECT_EQ(FailureText(),
