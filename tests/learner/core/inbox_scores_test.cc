@@ -27,15 +27,11 @@ TEST_F(InboxTest, AFailedScoreDropsTheSampleWithItsStatus) {
 }
 
 TEST_F(InboxTest, WhatABatchWaitsForScoresBeginsWithItsLastRollout) {
-  Publish(0);
-  Join("a1");
-  JoinWorker("w1");
-  Open(1);
-  Loaded("a1", 0);
+  Start();
   std::vector<wire::ScoreRequest> requests;
   for (std::uint64_t grp = 0; grp < 2; ++grp) {
     Tick(kSecond);
-    for (std::uint32_t s = 0; s < 3; ++s) Deliver("a1", grp, s, 0);
+    DeliverGroup(grp, 0);
     requests.push_back(RequestsTo("w1").at(0));
   }
   Tick(kSecond / 4);
