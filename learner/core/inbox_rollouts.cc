@@ -271,6 +271,7 @@ void Inbox::Accept(Group& group, store::RolloutRow row, Effects* out) {
   if (holder != peers_.end()) holder->second.groups.erase(group.row.grp);
   group.actor.clear();
   waiting_.erase(group.row.grp);
+  group.complete = now_;
   to_score_.push_back(group.row.grp);
   AskForScores(out);
   GrantWaiting(out);
