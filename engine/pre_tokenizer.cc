@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "configs/error.h"
+#include "engine/short_texts.h"
 #include "engine/utf8.h"
 
 namespace temper::engine {
@@ -23,6 +24,8 @@ constexpr std::size_t kJitStack = std::size_t{1} << 20;
 // Digits asks Rust's char::is_numeric, which knows Unicode 17; Split's Oniguruma stops at 16.
 constexpr const char* kNumeric =
     "[\\p{N}\xF0\x91\xB7\xA0-\xF0\x91\xB7\xA9\xF0\x96\xBF\xB4-\xF0\x96\xBF\xB6]";
+// Each takes the pieces of the one before it.
+constexpr std::size_t kMaxPatterns = 64;
 // GPT-2's, built into ByteLevel when use_regex is set.
 constexpr const char* kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -78,6 +81,16 @@ struct PreTokenizer::Pattern {
   std::unique_ptr<pcre2_code, FreeCode> code;
 };
 
+// Where the patterns from some level on cut a short text: a piece is cut for itself, so the same
+// text is always cut alike.
+struct Cuts {
+  std::uint8_t pieces = 0;
+  std::uint8_t sizes[22];
+};
+using KnownCuts = ShortTexts<Cuts>;
+static_assert(sizeof(Cuts::sizes) == KnownCuts::kBytes);
+constexpr std::size_t kKnownCuts = 4096;  // 256 KiB a thread
+
 // What matching needs beside the compiled patterns, which threads share: one a thread, for good (a
 // JIT stack is mapped memory).
 struct MatchScratch {
@@ -86,6 +99,10 @@ struct MatchScratch {
       pcre2_match_context_create(nullptr)};
   std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack{
       pcre2_jit_stack_create(32 * 1024, kJitStack, nullptr)};
+
+  KnownCuts known{kKnownCuts};
+  std::vector<std::uint8_t> sizes;  // of the last pieces of the short texts that are being cut
+  int cutting = 0;                  // such texts, one in the other
 
   MatchScratch() {
     if (!data || !context || !stack) throw std::bad_alloc();
@@ -100,12 +117,40 @@ struct PreTokenizer::Cutter {
   const std::function<void(std::string_view)>& give;
   MatchScratch& scratch;
 
-  // Matches and the gaps between them both become pieces, cut further by the next pattern.
   void Run(std::size_t level, std::string_view text) {
     if (level == owner.patterns_.size()) {
+      if (scratch.cutting > 0) scratch.sizes.push_back(static_cast<std::uint8_t>(text.size()));
       give(text);
+    } else if (level > 0 && text.size() <= KnownCuts::kBytes) {
+      RunShort(level, text);
+    } else {
+      RunPattern(level, text);
+    }
+  }
+
+  void RunShort(std::size_t level, std::string_view text) {
+    const std::uint64_t key = owner.owner_ * kMaxPatterns + level;
+    KnownCuts::Slot& slot = scratch.known.At(key, text);
+    if (slot.Holds(key, text)) {
+      for (int i = 0; i < slot.value.pieces; ++i) {
+        Run(owner.patterns_.size(), text.substr(0, slot.value.sizes[i]));
+        text.remove_prefix(slot.value.sizes[i]);
+      }
       return;
     }
+    const std::size_t first = scratch.sizes.size();
+    ++scratch.cutting;
+    RunPattern(level, text);
+    --scratch.cutting;
+    slot.Keep(key, text);
+    slot.value.pieces = static_cast<std::uint8_t>(scratch.sizes.size() - first);
+    std::copy(scratch.sizes.begin() + static_cast<std::ptrdiff_t>(first), scratch.sizes.end(),
+              slot.value.sizes);
+    if (scratch.cutting == 0) scratch.sizes.clear();
+  }
+
+  // Matches and the gaps between them both become pieces, cut further by the next pattern.
+  void RunPattern(std::size_t level, std::string_view text) {
     std::size_t done = 0, from = 0;
     std::size_t begin = 0, end = 0;
     while (from <= text.size() && Match(level, text, from, &begin, &end)) {
@@ -139,7 +184,7 @@ struct PreTokenizer::Cutter {
   }
 };
 
-PreTokenizer::PreTokenizer(const Json& json, const std::string& where) {
+PreTokenizer::PreTokenizer(const Json& json, const std::string& where) : owner_(NextOwner()) {
   Add(json, where);
   if (!byte_level_) throw UserError(where + ": only byte-level tokenizers are supported");
 }
@@ -185,6 +230,10 @@ void PreTokenizer::Add(const Json& json, const std::string& where) {
 }
 
 void PreTokenizer::AddPattern(const std::string& source, const std::string& where) {
+  if (patterns_.size() == kMaxPatterns) {
+    throw UserError(where + ": more than " + std::to_string(kMaxPatterns) +
+                    " patterns are not supported");
+  }
   const std::string pattern = TranslatePattern(source, where);
   const std::unique_ptr<pcre2_compile_context, FreeCompileContext> context(
       pcre2_compile_context_create(nullptr));
@@ -205,6 +254,8 @@ void PreTokenizer::AddPattern(const std::string& source, const std::string& wher
 void PreTokenizer::Cut(std::string_view text,
                        const std::function<void(std::string_view)>& give) const {
   thread_local MatchScratch scratch;
+  scratch.sizes.clear();  // an error may have left some
+  scratch.cutting = 0;
   if (!text.empty()) Cutter{*this, give, scratch}.Run(0, text);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 // The pre_tokenizer part of tokenizer.json: cuts text into the pieces that are merged one by one.
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -31,6 +32,7 @@ class PreTokenizer {
   void AddPattern(const std::string& pattern, const std::string& where);
 
   std::vector<Pattern> patterns_;
+  std::uint64_t owner_;  // of what threads keep
   bool byte_level_ = false;
 };
 

@@ -87,7 +87,7 @@ struct Tokenizer::State {
       : bpe(ReadModel(json, path)), pre_tokenizer(ReadPreTokenizer(json, path)) {
     CheckNormalizer(json, path);
     CheckDecoder(json, path);
-    for (const auto& [token, id] : bpe.vocab()) SetBytes(id, token);
+    bytes = bpe.TakeBytes();
     const Json* tokens = Member(json, "added_tokens");
     ReadAddedTokens(tokens ? *tokens : Json::array(), path + ": added_tokens");
     special.resize(bytes.size());
@@ -139,7 +139,7 @@ struct Tokenizer::State {
 
   // One content has one id and one id has one content, in the vocabulary and the list together.
   void Register(const AddedToken& token, const std::string& at) {
-    const std::int32_t known = bpe.Find(token.content);
+    const std::int32_t known = bpe.vocabulary().Find(token.content);
     const auto id = static_cast<std::size_t>(token.id);
     const bool taken = id < bytes.size() && !bytes[id].empty();
     if ((known >= 0 && known != token.id) || (known < 0 && taken) ||
@@ -173,7 +173,7 @@ struct Tokenizer::State {
     }
     const std::string& token = text->get_ref<const std::string&>();
     const auto it = added.find(token);
-    const std::int32_t id = it != added.end() ? it->second : bpe.Find(token);
+    const std::int32_t id = it != added.end() ? it->second : bpe.vocabulary().Find(token);
     if (id < 0) {
       throw UserError(path + ": " + name + " " + Quote(token) + " is not in tokenizer.json");
     }

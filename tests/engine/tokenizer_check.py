@@ -61,6 +61,9 @@ def lines(n, seed, added):
     yield "".join(r.choice("abcdefgh") for _ in range(50000))
     yield "\n" * 50000 + "x"
     yield "<" * 50000
+    for i in range(n // 200):                                # long pieces of few characters: encoded window by window
+        few = "".join(r.choice("abcdefghijklmnopqrstuvwxyzабвгдежзαβγδקראش的一是不了人我在有他") for _ in range(r.randrange(1, 12)))
+        yield "".join(r.choice(few) for _ in range(r.randrange(200, 4000)))
     for _ in range(n // 10):                                 # random bytes, each as the character of its number
         yield bytes(r.randrange(256) for _ in range(r.randrange(1, 200))).decode("latin-1")
     for i in range(0, len(added), 20):
