@@ -11,6 +11,7 @@ namespace temper::engine {
 Vocabulary::Vocabulary(const Json& json, std::int64_t max_id, const std::string& where)
     : seed_(std::uint64_t{std::random_device()()} << 32 | std::random_device()()) {
   if (!json.is_object() || json.empty()) throw UserError(where + ": must map tokens to ids");
+  count_ = static_cast<std::int32_t>(json.size());
   std::size_t bytes = 0;
   for (const auto& [token, value] : json.get_ref<const Json::object_t&>()) bytes += token.size();
   text_.reserve(bytes);

@@ -17,6 +17,8 @@ class Vocabulary {
 
   /// Id of a token; -1: none.
   std::int32_t Find(std::string_view token) const;
+  /// How many tokens there are.
+  std::int32_t count() const { return count_; }
   /// One more than the largest id.
   std::int32_t size() const { return static_cast<std::int32_t>(by_id_.size()); }
   /// Text of a token; empty for ids without one.
@@ -35,6 +37,7 @@ class Vocabulary {
   std::uint64_t seed_;  // drawn for each table: no file can be made whose tokens all collide
   std::string text_;    // of all tokens
   std::vector<Place> by_id_;
+  std::int32_t count_ = 0;
   std::vector<Entry> entries_;  // open addressing, a power of two
 };
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Holds our tokenizer against Hugging Face's `tokenizers`, id by id and byte by byte (development only).
 
-  tokenizer_check.py PROGRAM DIR [--lines 10000] [--seed 1]
+  tokenizer_check.py PROGRAM DIR [--lines 10000] [--seed 1] [--normalizer JSON]
 
 PROGRAM is `temper`; DIR holds a tokenizer.json.  Lines are a mix: words, code, digits, CJK, emoji, combining marks, runs of white
 space, added tokens inside text, every assigned character once, random characters.  Exit 1 at the first ten differences.
 """
-import argparse, json, random, subprocess, sys
+import argparse, json, random, subprocess, sys, tempfile
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -79,7 +79,18 @@ def main():
     ap.add_argument("dir", type=Path)
     ap.add_argument("--lines", type=int, default=10000)
     ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--normalizer", help="in place of the file's")
     a = ap.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if a.normalizer:
+            changed = json.loads((a.dir / "tokenizer.json").read_text())
+            changed["normalizer"] = json.loads(a.normalizer)
+            a.dir = Path(folder)
+            (a.dir / "tokenizer.json").write_text(json.dumps(changed))
+        check(a)
+
+
+def check(a):
     theirs = Tokenizer.from_file(str(a.dir / "tokenizer.json"))
     added = [t["content"] for t in json.loads((a.dir / "tokenizer.json").read_text())["added_tokens"]]
     texts = list(lines(a.lines, a.seed, added))
