@@ -176,7 +176,7 @@ struct Tokenizer::State {
   void ReadConfig(const std::string& path) {
     configs::JsonLimits limits;
     limits.max_bytes = std::size_t{16} << 20;
-    const Json json = configs::ReadJsonFile(path, limits);
+    const Json json = configs::ReadJsonFile(dir, "tokenizer_config.json", limits);
     if (!json.is_object()) throw UserError(path + ": must be an object");
     add_bos = Flag(json, "add_bos_token", path);
     bos = NamedToken(json, "bos_token", path);
@@ -226,7 +226,7 @@ Tokenizer::Tokenizer(const std::string& dir) {
   configs::JsonLimits limits;
   limits.max_bytes = std::size_t{64} << 20;
   limits.max_values = 4'000'000;  // a vocabulary of 128,000 tokens has 400,000
-  const Json json = configs::ReadJsonFile(path, limits);
+  const Json json = configs::ReadJsonFile(dir, "tokenizer.json", limits);
   if (!json.is_object()) throw UserError(path + ": must be an object");
   state_ = std::make_unique<State>(json, path);
   state_->dir = dir;
