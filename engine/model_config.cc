@@ -16,6 +16,8 @@ using configs::Brief;
 using configs::GetInt;
 using configs::GetNumber;
 
+// Of all layers together: the list of a model's tensors must stay small (DeepSeek-V3 has 15,872).
+constexpr std::int64_t kMaxExperts = 65536;
 constexpr std::int64_t kMaxDim = std::int64_t{1} << 24;  // widths; products are checked in int64
 
 // The fields of one JSON object by name, null counting as absent.
@@ -161,6 +163,11 @@ void ReadV2Router(const Fields& f, ModelConfig& c) {
 
 void ReadExperts(const Fields& f, ModelConfig& c) {
   c.experts = f.Int("n_routed_experts", 1, 65536);
+  const std::int64_t all = std::int64_t{c.num_layers + c.mtp_layers} * c.experts;
+  if (all > kMaxExperts) {
+    throw UserError(f.Where("n_routed_experts") + ": " + std::to_string(all) +
+                    " experts in all layers: at most " + std::to_string(kMaxExperts));
+  }
   c.shared_experts = f.Int("n_shared_experts", 1, 1024);
   if (std::int64_t{c.shared_experts} * c.moe_intermediate_size > kMaxDim) {
     throw UserError(f.Where("n_shared_experts") + ": shared experts wider than " +
@@ -352,8 +359,8 @@ ModelConfig ReadAnyModelConfig(const std::string& model_dir) {
   configs::JsonLimits limits;
   limits.max_bytes = kMaxConfigBytes;
   limits.max_values = std::size_t{1} << 20;
-  const std::string path = model_dir + "/config.json";
-  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path, limits), path);
+  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(model_dir, "config.json", limits),
+                                        model_dir + "/config.json");
   if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
     config.mtp_layers = 0;
     config.raw["num_nextn_predict_layers"] = 0;
