@@ -160,12 +160,12 @@ void Actor::BuildEngine(const wire::Welcome& welcome) {
   weights_ = std::make_shared<engine::Weights>(
       engine::ParseModelConfig(json, welcome.model_dir + "/config.json"),
       NumericsOf(welcome.config));
-  client_ = std::make_unique<WeightClient>(weights_);
   engine::EngineOptions options;
   options.threads = ThreadsOf(options_, welcome.config);
+  pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
+  client_ = std::make_unique<WeightClient>(weights_, pool_.get());
   options.max_rows = options_.max_rows;
   options.valid_ids = valid_ids_ = static_cast<int>(welcome.valid_ids);
-  pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
   engine_ = std::make_unique<engine::Engine>(weights_, options);
   model_config_ = welcome.model_config;
 }

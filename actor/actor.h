@@ -104,7 +104,7 @@ class Actor {
   std::optional<std::uint32_t> loaded_;
   std::uint32_t canary_ = 0;  // of the loaded weights
   int valid_ids_ = 0;
-  std::unique_ptr<kernels::ThreadPool> pool_;  // of the canary
+  std::unique_ptr<kernels::ThreadPool> pool_;  // of new weights, between engine steps
   std::shared_ptr<engine::Weights> weights_;
   std::unique_ptr<WeightClient> client_;
   std::unique_ptr<engine::Engine> engine_;

@@ -27,8 +27,18 @@ std::string ShapeText(const std::vector<std::int64_t>& shape) {
 
 }  // namespace
 
-WeightClient::WeightClient(std::shared_ptr<engine::Weights> weights)
-    : weights_(std::move(weights)), specs_(engine::RequiredTensors(weights_->config())) {}
+WeightClient::WeightClient(std::shared_ptr<engine::Weights> weights, kernels::ThreadPool* pool)
+    : weights_(std::move(weights)),
+      pool_(pool),
+      specs_(engine::RequiredTensors(weights_->config())) {}
+
+void WeightClient::Run(std::size_t count, const std::function<void(std::size_t)>& part) const {
+  if (pool_ && count > 1) {
+    pool_->Run(static_cast<int>(count), [&](int i) { part(static_cast<std::size_t>(i)); });
+  } else {
+    for (std::size_t i = 0; i < count; ++i) part(i);
+  }
+}
 
 void WeightClient::Start(const wire::WeightsManifest& manifest) {
   if (manifest_ && manifest_->session == manifest.session &&
@@ -145,22 +155,31 @@ void WeightClient::Take(const wire::WeightsChunk& chunk, bool apply_now) {
 }
 
 void WeightClient::TakeFull() {
-  while (verified_ < manifest_->tensors.size() && manifest_->tensors[verified_].end <= received_) {
-    if (!Verified(verified_)) return Corrupt(verified_);
-    ++verified_;
+  std::vector<std::size_t> whole;
+  for (std::size_t i = verified_;
+       i < manifest_->tensors.size() && manifest_->tensors[i].end <= received_; ++i) {
+    whole.push_back(i);
   }
+  const std::optional<std::size_t> bad = FirstBad(whole);
+  verified_ = bad.value_or(verified_ + whole.size());
+  if (bad) Corrupt(*bad);
 }
 
 void WeightClient::TakeDelta() {
   // From here on bytes_ are of no version until the last tensor is verified.
   const std::vector<Base::Tensor> before = std::move(base_->tensors);
   base_.reset();
-  for (; verified_ < manifest_->tensors.size(); ++verified_) {
-    const auto& t = manifest_->tensors[verified_];
-    const bool same = t.form == wire::DeltaForm::kSame && t.sha256 == before[verified_].sha256 &&
-                      t.end == before[verified_].end;
-    if (!same && !(Patch(verified_) && Verified(verified_))) return Corrupt(verified_);
+  std::vector<std::size_t> changed;
+  for (std::size_t i = 0; i < manifest_->tensors.size(); ++i) {
+    const auto& t = manifest_->tensors[i];
+    const bool same =
+        t.form == wire::DeltaForm::kSame && t.sha256 == before[i].sha256 && t.end == before[i].end;
+    if (same) continue;
+    if (!Patch(i)) return Corrupt(i);
+    changed.push_back(i);
   }
+  if (const std::optional<std::size_t> bad = FirstBad(changed)) return Corrupt(*bad);
+  verified_ = manifest_->tensors.size();
 }
 
 bool WeightClient::Patch(std::size_t tensor) {
@@ -175,10 +194,24 @@ bool WeightClient::Patch(std::size_t tensor) {
   return wire::ApplyPatch(piece, BytesOf(t.dtype), bytes);
 }
 
-bool WeightClient::Verified(std::size_t tensor) const {
-  const auto& t = manifest_->tensors[tensor];
-  const std::span<const std::byte> all(bytes_);
-  return configs::Sha256Hex(all.subspan(t.begin, t.end - t.begin)) == t.sha256;
+/// The first of these whose bytes are not the manifest's.
+std::optional<std::size_t> WeightClient::FirstBad(const std::vector<std::size_t>& tensors) const {
+  constexpr std::size_t kTogether = 4;  // of a part: hashes go two at a time
+  std::vector<char> good(tensors.size());
+  Run((good.size() + kTogether - 1) / kTogether, [&](std::size_t part) {
+    const std::size_t first = part * kTogether, last = std::min(first + kTogether, good.size());
+    std::vector<std::span<const std::byte>> texts;
+    for (std::size_t i = first; i < last; ++i) {
+      const auto& t = manifest_->tensors[tensors[i]];
+      texts.push_back(std::span<const std::byte>(bytes_).subspan(t.begin, t.end - t.begin));
+    }
+    const std::vector<std::string> hashes = configs::Sha256Hex(texts);
+    for (std::size_t i = first; i < last; ++i)
+      good[i] = hashes[i - first] == manifest_->tensors[tensors[i]].sha256;
+  });
+  const auto bad = std::find(good.begin(), good.end(), 0);
+  if (bad == good.end()) return std::nullopt;
+  return tensors[static_cast<std::size_t>(bad - good.begin())];
 }
 
 void WeightClient::Corrupt(std::size_t tensor) {
@@ -200,8 +233,9 @@ void WeightClient::Corrupt(std::size_t tensor) {
 }
 
 void WeightClient::SetVerified() {
-  while (applied_ < pieces_.size() && pieces_[applied_].last() < verified_)
-    Set(pieces_[applied_++]);
+  const std::size_t first = applied_;
+  while (applied_ < pieces_.size() && pieces_[applied_].last() < verified_) ++applied_;
+  Run(applied_ - first, [&](std::size_t i) { Set(pieces_[first + i]); });
 }
 
 std::uint32_t WeightClient::Apply() {
@@ -214,7 +248,7 @@ std::uint32_t WeightClient::Apply() {
   return version;
 }
 
-void WeightClient::Set(const Piece& piece) {
+void WeightClient::Set(const Piece& piece) const {
   const auto& t = manifest_->tensors[piece.tensor];
   // In place already, with the version before.
   const auto same = [&](std::size_t i) {
@@ -222,23 +256,24 @@ void WeightClient::Set(const Piece& piece) {
   };
   if (delta_ && same(piece.tensor) && same(piece.last())) return;
   const std::byte* from = bytes_.data() + t.begin;
+  std::vector<float> values;  // tensors lie without gaps: floats may start anywhere
   if (piece.coded) {
     const auto& s = manifest_->tensors[piece.last()];
-    values_.resize((s.end - s.begin) / sizeof(float));
-    std::memcpy(values_.data(), bytes_.data() + s.begin, s.end - s.begin);
+    values.resize((s.end - s.begin) / sizeof(float));
+    std::memcpy(values.data(), bytes_.data() + s.begin, s.end - s.begin);
     weights_->Set(t.name,
-                  {{}, {reinterpret_cast<const std::uint8_t*>(from), t.end - t.begin}, values_});
+                  {{}, {reinterpret_cast<const std::uint8_t*>(from), t.end - t.begin}, values});
     return;
   }
-  values_.resize(static_cast<std::size_t>(piece.spec->count()));
+  values.resize(static_cast<std::size_t>(piece.spec->count()));
   if (t.dtype == "F32") {
-    if (!values_.empty()) std::memcpy(values_.data(), from, values_.size() * sizeof(float));
+    if (!values.empty()) std::memcpy(values.data(), from, values.size() * sizeof(float));
   } else {
-    std::vector<std::uint16_t> codes(values_.size());
+    std::vector<std::uint16_t> codes(values.size());
     std::memcpy(codes.data(), from, t.end - t.begin);
-    kernels::DecodeBf16(codes.data(), static_cast<std::int64_t>(codes.size()), values_.data());
+    kernels::DecodeBf16(codes.data(), static_cast<std::int64_t>(codes.size()), values.data());
   }
-  weights_->Set(t.name, values_);
+  weights_->Set(t.name, values);
 }
 
 }  // namespace temper::actor

@@ -2,6 +2,7 @@
 // Pulls one published weight set, or what changed since the last one, in chunks; verifies every
 // tensor and puts it in place.
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,7 +19,9 @@ namespace temper::actor {
 /// stay until then; a full set overwrites them, and until it is whole only full sets can follow.
 class WeightClient {
  public:
-  explicit WeightClient(std::shared_ptr<engine::Weights> weights);
+  /// Hashes and packs on the threads of `pool`, which outlives this; null: on the caller's.
+  explicit WeightClient(std::shared_ptr<engine::Weights> weights,
+                        kernels::ThreadPool* pool = nullptr);
 
   /// Begins with a manifest, or goes on where the same version (and session) stopped. Throws
   /// UserError naming the tensor where the manifest is not of this model: then nothing was
@@ -69,12 +72,14 @@ class WeightClient {
   void TakeFull();
   void TakeDelta();
   bool Patch(std::size_t tensor);
-  bool Verified(std::size_t tensor) const;
+  std::optional<std::size_t> FirstBad(const std::vector<std::size_t>& tensors) const;
+  void Run(std::size_t count, const std::function<void(std::size_t)>& part) const;
   void Corrupt(std::size_t tensor);
-  void Set(const Piece& piece);
+  void Set(const Piece& piece) const;
   void SetVerified();
 
   std::shared_ptr<engine::Weights> weights_;
+  kernels::ThreadPool* pool_;
   std::vector<engine::TensorSpec> specs_;
   std::optional<wire::WeightsManifest> manifest_;
   std::optional<Base> base_;      // what bytes_ hold; not while a full set overwrites them
@@ -86,7 +91,6 @@ class WeightClient {
   std::size_t verified_ = 0, applied_ = 0;  // tensors; pieces
   int corrupt_here_ = 0;                    // of this version
   std::uint64_t corrupt_ = 0, pulled_ = 0;
-  std::vector<float> values_;
 };
 
 }  // namespace temper::actor

@@ -310,6 +310,7 @@ Json ServingMetrics(const Batch& taken, const ServiceStats& stats, bool dynamic)
   line["wire/refused"] = refused;
   line["wire/weights_bytes"] = stats.published_bytes;
   line["timing_s/gen"] = stats.wait_seconds;
+  line["timing_s/weights"] = stats.weights_seconds;
   line["timing_s/reward"] = stats.reward_seconds;
   line["timing_s/reward_wait"] = stats.reward_wait_seconds;
   return line;

@@ -216,6 +216,7 @@ class Inbox {
   std::shared_ptr<const WeightSet> weights_;
   std::shared_ptr<const WeightDelta> delta_;
   std::optional<std::uint32_t> canary_;  // of weights_
+  bool someone_loaded_ = false;  // the newest weights
   wire::Message manifest_;
   std::map<std::uint64_t, Group> groups_;
   std::uint64_t next_group_ = 0;     // of AddGroup

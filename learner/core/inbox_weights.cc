@@ -14,6 +14,7 @@ void Inbox::Publish(std::shared_ptr<const WeightSet> weights, Effects* out,
   weights_ = std::move(weights);
   delta_ = follows ? std::move(delta) : nullptr;
   canary_ = weights_->canary;
+  someone_loaded_ = false;
   wire::WeightsManifest manifest;
   manifest.session = options_.welcome.session;
   manifest.version = weights_->version;
@@ -88,6 +89,10 @@ void Inbox::OnLoaded(const std::string& id, const wire::WeightsLoaded& loaded, E
     }
   }
   peer.loaded = loaded.version;
+  if (weights_ && loaded.version == weights_->version && !someone_loaded_) {
+    someone_loaded_ = true;
+    stats_.loaded_at = now_;
+  }
   GrantWaiting(out);
 }
 

@@ -156,6 +156,7 @@ struct Service::State {
   std::uint64_t next_group = 0;         // to be added
   std::optional<std::uint64_t> cursor;  // where the next batch begins
   double wait_seconds = 0;
+  Micros waiting_since = 0;  // the newest NextBatch
   std::shared_ptr<const WeightSet> published;  // the newest; what the next delta begins with
   std::unique_ptr<Serving> serving;
   std::unique_ptr<reward::ScriptWatch> watch;  // last: it posts to serving
@@ -186,7 +187,7 @@ void Service::Publish(std::shared_ptr<const WeightSet> weights) {
 
 Batch Service::NextBatch(std::int64_t number) {
   State& s = *state_;
-  const auto start = std::chrono::steady_clock::now();
+  s.waiting_since = SteadyMicros();
   const auto groups = static_cast<std::uint64_t>(s.options.config.grpo.groups_per_step);
   if (!s.cursor)
     s.cursor = s.options.resume_group.value_or(static_cast<std::uint64_t>(number - 1) * groups);
@@ -208,7 +209,7 @@ Batch Service::NextBatch(std::int64_t number) {
     for (Prompt& prompt : prompts) s.AddGroup(at, std::move(prompt.row), std::move(prompt.answer));
   });
   s.cursor = batch.next_group;
-  s.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  s.wait_seconds += double(SteadyMicros() - s.waiting_since) * 1e-6;
   return batch;
 }
 
@@ -245,6 +246,8 @@ ServiceStats Service::TakeStats() {
   ServiceStats stats;
   state_->serving->Call([&](Serving::Context& at) { stats = at.inbox.TakeStats(); });
   stats.wait_seconds = std::exchange(state_->wait_seconds, 0);
+  if (stats.loaded_at > state_->waiting_since)
+    stats.weights_seconds = double(stats.loaded_at - state_->waiting_since) * 1e-6;
   return stats;
 }
 

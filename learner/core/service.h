@@ -57,6 +57,7 @@ struct Batch {
 
 struct ServiceStats {              // since the last call of TakeStats
   double wait_seconds = 0;         // NextBatch blocked
+  double weights_seconds = 0;      // the part of it before an actor had the newest weights
   double reward_seconds = 0;       // sum of reward micros
   double reward_wait_seconds = 0;  // the part of wait_seconds after a batch's last rollout
   std::uint64_t completion_tokens = 0;
@@ -66,6 +67,7 @@ struct ServiceStats {              // since the last call of TakeStats
   std::vector<std::pair<std::string, std::uint64_t>>
       refused;                        // reason -> messages and handshakes since the run began
   std::uint64_t published_bytes = 0;  // sent to actors
+  std::int64_t loaded_at = 0;         // steady microseconds: the newest weights' first actor; 0: none
 };
 
 /// Owns the ROUTER socket, the database and the inbox on one thread. Methods are called from the

@@ -22,12 +22,6 @@ int MakeEvent() {
   return fd;
 }
 
-Micros SteadyMicros() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 std::int64_t WallMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::system_clock::now().time_since_epoch())
@@ -45,6 +39,12 @@ std::string ReasonOf(const std::exception_ptr& error) {
 }
 
 }  // namespace
+
+Micros SteadyMicros() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 Serving::Serving(std::unique_ptr<wire::Server> server, store::Trajectories store,
                  Inbox::Options options)

@@ -17,6 +17,9 @@
 
 namespace temper::learner {
 
+/// The clock of serving and of what waits for it.
+Micros SteadyMicros();
+
 /// Socket, database and inbox belong to the thread; everybody else talks to it by commands.
 ///
 ///   loop     takes               gives                       waits for                      woken

@@ -33,7 +33,8 @@ class WeightClientTest : public ::testing::Test {
 
   engine::ModelConfig config_ = engine::TinyConfig();
   std::shared_ptr<engine::Weights> weights_ = std::make_shared<engine::Weights>(config_);
-  WeightClient client_{weights_};
+  kernels::ThreadPool pool_{2};
+  WeightClient client_{weights_, &pool_};
 };
 
 TEST_F(WeightClientTest, PutsEveryTensorInPlace) {
