@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "configs/error.h"
 #include "configs/files.h"
@@ -64,7 +65,7 @@ class Trainer {
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Service> service_;
-  std::shared_ptr<const WeightSet> served_;
+  std::shared_ptr<WeightSet> served_, spare_;
   SkippedSteps skipped_{"grpo"};
   double changed_ = 1;  // share of its bytes that the former set did not have
 };
@@ -164,7 +165,9 @@ std::uint64_t Same(const std::byte* a, const std::byte* b, std::size_t n) {
 }
 
 void Trainer::Publish() {
-  auto set = std::make_shared<WeightSet>();
+  // The set before the last one, once nobody reads it: fresh memory would cost more than the copy.
+  std::shared_ptr<WeightSet> set = std::exchange(spare_, nullptr);
+  if (!set || set.use_count() > 1) set = std::make_shared<WeightSet>();
   set->version = state_.version;
   const Published& published = policy_->published();
   set->bytes.resize(published.size());
@@ -195,7 +198,7 @@ void Trainer::Publish() {
   changed_ = double(std::accumulate(changed.begin(), changed.end(), std::uint64_t{0})) /
              double(published.size());
   set->canary = engine::Canary(policy_->weights(), tokenizer_.size(), policy_->pool());
-  served_ = set;
+  spare_ = std::exchange(served_, set);
   service_->Publish(std::move(set));
   if (config_.keep_versions != "checkpoints") {
     SaveVersion(config_.output_dir, state_.version, published);
