@@ -1,6 +1,8 @@
 #include "wire/keys.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -220,6 +222,22 @@ TEST_F(KeysTest, AHandshakeThatNeverSucceedsIsGivenUpByItsDeadline) {
   const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
   EXPECT_GE(seconds, 7.9);
   EXPECT_LT(seconds, 10.5);
+}
+
+TEST_F(KeysTest, ALearnerThatAnswersNothingIsWaitedFor) {
+  // A listening socket that nobody serves: a stopped learner.
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(listen(fd, 16), 0);
+  socklen_t size = sizeof(address);
+  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  Client client("tcp://127.0.0.1:" + std::to_string(ntohs(address.sin_port)), File("a1"));
+  EXPECT_FALSE(Until({&client}, 11, [&] { return !client.refused().empty(); }));
+  EXPECT_GT(Count(&client, "handshake"), 0u);
+  close(fd);
 }
 
 TEST_F(KeysTest, AListThatChangesCountsFromTheNextConnectionOn) {
