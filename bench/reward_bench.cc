@@ -1,8 +1,7 @@
 // reward_bench: what rewards cost, and how attacks on the sandbox end.
 //
 //   reward_bench speed            scores a second on one core, and what isolation adds
-//   reward_bench attacks [N]      each script of tests/reward/attacks N times (20) among honest
-//   ones
+//   reward_bench attacks [N]      all attacks of tests/reward N times (20) among honest scripts
 //   reward_bench starts [N]       one script and one rollout in N processes (1000): one result
 //   reward_bench rollouts DIR [N] a run's database with N rollouts (100000), to backtest on
 #include <unistd.h>
@@ -16,13 +15,14 @@
 #include <fstream>
 #include <map>
 
+#include "bench/reward_attacks.h"
 #include "reward/function.h"
 #include "reward/host.h"
 #include "reward/rules.h"
 #include "reward/sandbox.h"
 #include "reward/zygote.h"
 #include "store/trajectories.h"
-#include "tests/reward/attacks.h"
+#include "tests/reward/lying_zygote.h"
 
 namespace temper::reward {
 namespace {
@@ -31,34 +31,6 @@ using Clock = std::chrono::steady_clock;
 
 double Since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-FunctionSpec Script(const std::string& text, const std::string& name) {
-  FunctionSpec spec;
-  spec.name = name;
-  spec.path = name + ".lua";
-  spec.script = text;
-  spec.sha256 = Sha256Hex(text);
-  return spec;
-}
-
-SampleInput Sample(const std::string& completion, const std::string& answer) {
-  SampleInput sample;
-  sample.prompt_json = "\"What is 17 + 25?\"";
-  sample.completion = completion;
-  sample.completion_ids.assign(32, 7);
-  sample.answer = answer;
-  sample.row_json = R"({"prompt":"What is 17 + 25?","answer":"42"})";
-  sample.finish_reason = "stop";
-  return sample;
-}
-
-/// Resident bytes of this process.
-std::int64_t Resident() {
-  std::ifstream file("/proc/self/statm");
-  std::int64_t all = 0, resident = 0;
-  file >> all >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
 }
 
 /// Calls `run` (which does `count` scores) until a second has passed, three times; the median rate.
@@ -144,62 +116,6 @@ int Speed() {
   return 0;
 }
 
-int RunAttacks(int times) {
-  const auto attacks = Attacks(std::string(TEMPER_SOURCE_DIR) + "/tests/reward/attacks");
-  auto zygote = std::make_shared<Zygote>(HostOptions().zygote_argv);
-  std::vector<double> ends;
-  std::map<std::string, double> worst;
-  int unexpected = 0, clock = 0, changed = 0, outside = 0, honest = 0;
-  std::int64_t before = 0;
-  for (int round = 0; round < times; ++round) {
-    if (round == 1) before = Resident();  // the first round fills pools that stay
-    for (const Attack& attack : attacks) {
-      HostOptions options;
-      options.functions = {Script(kHonestScript, "before"), Script(attack.script, "attack"),
-                           Script(kHonestScript, "after")};
-      options.limits.timeout_s = 0.1;
-      options.zygote = zygote;
-      RewardHost host(std::move(options));
-      const ScoreResult result = host.ScoreGroup(std::vector{Sample("42", "42")})[0];
-      for (const ScorePart& part : result.parts) {
-        if (part.name == "attack") {
-          const double ms = static_cast<double>(part.micros) / 1000;
-          ends.push_back(ms);
-          worst[attack.name] = std::max(worst[attack.name], ms);
-          outside += part.message.find("signal 31") != std::string::npos;
-          if (Expected(attack, part.status, part.value.value_or(-1))) continue;
-          if (part.status == "timeout") {  // a busy machine: the clock came before its own limit
-            ++clock;
-            continue;
-          }
-          ++unexpected;
-          std::printf("%s: %s %s\n", attack.name.c_str(), part.status.c_str(),
-                      part.message.c_str());
-        } else if (part.name == "before" || part.name == "after") {
-          ++honest;
-          changed += part.value != kHonestScore;
-        }
-      }
-    }
-  }
-  std::sort(ends.begin(), ends.end());
-  const auto at = [&](double share) {
-    return ends[static_cast<std::size_t>(share * static_cast<double>(ends.size() - 1))];
-  };
-  for (const auto& [name, ms] : worst)
-    std::printf("  %-28s worst end %7.1f ms\n", name.c_str(), ms);
-  std::printf("%zu attacks x %d, deadline 100 ms\n", attacks.size(), times);
-  std::printf("end: median %.1f ms, p99 %.1f ms, worst %.1f ms\n", at(0.5), at(0.99), ends.back());
-  std::printf("ended as expected: %zu of %zu\n",
-              ends.size() - static_cast<std::size_t>(unexpected + clock), ends.size());
-  std::printf("ended by the clock before their own limit: %d\n", clock);
-  std::printf("honest rewards changed: %d of %d\n", changed, honest);
-  std::printf("system calls outside the list: %d\n", outside);
-  std::printf("host memory growth after round 1: %.2f MiB\n",
-              static_cast<double>(Resident() - before) / 1048576);
-  return unexpected == 0 && changed == 0 && outside == 0 ? 0 : 1;
-}
-
 /// One script and one rollout in processes of their own addresses and hash seeds.
 int Starts(int count) {
   const std::string text =
@@ -263,6 +179,7 @@ int main(int argc, char** argv) {
   using namespace temper::reward;
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "reward-zygote") return ZygoteMain(kZygoteFd);
+  if (command == "lying-zygote" && argc > 2) return LyingZygote(kZygoteFd, argv[2]);
   if (command == "speed") return Speed();
   if (command == "attacks") return RunAttacks(argc > 2 ? std::atoi(argv[2]) : 20);
   if (command == "starts") return Starts(argc > 2 ? std::atoi(argv[2]) : 1000);

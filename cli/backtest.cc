@@ -50,13 +50,7 @@ class Runner {
     if (options.against) against_.emplace(*options.against);
     host_.Check();
     if (against_) against_->Check();
-    store::Reader(options.run_dir + "/trajectories.db")
-        .Query("SELECT config_json FROM run", [&](const Json& run) {
-          const Json config = Json::parse(run.at("config_json").get<std::string>(), nullptr, false);
-          if (!config.is_object() || !config.contains("data")) return;
-          const Json column = config["data"].value("answer_column", Json());
-          if (column.is_string()) answer_column_ = column.get<std::string>();
-        });
+    answer_column_ = AnswerColumnOf(options.run_dir);
   }
 
   Backtest Run() {
@@ -160,6 +154,18 @@ class Runner {
 Json Or(double value, bool there) { return there ? Json(value) : Json(nullptr); }
 
 }  // namespace
+
+std::string AnswerColumnOf(const std::string& run_dir) {
+  std::string name;
+  store::Reader(run_dir + "/trajectories.db")
+      .Query("SELECT config_json FROM run", [&](const Json& run) {
+        const Json config = Json::parse(run.at("config_json").get<std::string>(), nullptr, false);
+        if (!config.is_object() || !config.contains("data")) return;
+        const Json column = config["data"].value("answer_column", Json());
+        if (column.is_string()) name = column.get<std::string>();
+      });
+  return name;
+}
 
 Backtest RunBacktest(const BacktestOptions& options) { return Runner(options).Run(); }
 

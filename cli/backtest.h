@@ -38,6 +38,9 @@ struct Backtest {
   double seconds = 0;
 };
 
+/// `data.answer_column` of a run, "" = none.
+std::string AnswerColumnOf(const std::string& run_dir);
+
 /// Reads the database, scores group by group. Rollouts that never had an answer of a reward are
 /// scored too; duplicates are left out.
 Backtest RunBacktest(const BacktestOptions& options);

@@ -8,6 +8,7 @@ namespace temper::cli {
 namespace {
 
 constexpr std::size_t kShown = 20;        // of the largest disagreements
+constexpr std::size_t kOpen = 3;          // of them with their texts in sight
 constexpr std::size_t kTextShown = 1200;  // bytes of a completion
 constexpr int kBars = 20;
 
@@ -17,7 +18,7 @@ constexpr char kStyle[] = R"css(
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
 .soft { color: var(--soft); } .bad { color: var(--bad); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(12.5rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; }
 .card b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); }
@@ -161,13 +162,15 @@ std::string FlippedGroups(const Backtest& test) {
   return table + "</table>\n";
 }
 
-/// Where both have a score.
-double Distance(const Tested& t) {
-  return t.before && t.after ? std::fabs(*t.before - *t.after) : 0;
+/// What training would notice, then what it would not: a reward that is scaled anew or moved by a
+/// constant trains alike.
+std::pair<double, double> Distance(const Tested& t) {
+  return {std::fabs(t.advantage_before - t.advantage_after),
+          t.before && t.after ? std::fabs(*t.before - *t.after) : 0};
 }
 
-/// `both`: rollouts with two different scores, the largest difference first; else those whose score
-/// came or went.
+/// `both`: rollouts with two different scores; else those whose score came or went. The largest
+/// distance first.
 std::string Disagreements(const Backtest& test, bool both) {
   std::vector<const Tested*> order;
   for (const Tested& t : test.rollouts) {
@@ -176,15 +179,15 @@ std::string Disagreements(const Backtest& test, bool both) {
   const std::size_t shown = std::min(order.size(), kShown);
   std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(shown), order.end(),
                     [](const Tested* a, const Tested* b) {
-                      const double x = Distance(*a), y = Distance(*b);
+                      const auto x = Distance(*a), y = Distance(*b);
                       return x != y ? x > y : a < b;
                     });
   if (shown == 0) return "<p class=soft>There is none.</p>\n";
   std::string out;
   for (std::size_t i = 0; i < shown; ++i) {
     const Tested& t = *order[i];
-    out += "<details><summary>" + Escape(t.name) + ": " + Number(t.before) + " &rarr; " +
-           Number(t.after);
+    out += std::string("<details") + (i < kOpen ? " open" : "") + "><summary>" + Escape(t.name) +
+           ": " + Number(t.before) + " &rarr; " + Number(t.after);
     if (t.status_after != "ok") out += " <span class=bad>" + Escape(t.status_after) + "</span>";
     out += "<span class=soft>, advantage " + Number(std::optional(t.advantage_before), "%.2f") +
            " &rarr; " + Number(std::optional(t.advantage_after), "%.2f") + "</span></summary>\n";
@@ -223,7 +226,10 @@ std::string BacktestPage(const Backtest& test, const std::string& title, const s
       "<span class=key style='background:var(--after)'></span>after</p>\n";
   page += Histogram(test) + "<h2>Statuses</h2>\n" + Statuses(s);
   page += "<h2>Groups whose order flips</h2>\n" + FlippedGroups(test);
-  page += "<h2>Largest disagreements</h2>\n" + Disagreements(test, true);
+  page +=
+      "<h2>Largest disagreements</h2>\n<p class=soft>By the change of the advantage, (score - "
+      "mean) / (standard deviation + 0.0001) in the group.</p>\n" +
+      Disagreements(test, true);
   page += "<h2>Scores that came or went</h2>\n" + Disagreements(test, false);
   return page + "</html>\n";
 }

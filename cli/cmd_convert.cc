@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/storing.h"
 #include "engine/checkpoint.h"
 
 namespace temper::cli {
@@ -15,7 +16,8 @@ int Convert(const Arguments& arguments) {
       "Codes of a model that is FP8 already stay as they are; with --scale pow2 those of blocks "
       "whose multiplier is a power of two.\n");
   if (!args.Parse(arguments)) return 0;
-  engine::ConvertModel(in, engine::ParseStorage(to, scale, args.command() + ": --to"), out);
+  engine::ConvertModel(in, engine::ParseStorage(to, scale, args.command() + ": --to"), out,
+                       engine::kShardBytes, ShowStoring("convert"));
   PrintLine(Json{{"model", out}, {"dtype", to}}.dump());
   return 0;
 }

@@ -1,6 +1,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/model.h"
+#include "cli/storing.h"
 #include "configs/error.h"
 #include "configs/json.h"
 #include "engine/checkpoint.h"
@@ -22,7 +23,7 @@ int Init(const Arguments& arguments) {
   if (!args.Parse(arguments)) return 0;
   engine::InitModel(arch, tokenizer, static_cast<std::uint64_t>(seed),
                     engine::ParseStorage(dtype, scale, args.command() + ": --dtype"), out,
-                    Threads(threads));
+                    Threads(threads), engine::kShardBytes, ShowStoring("init"));
   const engine::ModelConfig config =
       engine::ParseModelConfig(configs::ReadJsonFile(out + "/config.json"), out);
   std::int64_t parameters = 0;

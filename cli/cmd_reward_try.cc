@@ -1,9 +1,12 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
 
 #include "cli/args.h"
+#include "cli/backtest.h"
 #include "cli/reward_commands.h"
 #include "configs/error.h"
 #include "reward/cases.h"
@@ -18,15 +21,17 @@ struct Given {
 
 /// The sample as a stored rollout had it.
 reward::SampleInput Stored(const Given& given) {
-  const Json rollout = store::ShowRollout(RunFolder(given.run), given.rollout);
+  const std::string run = RunFolder(given.run);
+  const Json rollout = store::ShowRollout(run, given.rollout);
   reward::SampleInput sample;
   sample.prompt_json = rollout.at("prompt").dump();
   sample.row_json = rollout.at("row").dump();
   sample.completion = rollout.at("text").get<std::string>();
   for (const Json& id : rollout.at("ids")) sample.completion_ids.push_back(id.get<std::int32_t>());
-  sample.answer = reward::AnswerOfRow(rollout.at("row"));
+  sample.answer = reward::AnswerOfRow(rollout.at("row"), AnswerColumnOf(run));
   sample.finish_reason = rollout.at("finish_reason").get<std::string>();
   sample.version = rollout.at("version").get<std::uint32_t>();
+  sample.step = rollout.at("granted_step").get<std::int64_t>();
   return sample;
 }
 
@@ -34,6 +39,7 @@ reward::SampleInput Typed(const Args& args, const Given& given) {
   reward::SampleInput sample;
   sample.completion = given.completion;
   if (!args.Given("--completion")) {
+    if (isatty(STDIN_FILENO) != 0) std::fprintf(stderr, "the completion, then Ctrl-D:\n");
     sample.completion.assign(std::istreambuf_iterator<char>(std::cin), {});
     if (!sample.completion.empty() && sample.completion.back() == '\n')
       sample.completion.pop_back();

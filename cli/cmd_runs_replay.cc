@@ -238,7 +238,8 @@ int RunsReplay(const Arguments& arguments) {
   if (model_dir.empty()) model_dir = config.model;
   const engine::ModelConfig model = engine::ReadModelConfig(model_dir);
   const engine::Tokenizer tokenizer(model_dir);
-  const std::vector<std::int32_t> stop_ids = engine::StopIds(model, tokenizer);
+  std::vector<std::int32_t> stop_ids = engine::StopIds(model, tokenizer);
+  if (config.grpo.ignore_eos) stop_ids.clear();
 
   std::vector<Rollout> rollouts =
       Draw(ReadRollouts(run, WhereOf(args, name)), count, std::uint64_t(seed));

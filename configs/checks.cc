@@ -51,10 +51,6 @@ void CheckSampling(const Config& config, const std::string& where) {
   if (grpo.sync_ref_model && grpo.beta == 0) {
     Refuse(where, "grpo.sync_ref_model: true without a reference; set grpo.beta above 0");
   }
-  if (grpo.eval_steps > 0 && config.data.eval.empty()) {
-    Refuse(where, "grpo.eval_steps: " + std::to_string(grpo.eval_steps) +
-                      "; data.eval names no file to evaluate on: set it, or eval_steps to 0");
-  }
 }
 
 void CheckRewards(const Config& config, const std::string& where) {
@@ -80,6 +76,12 @@ void CheckRewards(const Config& config, const std::string& where) {
 
 void CheckData(const Config& config, Job job, const std::string& where) {
   const Data& data = config.data;
+  const int eval_steps = job == Job::kSft ? config.sft.eval_steps : config.grpo.eval_steps;
+  if (eval_steps > 0 && data.eval.empty()) {
+    Refuse(where, std::string(job == Job::kSft ? "sft" : "grpo") +
+                      ".eval_steps: " + std::to_string(eval_steps) +
+                      "; data.eval names no file to evaluate on: set it, or eval_steps to 0");
+  }
   if (job == Job::kSft && !data.task.empty()) {
     Refuse(where, "data.task: a task makes prompts, not completions; sft needs data.train");
   }

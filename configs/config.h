@@ -50,6 +50,7 @@ struct Sft : Optimizer {
   int tokens_per_step = 8192;                // >= 1; rows are added until the next would exceed it
   int gradient_accumulation_steps = 1;       // >= 1; a micro-batch holds tokens_per_step / this tokens
   int num_train_rows = 0;                    // 0 = all
+  std::string loss_type = "nll";             // nll | pairwise (a reward model, of chosen and rejected)
 };
 
 struct RolloutCorrection {
@@ -66,6 +67,7 @@ struct Grpo : Optimizer {
   int groups_per_step = 8;                   // prompts a step, >= 1
   int num_generations = 8;                   // samples a prompt, >= 2
   int max_completion_length = 512;           // tokens, >= 1
+  bool ignore_eos = false;                   // samples go on to max_completion_length
   double temperature = 1.0;                  // > 0
   double top_p = 1.0;                        // (0, 1]
   int top_k = 0;                             // >= 0; 0 = off

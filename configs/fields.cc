@@ -305,6 +305,8 @@ void AddSft(std::vector<Field>* t) {
   t->push_back(Integer(AT(sft.gradient_accumulation_steps), 1,
                        "a micro-batch holds tokens_per_step / this tokens"));
   t->push_back(Integer(AT(sft.num_train_rows), 0, "rows used; 0 = all"));
+  t->push_back(Choice(AT(sft.loss_type), {"nll", "pairwise"},
+                      "next tokens, or a reward model's order of chosen and rejected"));
 }
 
 void AddGrpo(std::vector<Field>* t) {
@@ -312,6 +314,7 @@ void AddGrpo(std::vector<Field>* t) {
   t->push_back(Integer(AT(grpo.groups_per_step), 1, "prompts a step"));
   t->push_back(Integer(AT(grpo.num_generations), 2, "samples a prompt"));
   t->push_back(Integer(AT(grpo.max_completion_length), 1, "tokens"));
+  t->push_back(Flag(AT(grpo.ignore_eos), "samples go on to max_completion_length"));
   t->push_back(Number(AT(grpo.temperature), kPositive, "of sampling, and of the log-probs"));
   t->push_back(Number(AT(grpo.top_p), {0, 1, true}, "needs truncated_sampling below 1"));
   t->push_back(Integer(AT(grpo.top_k), 0, "0 = off; needs truncated_sampling"));

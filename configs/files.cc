@@ -130,8 +130,7 @@ InputFile::InputFile(const std::string& folder, const std::string& name)
 
 void InputFile::Take(int fd) {
   if (fd < 0 && errno == EXDEV) {
-    throw UserError(path_ +
-                    ": leaves the model's folder: files that its data names must lie in it");
+    throw UserError(path_ + ": leaves the model's folder: all files of a model must lie in it");
   }
   if (fd < 0) ThrowOpen(path_, errno);
   struct stat status;
@@ -171,9 +170,12 @@ void InputFile::ReadAt(std::uint64_t offset, std::span<std::byte> out) const {
 }
 
 std::string ReadWholeFile(const std::string& path, std::uint64_t max_bytes) {
-  const InputFile file(path);
+  return ReadWholeFile(InputFile(path), max_bytes);
+}
+
+std::string ReadWholeFile(const InputFile& file, std::uint64_t max_bytes) {
   if (file.size() > max_bytes) {
-    throw UserError(path + ": " + std::to_string(file.size()) + " bytes: at most " +
+    throw UserError(file.path() + ": " + std::to_string(file.size()) + " bytes: at most " +
                     std::to_string(max_bytes) + " are read");
   }
   std::string text(file.size(), '\0');

@@ -14,7 +14,7 @@ class InputFile {
   /// Throws UserError "<path>: cannot be opened: <why>" or "<path>: is not a regular file";
   /// MachineError when the machine is at fault (EIO, too many open files, no memory).
   explicit InputFile(const std::string& path);
-  /// The file `name` of `folder`, for names that data gives: wherever symlinks lead, it must lie inside the folder. Where that is a
+  /// The file `name` of a model's `folder`: wherever symlinks lead, it must lie inside the folder. Where that is a
   /// snapshot of a download cache (ROOT/snapshots/NAME, with links to ROOT/blobs), inside ROOT. Throws as above; UserError
   /// "<path>: leaves the model's folder".
   InputFile(const std::string& folder, const std::string& name);
@@ -39,6 +39,7 @@ class InputFile {
 };
 
 /// The whole file. Throws UserError if it is larger than max_bytes.
+std::string ReadWholeFile(const InputFile& file, std::uint64_t max_bytes);
 std::string ReadWholeFile(const std::string& path, std::uint64_t max_bytes);
 
 /// Removes a regular file that could not be written to its end; devices stay.

@@ -239,6 +239,11 @@ Json ReadJsonFile(const std::string& path, const JsonLimits& limits) {
   return ParseJson(ReadWholeFile(path, limits.max_bytes), path, limits);
 }
 
+Json ReadJsonFile(const std::string& folder, const std::string& name, const JsonLimits& limits) {
+  const InputFile file(folder, name);
+  return ParseJson(ReadWholeFile(file, limits.max_bytes), file.path(), limits);
+}
+
 std::int64_t GetInt(const Json& value, const std::string& where, std::int64_t lo, std::int64_t hi) {
   bool good = value.is_number_integer();
   if (good && value.is_number_unsigned()) {

@@ -27,6 +27,8 @@ Json ParseJson(std::string_view text, const std::string& where, const JsonLimits
 /// Reads a whole file (pread) and parses it. Throws UserError if it cannot be opened, MachineError
 /// on EIO.
 Json ReadJsonFile(const std::string& path, const JsonLimits& limits = {});
+/// The file `name` of a model's folder, which it must not leave (configs/files.h).
+Json ReadJsonFile(const std::string& folder, const std::string& name, const JsonLimits& limits);
 
 /// Checked integer: refuses floats, strings, negatives where lo >= 0. `where` e.g. "config.json:
 /// hidden_size". Throws UserError "<where>: <found> must be an integer in [lo, hi]".

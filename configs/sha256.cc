@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -55,42 +56,59 @@ bool HasShaInstructions() {
   return __builtin_cpu_supports("sse4.1") != 0;
 }
 
-// The instructions keep the state as (ABEF, CDGH) and take two rounds at a time.
-__attribute__((target("sha,sse4.1"))) void HardwareBlocks(std::uint32_t* state,
-                                                          const std::uint8_t* data,
+/// `count` blocks of each of L texts: what one waits for, another computes. The instructions keep
+/// the state as (ABEF, CDGH) and take two rounds at a time.
+template <int L>
+__attribute__((target("sha,sse4.1"))) void HardwareBlocks(std::uint32_t* const* states,
+                                                          const std::uint8_t* const* texts,
                                                           std::size_t count) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-  auto* packed = reinterpret_cast<__m128i*>(state);
-  __m128i dcba = _mm_shuffle_epi32(_mm_loadu_si128(packed), 0xb1);
-  __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128(packed + 1), 0x1b);
-  __m128i abef = _mm_alignr_epi8(dcba, hgfe, 8);
-  __m128i cdgh = _mm_blend_epi16(hgfe, dcba, 0xf0);
-  for (; count > 0; --count, data += 64) {
-    const __m128i abef_before = abef, cdgh_before = cdgh;
-    __m128i w[4];
-    for (int i = 0; i < 4; ++i) {
-      w[i] = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data) + i), swap);
+  __m128i abef[L], cdgh[L], abef_before[L], cdgh_before[L], w[L][4];
+  for (int l = 0; l < L; ++l) {
+    const auto* packed = reinterpret_cast<const __m128i*>(states[l]);
+    const __m128i dcba = _mm_shuffle_epi32(_mm_loadu_si128(packed), 0xb1);
+    const __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128(packed + 1), 0x1b);
+    abef[l] = _mm_alignr_epi8(dcba, hgfe, 8);
+    cdgh[l] = _mm_blend_epi16(hgfe, dcba, 0xf0);
+  }
+  for (std::size_t block = 0; block < count; ++block) {
+#pragma GCC unroll 2
+    for (int l = 0; l < L; ++l) {
+      abef_before[l] = abef[l];
+      cdgh_before[l] = cdgh[l];
+      const auto* data = reinterpret_cast<const __m128i*>(texts[l] + 64 * block);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) w[l][i] = _mm_shuffle_epi8(_mm_loadu_si128(data + i), swap);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
-      const __m128i now = w[i & 3];
       const __m128i k = _mm_load_si128(reinterpret_cast<const __m128i*>(kRound) + i);
-      const __m128i sum = _mm_add_epi32(now, k);
-      cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
-      abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0e));
-      if (i < 12) {  // w[i + 4] from w[i], w[i + 1], w[i + 2], w[i + 3]
-        const __m128i last = w[(i + 3) & 3];
-        __m128i next = _mm_sha256msg1_epu32(now, w[(i + 1) & 3]);
-        next = _mm_add_epi32(next, _mm_alignr_epi8(last, w[(i + 2) & 3], 4));
-        w[i & 3] = _mm_sha256msg2_epu32(next, last);
+#pragma GCC unroll 2
+      for (int l = 0; l < L; ++l) {
+        const __m128i now = w[l][i & 3], sum = _mm_add_epi32(now, k);
+        cdgh[l] = _mm_sha256rnds2_epu32(cdgh[l], abef[l], sum);
+        abef[l] = _mm_sha256rnds2_epu32(abef[l], cdgh[l], _mm_shuffle_epi32(sum, 0x0e));
+        if (i < 12) {  // w[i + 4] from w[i], w[i + 1], w[i + 2], w[i + 3]
+          const __m128i last = w[l][(i + 3) & 3];
+          __m128i next = _mm_sha256msg1_epu32(now, w[l][(i + 1) & 3]);
+          next = _mm_add_epi32(next, _mm_alignr_epi8(last, w[l][(i + 2) & 3], 4));
+          w[l][i & 3] = _mm_sha256msg2_epu32(next, last);
+        }
       }
     }
-    abef = _mm_add_epi32(abef, abef_before);
-    cdgh = _mm_add_epi32(cdgh, cdgh_before);
+#pragma GCC unroll 2
+    for (int l = 0; l < L; ++l) {
+      abef[l] = _mm_add_epi32(abef[l], abef_before[l]);
+      cdgh[l] = _mm_add_epi32(cdgh[l], cdgh_before[l]);
+    }
   }
-  const __m128i feba = _mm_shuffle_epi32(abef, 0x1b);
-  const __m128i dchg = _mm_shuffle_epi32(cdgh, 0xb1);
-  _mm_storeu_si128(packed, _mm_blend_epi16(feba, dchg, 0xf0));
-  _mm_storeu_si128(packed + 1, _mm_alignr_epi8(dchg, feba, 8));
+  for (int l = 0; l < L; ++l) {
+    auto* packed = reinterpret_cast<__m128i*>(states[l]);
+    const __m128i feba = _mm_shuffle_epi32(abef[l], 0x1b);
+    const __m128i dchg = _mm_shuffle_epi32(cdgh[l], 0xb1);
+    _mm_storeu_si128(packed, _mm_blend_epi16(feba, dchg, 0xf0));
+    _mm_storeu_si128(packed + 1, _mm_alignr_epi8(dchg, feba, 8));
+  }
 }
 #endif
 
@@ -109,7 +127,10 @@ Sha256::Sha256(Path path)
 
 void Sha256::Blocks(const std::uint8_t* data, std::size_t count) {
 #if defined(__x86_64__)
-  if (hardware_) return HardwareBlocks(state_.data(), data, count);
+  if (hardware_) {
+    std::uint32_t* const state = state_.data();
+    return HardwareBlocks<1>(&state, &data, count);
+  }
 #endif
   for (; count > 0; --count, data += 64) PortableBlock(state_.data(), data);
 }
@@ -131,6 +152,23 @@ void Sha256::Add(std::span<const std::byte> data) {
   Blocks(p, n / 64);
   tail_bytes_ = n % 64;
   std::copy_n(p + n - tail_bytes_, tail_bytes_, tail_.begin());
+}
+
+void Sha256::AddBoth(Sha256* a, const std::byte* from_a, Sha256* b, const std::byte* from_b,
+                     std::size_t blocks) {
+#if defined(__x86_64__)
+  if (a->hardware_ && b->hardware_ && a->tail_bytes_ == 0 && b->tail_bytes_ == 0) {
+    std::uint32_t* const states[] = {a->state_.data(), b->state_.data()};
+    const std::uint8_t* const texts[] = {reinterpret_cast<const std::uint8_t*>(from_a),
+                                         reinterpret_cast<const std::uint8_t*>(from_b)};
+    HardwareBlocks<2>(states, texts, blocks);
+    a->total_ += 64 * blocks;
+    b->total_ += 64 * blocks;
+    return;
+  }
+#endif
+  a->Add({from_a, 64 * blocks});
+  b->Add({from_b, 64 * blocks});
 }
 
 void Sha256::Add(std::string_view text) { Add(std::as_bytes(std::span(text.data(), text.size()))); }
@@ -158,6 +196,35 @@ std::string Sha256Hex(std::span<const std::byte> data) {
 
 std::string Sha256Hex(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+std::vector<std::string> Sha256Hex(std::span<const std::span<const std::byte>> texts) {
+  struct Lane {
+    std::size_t text;
+    Sha256 hash;
+    std::span<const std::byte> rest;
+  };
+  std::vector<std::string> hex(texts.size());
+  std::optional<Lane> lanes[2];
+  std::size_t next = 0;
+  while (true) {
+    for (std::optional<Lane>& lane : lanes) {
+      if (!lane && next < texts.size()) lane = {next, Sha256(), texts[next]}, ++next;
+    }
+    if (lanes[0] && lanes[1]) {
+      const std::size_t blocks = std::min(lanes[0]->rest.size(), lanes[1]->rest.size()) / 64;
+      Sha256::AddBoth(&lanes[0]->hash, lanes[0]->rest.data(), &lanes[1]->hash,
+                      lanes[1]->rest.data(), blocks);
+      for (std::optional<Lane>& lane : lanes) lane->rest = lane->rest.subspan(64 * blocks);
+    }
+    // The one with less than a block left, or the last one, ends alone.
+    const bool second = !lanes[0] || (lanes[1] && lanes[1]->rest.size() < lanes[0]->rest.size());
+    std::optional<Lane>& ends = lanes[second];
+    if (!ends) return hex;
+    ends->hash.Add(ends->rest);
+    hex[ends->text] = ends->hash.Hex();
+    ends.reset();
+  }
 }
 
 }  // namespace temper::configs

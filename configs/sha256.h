@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace temper::configs {
 
@@ -18,6 +19,9 @@ class Sha256 {
 
   void Add(std::span<const std::byte> data);
   void Add(std::string_view text);
+  /// So many blocks of 64 bytes to each, at one and a half times the rate of one after the other.
+  static void AddBoth(Sha256* a, const std::byte* from_a, Sha256* b, const std::byte* from_b,
+                      std::size_t blocks);
   /// 64 hex digits of everything added; ends the object's use.
   std::string Hex();
 
@@ -33,5 +37,7 @@ class Sha256 {
 
 std::string Sha256Hex(std::span<const std::byte> data);
 std::string Sha256Hex(std::string_view text);
+/// Of each text, two at a time.
+std::vector<std::string> Sha256Hex(std::span<const std::span<const std::byte>> texts);
 
 }  // namespace temper::configs

@@ -1,12 +1,10 @@
 #include "engine/bpe.h"
 
-#include <algorithm>
 #include <bit>
-#include <limits>
-#include <queue>
-#include <utility>
+#include <random>
 
 #include "configs/error.h"
+#include "engine/short_texts.h"
 #include "engine/utf8.h"
 
 namespace temper::engine {
@@ -16,9 +14,6 @@ using configs::Brief;
 using configs::Quote;
 
 constexpr std::int64_t kMaxId = (1 << 20) - 1;
-constexpr std::int32_t kNoRank = std::numeric_limits<std::int32_t>::max();
-// Up to here a scan for the best pair is faster than a heap.
-constexpr std::size_t kShortPiece = 24;
 
 // GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and up.
 std::array<std::uint32_t, 256> MakeByteTable() {
@@ -39,11 +34,6 @@ std::array<std::int16_t, 324> MakeSymbolTable() {
   return table;
 }
 const std::array<std::int16_t, 324> kSymbolTable = MakeSymbolTable();
-
-// Bits of the table of joints: 128 KiB, for the 2^17 merges of a large vocabulary.
-constexpr std::size_t kJoints = std::size_t{1} << 20;
-// Longer pieces are cut where no merge can join.
-constexpr std::size_t kLongPiece = 64;
 
 bool IsContinuation(char c) { return (static_cast<std::uint8_t>(c) & 0xC0) == 0x80; }
 
@@ -73,11 +63,6 @@ std::string_view FirstCharacter(std::string_view bytes) {
   return bytes.substr(0, end);
 }
 
-std::size_t Hash(std::uint64_t pair) {
-  pair *= 0x9E3779B97F4A7C15u;
-  return static_cast<std::size_t>(pair ^ pair >> 32);
-}
-
 }  // namespace
 
 std::string ByteSymbol(std::uint8_t byte) {
@@ -98,16 +83,32 @@ std::string SymbolBytes(std::string_view token) {
   return bytes;
 }
 
-Bpe::Bpe(const Json& json, const std::string& where) {
-  if (!json.is_object()) throw UserError(where + ": model must be an object");
-  ReadOptions(json, where);
-  if (!json.contains("vocab")) throw UserError(where + ": vocab is missing");
-  ReadVocab(json.at("vocab"), where + ": vocab");
-  if (!json.contains("merges")) throw UserError(where + ": merges is missing");
-  ReadMerges(json.at("merges"), where + ": merges");
+namespace {
+
+const Json& Part(const Json& json, const char* name, const std::string& where) {
+  if (!json.contains(name)) throw UserError(where + ": " + name + " is missing");
+  return json.at(name);
 }
 
-void Bpe::ReadOptions(const Json& json, const std::string& where) {
+}  // namespace
+
+Bpe::Bpe(const Json& json, const std::string& where)
+    : owner_(NextOwner()),
+      ignore_merges_(ReadOptions(json, where)),
+      vocabulary_(Part(json, "vocab", where), kMaxId, where + ": vocab"),
+      multiplier_((std::uint64_t{std::random_device()()} << 32 | std::random_device()()) | 1) {
+  bytes_.resize(static_cast<std::size_t>(vocabulary_.size()));
+  for (std::int32_t id = 0; id < vocabulary_.size(); ++id) {
+    bytes_[static_cast<std::size_t>(id)] = SymbolBytes(vocabulary_.Text(id));
+  }
+  for (int b = 0; b < 256; ++b) {
+    byte_ids_[b] = vocabulary_.Find(ByteSymbol(static_cast<std::uint8_t>(b)));
+  }
+  ReadMerges(Part(json, "merges", where), where + ": merges");
+}
+
+bool Bpe::ReadOptions(const Json& json, const std::string& where) {
+  if (!json.is_object()) throw UserError(where + ": model must be an object");
   // Old files leave the type out.
   if (json.contains("type") && json.at("type") != "BPE") {
     throw UserError(where + ": type " + Brief(json.at("type")) +
@@ -126,31 +127,10 @@ void Bpe::ReadOptions(const Json& json, const std::string& where) {
   if (json.contains("byte_fallback") && json.at("byte_fallback") != false) {
     throw UserError(where + ": byte_fallback is not supported: it must be false");
   }
-  if (json.contains("ignore_merges")) {
-    const Json& value = json.at("ignore_merges");
-    if (!value.is_boolean()) throw UserError(where + ": ignore_merges must be true or false");
-    ignore_merges_ = value.get<bool>();
-  }
-}
-
-void Bpe::ReadVocab(const Json& json, const std::string& where) {
-  if (!json.is_object() || json.empty()) {
-    throw UserError(where + ": must map tokens to ids");
-  }
-  std::vector<bool> taken;
-  vocab_.reserve(json.size());
-  for (const auto& [token, value] : json.items()) {
-    const auto id = static_cast<std::size_t>(configs::GetInt(value, where, 0, kMaxId));
-    if (token.empty()) throw UserError(where + ": an empty token");
-    if (id >= taken.size()) taken.resize(std::max(id + 1, taken.size() * 2));
-    if (taken[id]) {
-      throw UserError(where + ": id " + std::to_string(id) + " stands twice, the second time for " +
-                      Quote(token));
-    }
-    taken[id] = true;
-    vocab_.emplace(token, static_cast<std::int32_t>(id));
-  }
-  for (int b = 0; b < 256; ++b) byte_ids_[b] = Find(ByteSymbol(static_cast<std::uint8_t>(b)));
+  if (!json.contains("ignore_merges")) return false;
+  const Json& value = json.at("ignore_merges");
+  if (!value.is_boolean()) throw UserError(where + ": ignore_merges must be true or false");
+  return value.get<bool>();
 }
 
 void Bpe::ReadMerges(const Json& json, const std::string& where) {
@@ -160,13 +140,12 @@ void Bpe::ReadMerges(const Json& json, const std::string& where) {
                     std::to_string(kMaxId));
   }
   merges_.assign(std::bit_ceil(json.size() * 2 + 2), Merge{kNoPair, 0, 0});
-  for (std::vector<bool>* bits : {&pairs_, &joints_, &ends_, &starts_})
-    bits->assign(kJoints, false);
+  for (std::vector<bool>* bits : {&pairs_, &joints_, &ends_, &starts_}) bits->assign(kBits, false);
   std::int32_t rank = 0;
   for (const Json& merge : json) {
-    std::string left, right;
+    std::string_view left, right;
     if (merge.is_string()) {
-      const std::string& text = merge.get_ref<const std::string&>();
+      const std::string_view text = merge.get_ref<const std::string&>();
       const std::size_t space = text.find(' ');
       if (space != text.npos && text.find(' ', space + 1) == text.npos) {
         left = text.substr(0, space);
@@ -174,8 +153,8 @@ void Bpe::ReadMerges(const Json& json, const std::string& where) {
       }
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
                merge[1].is_string()) {
-      left = merge[0].get<std::string>();
-      right = merge[1].get<std::string>();
+      left = merge[0].get_ref<const std::string&>();
+      right = merge[1].get_ref<const std::string&>();
     }
     if (left.empty() || right.empty()) {
       throw UserError(where + "[" + std::to_string(rank) + "]: " + Brief(merge) +
@@ -186,30 +165,30 @@ void Bpe::ReadMerges(const Json& json, const std::string& where) {
   }
 }
 
-void Bpe::AddMerge(const std::string& left, const std::string& right, std::int32_t rank,
+void Bpe::AddMerge(std::string_view left, std::string_view right, std::int32_t rank,
                    const std::string& where) {
   std::int32_t ids[3];
-  const std::string both = left + right;
-  const std::string* tokens[] = {&left, &right, &both};
+  const std::string both = std::string(left).append(right);
+  const std::string_view tokens[] = {left, right, both};
   for (int i = 0; i < 3; ++i) {
-    ids[i] = Find(*tokens[i]);
+    ids[i] = vocabulary_.Find(tokens[i]);
     if (ids[i] < 0) {
-      throw UserError(where + "[" + std::to_string(rank) + "]: " + Quote(*tokens[i]) +
+      throw UserError(where + "[" + std::to_string(rank) + "]: " + Quote(tokens[i]) +
                       " is not in the vocabulary");
     }
   }
   const auto pair = static_cast<std::uint64_t>(ids[0]) << 32 | static_cast<std::uint64_t>(ids[1]);
   InsertMerge({pair, rank, ids[2]});
-  NoteJoint(SymbolBytes(left), SymbolBytes(right));
+  NoteJoint(bytes_[static_cast<std::size_t>(ids[0])], bytes_[static_cast<std::size_t>(ids[1])]);
 }
 
 void Bpe::NoteJoint(std::string_view left, std::string_view right) {
   const std::string_view end = LastCharacter(left), start = FirstCharacter(right);
   if (end.empty() || start.empty()) return;
   const std::uint64_t a = PackBytes(end), b = PackBytes(start);
-  ends_[Hash(a) % kJoints] = true;
-  starts_[Hash(b) % kJoints] = true;
-  joints_[Hash(a << 32 | b) % kJoints] = true;
+  ends_[Hash(a) % kBits] = true;
+  starts_[Hash(b) % kBits] = true;
+  joints_[Hash(a << 32 | b) % kBits] = true;
 }
 
 // Whether some merge may cross the border of two characters. A left side ends with the whole
@@ -219,13 +198,13 @@ bool Bpe::MayJoin(std::string_view before, std::string_view after) const {
   int count = 0;
   for (std::size_t n = 1; n <= after.size(); ++n) {
     const std::uint64_t b = PackBytes(after.substr(0, n));
-    if (starts_[Hash(b) % kJoints]) starts[count++] = b;
+    if (starts_[Hash(b) % kBits]) starts[count++] = b;
   }
   for (std::size_t from = 0; count > 0 && from < before.size(); ++from) {
     const std::uint64_t a = PackBytes(before.substr(from));
-    if (!ends_[Hash(a) % kJoints]) continue;
+    if (!ends_[Hash(a) % kBits]) continue;
     for (int i = 0; i < count; ++i) {
-      if (joints_[Hash(a << 32 | starts[i]) % kJoints]) return true;
+      if (joints_[Hash(a << 32 | starts[i]) % kBits]) return true;
     }
   }
   return false;
@@ -233,137 +212,11 @@ bool Bpe::MayJoin(std::string_view before, std::string_view after) const {
 
 // A pair that stands twice takes the later rank, as Hugging Face's map does.
 void Bpe::InsertMerge(Merge merge) {
-  pairs_[Hash(merge.pair) % kJoints] = true;
+  pairs_[Hash(merge.pair) % kBits] = true;
   const std::size_t mask = merges_.size() - 1;
   std::size_t at = Hash(merge.pair) & mask;
   while (merges_[at].pair != kNoPair && merges_[at].pair != merge.pair) at = (at + 1) & mask;
   merges_[at] = merge;
-}
-
-const Bpe::Merge* Bpe::FindMerge(std::int32_t left, std::int32_t right) const {
-  const auto pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint64_t>(right);
-  const std::size_t mask = merges_.size() - 1, hash = Hash(pair);
-  if (!pairs_[hash % kJoints]) return nullptr;
-  for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
-    if (merges_[at].pair == pair) return &merges_[at];
-    if (merges_[at].pair == kNoPair) return nullptr;
-  }
-}
-
-std::int32_t Bpe::Find(const std::string& token) const {
-  const auto it = vocab_.find(token);
-  return it == vocab_.end() ? -1 : it->second;
-}
-
-void Bpe::SetRank(std::vector<Symbol>& symbols, std::int32_t at) const {
-  Symbol& s = symbols[at];
-  s.rank = kNoRank;
-  if (s.next < 0) return;
-  if (const Merge* merge = FindMerge(s.id, symbols[s.next].id)) {
-    s.rank = merge->rank;
-    s.merged = merge->id;
-  }
-}
-
-// Merges a symbol with the next one and looks the two new pairs up.
-bool Bpe::Join(std::vector<Symbol>& symbols, std::int32_t at) const {
-  Symbol& s = symbols[at];
-  const std::int32_t gone = s.next;
-  s.id = s.merged;
-  s.next = symbols[gone].next;
-  symbols[gone].id = -1;
-  symbols[gone].rank = kNoRank;
-  if (s.next >= 0) symbols[s.next].previous = at;
-  SetRank(symbols, at);
-  if (s.previous < 0) return false;
-  SetRank(symbols, s.previous);
-  return true;
-}
-
-void Bpe::MergeShort(std::vector<Symbol>& symbols) const {
-  while (true) {
-    std::int32_t best = 0;
-    for (std::int32_t i = symbols[0].next; i >= 0; i = symbols[i].next) {
-      if (symbols[i].rank < symbols[best].rank) best = i;
-    }
-    if (symbols[best].rank == kNoRank) return;
-    Join(symbols, best);
-  }
-}
-
-void Bpe::MergeLong(std::vector<Symbol>& symbols) const {
-  using Entry = std::pair<std::int32_t, std::int32_t>;  // rank, place: the leftmost of equals first
-  std::vector<Entry> entries;
-  for (std::size_t i = 0; i < symbols.size(); ++i) {
-    if (symbols[i].rank != kNoRank) {
-      entries.emplace_back(symbols[i].rank, static_cast<std::int32_t>(i));
-    }
-  }
-  std::priority_queue<Entry, std::vector<Entry>, std::greater<>> queue(std::greater<>{},
-                                                                       std::move(entries));
-  while (!queue.empty()) {
-    const auto [rank, at] = queue.top();
-    queue.pop();
-    // Stale: the pair has changed since. A rank names its pair, so an equal rank is the same pair.
-    if (symbols[at].id < 0 || symbols[at].rank != rank) continue;
-    const bool left = Join(symbols, at);
-    if (symbols[at].rank != kNoRank) queue.emplace(symbols[at].rank, at);
-    if (left && symbols[symbols[at].previous].rank != kNoRank) {
-      queue.emplace(symbols[symbols[at].previous].rank, symbols[at].previous);
-    }
-  }
-}
-
-void Bpe::Encode(std::string_view piece, std::vector<std::int32_t>* ids) const {
-  if (piece.empty()) return;
-  if (ignore_merges_) {
-    std::string symbols;
-    for (const char c : piece) symbols += ByteSymbol(static_cast<std::uint8_t>(c));
-    const std::int32_t id = Find(symbols);
-    if (id >= 0) {
-      ids->push_back(id);
-      return;
-    }
-  }
-  if (piece.size() <= kLongPiece) return EncodePart(piece, ids);
-  // Parts that no merge joins are encoded each for itself: short ones stay in the cache.
-  std::size_t begin = 0, last = 0;
-  for (std::size_t at = static_cast<std::size_t>(std::max(Utf8Length(piece), 1));
-       at < piece.size();) {
-    const auto length = static_cast<std::size_t>(std::max(Utf8Length(piece.substr(at)), 1));
-    if (!MayJoin(piece.substr(last, at - last), piece.substr(at, length))) {
-      EncodePart(piece.substr(begin, at - begin), ids);
-      begin = at;
-    }
-    last = at;
-    at += length;
-  }
-  EncodePart(piece.substr(begin), ids);
-}
-
-void Bpe::EncodePart(std::string_view piece, std::vector<std::int32_t>* ids) const {
-  thread_local std::vector<Symbol> symbols;
-  symbols.resize(piece.size());
-  const auto count = static_cast<std::int32_t>(piece.size());
-  for (std::int32_t i = 0; i < count; ++i) {
-    const std::int32_t id = byte_ids_[static_cast<std::uint8_t>(piece[i])];
-    if (id < 0) {
-      std::size_t start = static_cast<std::size_t>(i);
-      while (start > 0 && (static_cast<std::uint8_t>(piece[start]) & 0xC0) == 0x80) --start;
-      const int length = std::max(Utf8Length(piece.substr(start)), 1);
-      throw UserError("the tokenizer has no token for byte " +
-                      std::to_string(static_cast<std::uint8_t>(piece[i])) + " of character " +
-                      Quote(piece.substr(start, static_cast<std::size_t>(length))));
-    }
-    symbols[i] = {id, i - 1, i + 1 < count ? i + 1 : -1, kNoRank, -1};
-  }
-  for (std::int32_t i = 0; i < count; ++i) SetRank(symbols, i);
-  if (piece.size() <= kShortPiece) {
-    MergeShort(symbols);
-  } else {
-    MergeLong(symbols);
-  }
-  for (std::int32_t i = 0; i >= 0; i = symbols[i].next) ids->push_back(symbols[i].id);
 }
 
 }  // namespace temper::engine

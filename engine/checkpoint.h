@@ -74,6 +74,8 @@ struct Storage {
 /// "fp32", "bf16", "fp8"; "fp32", "pow2". Throws UserError "<where>: ..." for any other text.
 Storage ParseStorage(const std::string& dtype, const std::string& scale, const std::string& where);
 
+constexpr std::uint64_t kShardBytes = std::uint64_t{4} << 30;
+
 /// Gives rows of a tensor, valid until its next call: at most 128 of them, in order, from 0 again for each copy.
 using RowSource = std::function<RowData(const TensorSpec&, std::int64_t first, std::int64_t rows)>;
 
@@ -82,22 +84,28 @@ using RowSource = std::function<RowData(const TensorSpec&, std::int64_t first, s
 /// `tokenizer_dir` where present. Holds a few rows at a time. Codes stay as they are where they are codes already, under kPow2 only
 /// those of blocks whose multiplier is a power of two. e_score_correction_bias stays F32. Every file is fsynced; dir must exist.
 void WriteCheckpoint(const std::string& dir, const ModelConfig& config, const Storage& storage, const std::string& tokenizer_dir,
-                     const RowSource& get, std::uint64_t shard_bytes = std::uint64_t{4} << 30);
+                     const RowSource& get, std::uint64_t shard_bytes = kShardBytes);
 
 /// The same from whole tensors in memory.
 void WriteCheckpoint(const std::string& dir, const ModelConfig& config, const Storage& storage, const std::string& tokenizer_dir,
                      const std::function<std::span<const float>(const TensorSpec&)>& get,
-                     std::uint64_t shard_bytes = std::uint64_t{4} << 30);
+                     std::uint64_t shard_bytes = kShardBytes);
+
+/// Told how many tensors are written, of how many.
+using StoreProgress = std::function<void(std::int64_t done, std::int64_t total)>;
+/// `get`, which tells `progress` of each tensor whose last rows it gives; `get` itself without progress.
+RowSource Reporting(const ModelConfig& config, RowSource get, StoreProgress progress);
 
 /// `temper init`: a random model from an architecture file (a config.json without weights) and a tokenizer folder.
 /// Weights: normal(0, initializer_range) from a counter-based generator keyed by (seed, tensor name); norms 1; biases 0. The bits
 /// depend on neither threads nor shards. `out` must not exist; it appears whole or not at all.
 void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, std::uint64_t seed, const Storage& storage,
-               const std::string& out, int threads = 1, std::uint64_t shard_bytes = std::uint64_t{4} << 30);
+               const std::string& out, int threads = 1, std::uint64_t shard_bytes = kShardBytes,
+               const StoreProgress& progress = {});
 
 /// `temper convert`: the model of folder `in` stored another way. `out` must not exist; it appears whole or not at all.
 /// Stacked experts become a matrix each. BF16 rounds to nearest even; FP32 of blocks is code times scale.
 void ConvertModel(const std::string& in, const Storage& storage, const std::string& out,
-                  std::uint64_t shard_bytes = std::uint64_t{4} << 30);
+                  std::uint64_t shard_bytes = kShardBytes, const StoreProgress& progress = {});
 
 }  // namespace temper::engine

@@ -12,6 +12,8 @@ namespace {
 
 using configs::Quote;
 
+constexpr const char* kSingleName = "model.safetensors";
+constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr std::size_t kMaxFileName = 255;
 
 // A name directly inside the model folder: whatever the index says, nothing outside is opened.
@@ -41,7 +43,7 @@ struct CheckpointReader::State {
     configs::JsonLimits limits;
     limits.max_bytes = std::size_t{64} << 20;
     limits.max_values = 1'000'000;  // DeepSeek-V3 has 91,000 tensors
-    const Json index = configs::ReadJsonFile(path, limits);
+    const Json index = configs::ReadJsonFile(dir, kIndexName, limits);
     const auto map = index.find("weight_map");
     if (map == index.end() || !map->is_object()) {
       throw UserError(path + ": weight_map is missing: it must map tensor names to files");
@@ -80,11 +82,10 @@ CheckpointReader::CheckpointReader(const std::string& model_dir)
     : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.dir = model_dir;
-  const std::string single = model_dir + "/model.safetensors";
-  const std::string index = model_dir + "/model.safetensors.index.json";
+  const std::string single = model_dir + "/" + kSingleName, index = model_dir + "/" + kIndexName;
   if (configs::Exists(index)) {
     s.ReadIndex(index);
-    if (configs::Exists(single) && s.files.count("model.safetensors") == 0) {
+    if (configs::Exists(single) && s.files.count(kSingleName) == 0) {
       throw UserError(model_dir +
                       ": holds both model.safetensors and model.safetensors.index.json: which "
                       "weights are meant? Remove one");
@@ -95,7 +96,9 @@ CheckpointReader::CheckpointReader(const std::string& model_dir)
     throw UserError(model_dir +
                     ": no weights: model.safetensors or model.safetensors.index.json is needed");
   }
-  const auto it = s.files.emplace("model.safetensors", SafetensorsFile(single)).first;
+  const auto it =
+      s.files.emplace(kSingleName, SafetensorsFile(configs::InputFile(model_dir, kSingleName)))
+          .first;
   for (const auto& [name, info] : it->second.tensors()) s.tensors.emplace(name, &it->second);
 }
 

@@ -192,9 +192,9 @@ void WriteConfig(const std::string& dir, const ModelConfig& config, const Storag
 void CopyTokenizer(const std::string& from, const std::string& to) {
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
                            "generation_config.json"}) {
-    const std::string path = from + "/" + name;
-    if (!configs::Exists(path)) continue;
-    configs::WriteWholeFile(to + "/" + name, configs::ReadWholeFile(path, kMaxTokenizerFile));
+    if (!configs::Exists(from + "/" + name)) continue;
+    configs::WriteWholeFile(
+        to + "/" + name, configs::ReadWholeFile(configs::InputFile(from, name), kMaxTokenizerFile));
   }
 }
 
@@ -258,6 +258,17 @@ void WriteCheckpoint(const std::string& dir, const ModelConfig& config, const St
     return data;
   };
   WriteCheckpoint(dir, config, storage, tokenizer_dir, rows, shard_bytes);
+}
+
+RowSource Reporting(const ModelConfig& config, RowSource get, StoreProgress progress) {
+  if (!progress) return get;
+  const std::size_t total = RequiredTensors(config).size() + CopiedTensors(config).size();
+  return [total, get = std::move(get), progress = std::move(progress), done = std::int64_t{0}](
+             const TensorSpec& spec, std::int64_t first, std::int64_t rows) mutable {
+    const RowData data = get(spec, first, rows);
+    if (first + rows == Rows(spec)) progress(++done, std::int64_t(total));
+    return data;
+  };
 }
 
 }  // namespace temper::engine

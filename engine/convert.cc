@@ -7,7 +7,7 @@
 namespace temper::engine {
 
 void ConvertModel(const std::string& in, const Storage& storage, const std::string& out,
-                  std::uint64_t shard_bytes) {
+                  std::uint64_t shard_bytes, const StoreProgress& progress) {
   const ModelConfig config = ReadModelConfig(in);
   CheckpointRows files(in, config);
   std::map<std::string, std::size_t> index;
@@ -16,7 +16,8 @@ void ConvertModel(const std::string& in, const Storage& storage, const std::stri
   const RowSource rows = [&](const TensorSpec& spec, std::int64_t first, std::int64_t count) {
     return files.Read(index.at(spec.name), first, count);
   };
-  WriteCheckpoint(folder.path(), config, storage, in, rows, shard_bytes);
+  WriteCheckpoint(folder.path(), config, storage, in, Reporting(config, rows, progress),
+                  shard_bytes);
   folder.Commit();
 }
 

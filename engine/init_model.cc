@@ -82,7 +82,7 @@ void Fill(const TensorSpec& spec, std::uint64_t seed, double range, std::int64_t
 
 void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, std::uint64_t seed,
                const Storage& storage, const std::string& out, int threads,
-               std::uint64_t shard_bytes) {
+               std::uint64_t shard_bytes, const StoreProgress& progress) {
   const Json json = configs::ReadJsonFile(arch_file);
   const ModelConfig config = ParseModelConfig(json, arch_file);
   const double range = json.contains("initializer_range")
@@ -106,7 +106,8 @@ void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, s
     data.values = values;
     return data;
   };
-  WriteCheckpoint(folder.path(), config, storage, tokenizer_dir, random, shard_bytes);
+  WriteCheckpoint(folder.path(), config, storage, tokenizer_dir,
+                  Reporting(config, random, progress), shard_bytes);
   folder.Commit();
 }
 

@@ -16,6 +16,8 @@ using configs::Brief;
 using configs::GetInt;
 using configs::GetNumber;
 
+// Of all layers together: the list of a model's tensors must stay small (DeepSeek-V3 has 15,872).
+constexpr std::int64_t kMaxExperts = 65536;
 constexpr std::int64_t kMaxDim = std::int64_t{1} << 24;  // widths; products are checked in int64
 
 // The fields of one JSON object by name, null counting as absent.
@@ -161,6 +163,11 @@ void ReadV2Router(const Fields& f, ModelConfig& c) {
 
 void ReadExperts(const Fields& f, ModelConfig& c) {
   c.experts = f.Int("n_routed_experts", 1, 65536);
+  const std::int64_t all = std::int64_t{c.num_layers + c.mtp_layers} * c.experts;
+  if (all > kMaxExperts) {
+    throw UserError(f.Where("n_routed_experts") + ": " + std::to_string(all) +
+                    " experts in all layers: at most " + std::to_string(kMaxExperts));
+  }
   c.shared_experts = f.Int("n_shared_experts", 1, 1024);
   if (std::int64_t{c.shared_experts} * c.moe_intermediate_size > kMaxDim) {
     throw UserError(f.Where("n_shared_experts") + ": shared experts wider than " +
@@ -348,24 +355,42 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   return c;
 }
 
-ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head) {
-  const std::string path = model_dir + "/config.json";
+ModelConfig ReadAnyModelConfig(const std::string& model_dir) {
   configs::JsonLimits limits;
   limits.max_bytes = kMaxConfigBytes;
   limits.max_values = std::size_t{1} << 20;
-  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(path, limits), path);
+  ModelConfig config = ParseModelConfig(configs::ReadJsonFile(model_dir, "config.json", limits),
+                                        model_dir + "/config.json");
+  if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
+    config.mtp_layers = 0;
+    config.raw["num_nextn_predict_layers"] = 0;
+  }
+  return config;
+}
+
+ModelConfig AsRewardModel(const ModelConfig& config) {
+  Json raw = config.raw;
+  raw["architectures"] =
+      Json::array({config.model_type == "deepseek_v2" ? "DeepseekV2ForSequenceClassification"
+                                                      : "DeepseekV3ForSequenceClassification"});
+  raw["num_nextn_predict_layers"] = 0;
+  raw["id2label"] = {{"0", "LABEL_0"}};  // what says num_labels = 1
+  raw["label2id"] = {{"LABEL_0", 0}};
+  return ParseModelConfig(raw, "the reward model's config.json");
+}
+
+ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head) {
+  const std::string path = model_dir + "/config.json";
+  ModelConfig config = ReadAnyModelConfig(model_dir);
   if (config.scalar_head && !scalar_head) {
-    throw UserError(path + ": architectures: a reward model (" + Brief(config.raw["architectures"]) +
+    throw UserError(path + ": architectures: a reward model (" +
+                    Brief(config.raw["architectures"]) +
                     ") scores texts and generates none; name it in rewards: {\"model\": DIR}");
   }
   if (scalar_head && !config.scalar_head) {
     throw UserError(path + ": architectures: a reward model must be a " +
                     std::string(config.model_type == "deepseek_v2" ? "DeepseekV2" : "DeepseekV3") +
                     "ForSequenceClassification, with score.weight [1, hidden_size]");
-  }
-  if (config.mtp_layers > 0 && !HasMtpTensors(model_dir, config)) {
-    config.mtp_layers = 0;
-    config.raw["num_nextn_predict_layers"] = 0;
   }
   return config;
 }

@@ -60,6 +60,12 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where);
 /// `scalar_head`: the folder must be a reward model's; otherwise it must not be one.
 ModelConfig ReadModelConfig(const std::string& model_dir, bool scalar_head = false);
 
+/// A language model's or a reward model's.
+ModelConfig ReadAnyModelConfig(const std::string& model_dir);
+
+/// The reward model with a language model's trunk: ...ForSequenceClassification with one label.
+ModelConfig AsRewardModel(const ModelConfig& config);
+
 struct TensorSpec {
   std::string name;               // as in the checkpoint
   std::vector<std::int64_t> shape;

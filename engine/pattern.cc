@@ -5,7 +5,7 @@
 
 #include "configs/error.h"
 #include "configs/json.h"
-#include "engine/pre_tokenizer.h"
+#include "engine/regex.h"
 
 namespace temper::engine {
 namespace {

@@ -1,14 +1,12 @@
 #include "engine/pre_tokenizer.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <new>
 #include <utility>
 
 #include "configs/error.h"
+#include "engine/short_texts.h"
 #include "engine/utf8.h"
 
 namespace temper::engine {
@@ -17,37 +15,14 @@ namespace {
 using configs::Brief;
 using configs::Quote;
 
-constexpr std::uint32_t kMatchLimit = 20'000'000;  // PCRE2's unit: one internal match call
-constexpr std::uint32_t kHeapLimitKib = 64 * 1024;
-constexpr std::size_t kJitStack = std::size_t{1} << 20;
 // Digits asks Rust's char::is_numeric, which knows Unicode 17; Split's Oniguruma stops at 16.
 constexpr const char* kNumeric =
     "[\\p{N}\xF0\x91\xB7\xA0-\xF0\x91\xB7\xA9\xF0\x96\xBF\xB4-\xF0\x96\xBF\xB6]";
+// Each takes the pieces of the one before it.
+constexpr std::size_t kMaxPatterns = 64;
 // GPT-2's, built into ByteLevel when use_regex is set.
 constexpr const char* kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
-struct FreeCode {
-  void operator()(pcre2_code* p) const { pcre2_code_free(p); }
-};
-struct FreeMatchData {
-  void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
-};
-struct FreeMatchContext {
-  void operator()(pcre2_match_context* p) const { pcre2_match_context_free(p); }
-};
-struct FreeCompileContext {
-  void operator()(pcre2_compile_context* p) const { pcre2_compile_context_free(p); }
-};
-struct FreeJitStack {
-  void operator()(pcre2_jit_stack* p) const { pcre2_jit_stack_free(p); }
-};
-
-std::string PcreMessage(int code) {
-  unsigned char buffer[256];
-  const int length = pcre2_get_error_message(code, buffer, sizeof buffer);
-  return length < 0 ? "error " + std::to_string(code) : reinterpret_cast<const char*>(buffer);
-}
 
 const Json* Member(const Json* json, const char* name) {
   if (!json || !json->is_object()) return nullptr;
@@ -72,43 +47,65 @@ bool BoolOf(const Json& json, const char* name, bool absent, const std::string& 
 
 }  // namespace
 
-struct PreTokenizer::Pattern {
-  std::string source;  // as in the file
-  std::string where;
-  std::unique_ptr<pcre2_code, FreeCode> code;
+// Where the patterns from some level on cut a short text: a piece is cut for itself, so the same
+// text is always cut alike.
+struct Cuts {
+  std::uint8_t pieces = 0;
+  std::uint8_t sizes[22];
 };
+using KnownCuts = ShortTexts<Cuts>;
+static_assert(sizeof(Cuts::sizes) == KnownCuts::kBytes);
+constexpr std::size_t kKnownCuts = 4096;  // 256 KiB a thread
 
-// What matching needs beside the compiled patterns, which threads share: one a thread, for good (a
-// JIT stack is mapped memory).
-struct MatchScratch {
-  std::unique_ptr<pcre2_match_data, FreeMatchData> data{pcre2_match_data_create(1, nullptr)};
-  std::unique_ptr<pcre2_match_context, FreeMatchContext> context{
-      pcre2_match_context_create(nullptr)};
-  std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack{
-      pcre2_jit_stack_create(32 * 1024, kJitStack, nullptr)};
-
-  MatchScratch() {
-    if (!data || !context || !stack) throw std::bad_alloc();
-    pcre2_set_match_limit(context.get(), kMatchLimit);
-    pcre2_set_heap_limit(context.get(), kHeapLimitKib);
-    pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
-  }
+// One a thread.
+struct CutScratch {
+  KnownCuts known{kKnownCuts};
+  std::vector<std::uint8_t> sizes;  // of the last pieces of the short texts that are being cut
+  int cutting = 0;                  // such texts, one in the other
 };
 
 struct PreTokenizer::Cutter {
   const PreTokenizer& owner;
   const std::function<void(std::string_view)>& give;
-  MatchScratch& scratch;
+  CutScratch& scratch;
 
-  // Matches and the gaps between them both become pieces, cut further by the next pattern.
   void Run(std::size_t level, std::string_view text) {
     if (level == owner.patterns_.size()) {
+      if (scratch.cutting > 0) scratch.sizes.push_back(static_cast<std::uint8_t>(text.size()));
       give(text);
+    } else if (level > 0 && text.size() <= KnownCuts::kBytes) {
+      RunShort(level, text);
+    } else {
+      RunPattern(level, text);
+    }
+  }
+
+  void RunShort(std::size_t level, std::string_view text) {
+    const std::uint64_t key = owner.owner_ * kMaxPatterns + level;
+    KnownCuts::Slot& slot = scratch.known.At(key, text);
+    if (slot.Holds(key, text)) {
+      for (int i = 0; i < slot.value.pieces; ++i) {
+        Run(owner.patterns_.size(), text.substr(0, slot.value.sizes[i]));
+        text.remove_prefix(slot.value.sizes[i]);
+      }
       return;
     }
+    const std::size_t first = scratch.sizes.size();
+    ++scratch.cutting;
+    RunPattern(level, text);
+    --scratch.cutting;
+    slot.Keep(key, text);
+    slot.value.pieces = static_cast<std::uint8_t>(scratch.sizes.size() - first);
+    std::copy(scratch.sizes.begin() + static_cast<std::ptrdiff_t>(first), scratch.sizes.end(),
+              slot.value.sizes);
+    if (scratch.cutting == 0) scratch.sizes.clear();
+  }
+
+  // Matches and the gaps between them both become pieces, cut further by the next pattern.
+  void RunPattern(std::size_t level, std::string_view text) {
     std::size_t done = 0, from = 0;
     std::size_t begin = 0, end = 0;
-    while (from <= text.size() && Match(level, text, from, &begin, &end)) {
+    while (from <= text.size() && owner.patterns_[level].Find(text, from, &begin, &end)) {
       if (begin > done) Run(level + 1, text.substr(done, begin - done));
       if (end > begin) Run(level + 1, text.substr(begin, end - begin));
       done = end;
@@ -119,33 +116,12 @@ struct PreTokenizer::Cutter {
     }
     if (done < text.size()) Run(level + 1, text.substr(done));
   }
-
-  bool Match(std::size_t level, std::string_view text, std::size_t from, std::size_t* begin,
-             std::size_t* end) {
-    const Pattern& pattern = owner.patterns_[level];
-    const int rc =
-        pcre2_match(pattern.code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                    from, PCRE2_NO_UTF_CHECK, scratch.data.get(), scratch.context.get());
-    if (rc == PCRE2_ERROR_NOMATCH) return false;
-    if (rc < 0) {
-      throw UserError(pattern.where + ": pattern " + Quote(pattern.source) +
-                      " gave up on a text of " + std::to_string(text.size()) +
-                      " bytes: " + PcreMessage(rc));
-    }
-    const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(scratch.data.get());
-    *begin = offsets[0];
-    *end = offsets[1];
-    return true;
-  }
 };
 
-PreTokenizer::PreTokenizer(const Json& json, const std::string& where) {
+PreTokenizer::PreTokenizer(const Json& json, const std::string& where) : owner_(NextOwner()) {
   Add(json, where);
   if (!byte_level_) throw UserError(where + ": only byte-level tokenizers are supported");
 }
-
-PreTokenizer::~PreTokenizer() = default;
-PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 
 void PreTokenizer::Add(const Json& json, const std::string& where) {
   const std::string type = TypeOf(json, where);
@@ -185,26 +161,18 @@ void PreTokenizer::Add(const Json& json, const std::string& where) {
 }
 
 void PreTokenizer::AddPattern(const std::string& source, const std::string& where) {
-  const std::string pattern = TranslatePattern(source, where);
-  const std::unique_ptr<pcre2_compile_context, FreeCompileContext> context(
-      pcre2_compile_context_create(nullptr));
-  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  Pattern out{source, where, nullptr};
-  out.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                               PCRE2_UTF | PCRE2_UCP, &error, &offset, context.get()));
-  if (!out.code) {
-    throw UserError(where + ": pattern " + Quote(source) + ": " + PcreMessage(error));
+  if (patterns_.size() == kMaxPatterns) {
+    throw UserError(where + ": more than " + std::to_string(kMaxPatterns) +
+                    " patterns are not supported");
   }
-  // Without a JIT (or with memory locked down) the interpreter gives the same matches.
-  pcre2_jit_compile(out.code.get(), PCRE2_JIT_COMPLETE);
-  patterns_.push_back(std::move(out));
+  patterns_.emplace_back(source, where);
 }
 
 void PreTokenizer::Cut(std::string_view text,
                        const std::function<void(std::string_view)>& give) const {
-  thread_local MatchScratch scratch;
+  thread_local CutScratch scratch;
+  scratch.sizes.clear();  // an error may have left some
+  scratch.cutting = 0;
   if (!text.empty()) Cutter{*this, give, scratch}.Run(0, text);
 }
 

@@ -143,7 +143,8 @@ ChatTemplates::ChatTemplates(const std::string& dir) {
   Json config = Json::object();
   configs::JsonLimits limits;
   limits.max_bytes = std::size_t{16} << 20;
-  if (configs::Exists(config_path)) config = configs::ReadJsonFile(config_path, limits);
+  if (configs::Exists(config_path))
+    config = configs::ReadJsonFile(dir, "tokenizer_config.json", limits);
   if (!config.is_object()) throw UserError(config_path + ": must be an object");
   for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
                            "cls_token", "mask_token"}) {
@@ -155,8 +156,10 @@ ChatTemplates::ChatTemplates(const std::string& dir) {
     tokens_.emplace_back(name, text.get<std::string>());
   }
   if (configs::Exists(own_path)) {
-    templates_.emplace_back("default",
-                            ChatTemplate(configs::ReadWholeFile(own_path, kMaxSource), own_path));
+    templates_.emplace_back(
+        "default", ChatTemplate(configs::ReadWholeFile(
+                                    configs::InputFile(dir, "chat_template.jinja"), kMaxSource),
+                                own_path));
     return;
   }
   const auto found = config.find("chat_template");

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "configs/error.h"
@@ -11,6 +12,7 @@
 #include "configs/json.h"
 #include "engine/added_tokens.h"
 #include "engine/bpe.h"
+#include "engine/normalizer.h"
 #include "engine/pre_tokenizer.h"
 #include "engine/utf8.h"
 
@@ -34,16 +36,6 @@ bool Flag(const Json& json, const char* name, const std::string& where) {
   if (!value) return false;
   if (value->is_boolean()) return value->get<bool>();
   throw UserError(where + ": " + name + ": " + Brief(*value) + " must be true or false");
-}
-
-void CheckNormalizer(const Json& json, const std::string& path) {
-  const Json* normalizer = Member(json, "normalizer");
-  if (!normalizer) return;
-  const Json* list = normalizer->is_object() ? Member(*normalizer, "normalizers") : nullptr;
-  if (!list || !list->is_array() || !list->empty()) {
-    throw UserError(path + ": normalizer: " + Brief(*normalizer) +
-                    " is not supported: it must be null or an empty Sequence");
-  }
 }
 
 void CheckDecoder(const Json& json, const std::string& path) {
@@ -71,12 +63,14 @@ Bpe ReadModel(const Json& json, const std::string& path) {
 struct Tokenizer::State {
   Bpe bpe;
   PreTokenizer pre_tokenizer;
+  Normalizer normalizer;
   // Two passes, as Hugging Face: tokens with "normalized": false first, the others in the text
   // between.
   std::optional<AddedTokenFinder> first, second;
   std::unordered_map<std::string, std::int32_t> added;
   std::vector<std::string> bytes;  // by id; "" for holes
   std::vector<bool> special;
+  std::int32_t largest_added = -1;
   bool add_bos = false;
   std::int32_t bos = -1, eos = -1, pad = -1;
   std::string dir;
@@ -84,10 +78,11 @@ struct Tokenizer::State {
   std::optional<ChatTemplates> chat;
 
   State(const Json& json, const std::string& path)
-      : bpe(ReadModel(json, path)), pre_tokenizer(ReadPreTokenizer(json, path)) {
-    CheckNormalizer(json, path);
+      : bpe(ReadModel(json, path)),
+        pre_tokenizer(ReadPreTokenizer(json, path)),
+        normalizer(Member(json, "normalizer"), path + ": normalizer") {
     CheckDecoder(json, path);
-    for (const auto& [token, id] : bpe.vocab()) SetBytes(id, token);
+    bytes = bpe.TakeBytes();
     const Json* tokens = Member(json, "added_tokens");
     ReadAddedTokens(tokens ? *tokens : Json::array(), path + ": added_tokens");
     special.resize(bytes.size());
@@ -102,6 +97,7 @@ struct Tokenizer::State {
   void ReadAddedTokens(const Json& json, const std::string& where) {
     if (!json.is_array()) throw UserError(where + ": must be a list");
     std::vector<AddedToken> raw, normalized;
+    std::unordered_set<std::string> texts;  // of the latter
     for (std::size_t i = 0; i < json.size(); ++i) {
       const std::string at = where + "[" + std::to_string(i) + "]";
       AddedToken token = ReadAddedToken(json[i], at);
@@ -109,10 +105,26 @@ struct Tokenizer::State {
       const Json* flag = Member(json[i], "normalized");
       // Hugging Face's default: special tokens are not normalised, others are.
       const bool later = flag ? Flag(json[i], "normalized", at) : !token.special;
+      if (later && !normalizer.empty()) {
+        Normalize(&token, &texts, at);
+        SetBytes(token.id, token.content);
+      }
       (later ? normalized : raw).push_back(std::move(token));
     }
     if (!raw.empty()) first.emplace(std::move(raw));
     if (!normalized.empty()) second.emplace(std::move(normalized));
+  }
+
+  // Such tokens are looked for in normalised text and decoded to it.
+  void Normalize(AddedToken* token, std::unordered_set<std::string>* others,
+                 const std::string& at) const {
+    const std::string text = normalizer.Apply(token->content);
+    const bool twice = !others->insert(text).second;
+    if (text.empty() || twice) {
+      throw UserError(at + ": " + Quote(token->content) + ": the normalizer makes it " +
+                      Quote(text) + (twice ? ", as another added token" : ""));
+    }
+    token->content = text;
   }
 
   static AddedToken ReadAddedToken(const Json& json, const std::string& at) {
@@ -138,8 +150,10 @@ struct Tokenizer::State {
   }
 
   // One content has one id and one id has one content, in the vocabulary and the list together.
+  // Hugging Face numbers tokens that the vocabulary lacks itself, whatever the file says: behind
+  // the vocabulary and the tokens before.
   void Register(const AddedToken& token, const std::string& at) {
-    const std::int32_t known = bpe.Find(token.content);
+    const std::int32_t known = bpe.vocabulary().Find(token.content);
     const auto id = static_cast<std::size_t>(token.id);
     const bool taken = id < bytes.size() && !bytes[id].empty();
     if ((known >= 0 && known != token.id) || (known < 0 && taken) ||
@@ -147,6 +161,13 @@ struct Tokenizer::State {
       throw UserError(at + ": " + Quote(token.content) + " with id " + std::to_string(token.id) +
                       ": the token or the id already stands for another");
     }
+    const std::int32_t next = std::max(largest_added + 1, bpe.vocabulary().count());
+    if (known < 0 && token.id != next) {
+      throw UserError(at + ": " + Quote(token.content) + " with id " + std::to_string(token.id) +
+                      ": the ids of added tokens must follow the vocabulary's one by one: " +
+                      std::to_string(next));
+    }
+    largest_added = std::max(largest_added, token.id);
     SetBytes(token.id, token.content);
     if (special.size() < bytes.size()) special.resize(bytes.size());
     if (token.special) special[id] = true;
@@ -155,7 +176,7 @@ struct Tokenizer::State {
   void ReadConfig(const std::string& path) {
     configs::JsonLimits limits;
     limits.max_bytes = std::size_t{16} << 20;
-    const Json json = configs::ReadJsonFile(path, limits);
+    const Json json = configs::ReadJsonFile(dir, "tokenizer_config.json", limits);
     if (!json.is_object()) throw UserError(path + ": must be an object");
     add_bos = Flag(json, "add_bos_token", path);
     bos = NamedToken(json, "bos_token", path);
@@ -173,7 +194,7 @@ struct Tokenizer::State {
     }
     const std::string& token = text->get_ref<const std::string&>();
     const auto it = added.find(token);
-    const std::int32_t id = it != added.end() ? it->second : bpe.Find(token);
+    const std::int32_t id = it != added.end() ? it->second : bpe.vocabulary().Find(token);
     if (id < 0) {
       throw UserError(path + ": " + name + " " + Quote(token) + " is not in tokenizer.json");
     }
@@ -205,7 +226,7 @@ Tokenizer::Tokenizer(const std::string& dir) {
   configs::JsonLimits limits;
   limits.max_bytes = std::size_t{64} << 20;
   limits.max_values = 4'000'000;  // a vocabulary of 128,000 tokens has 400,000
-  const Json json = configs::ReadJsonFile(path, limits);
+  const Json json = configs::ReadJsonFile(dir, "tokenizer.json", limits);
   if (!json.is_object()) throw UserError(path + ": must be an object");
   state_ = std::make_unique<State>(json, path);
   state_->dir = dir;
@@ -224,6 +245,8 @@ std::vector<std::int32_t> Tokenizer::Encode(std::string_view text) const {
   std::vector<std::int32_t> ids;
   const State& s = *state_;
   State::EncodeAround(s.first, text, &ids, [&](std::string_view outer) {
+    std::string normalized;
+    if (!s.normalizer.empty()) outer = normalized = s.normalizer.Apply(outer);
     State::EncodeAround(s.second, outer, &ids,
                         [&](std::string_view plain) { s.EncodePlain(plain, &ids); });
   });

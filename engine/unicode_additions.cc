@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "engine/pre_tokenizer.h"
+#include "engine/regex.h"
 
 namespace temper::engine {
 namespace {

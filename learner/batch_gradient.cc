@@ -122,7 +122,7 @@ class Run {
     Policy::Result result = Forward(policy_, pack, request);
     PutTargets(batch_, pack, result.logp.detach(), &batch_.logp);
     PutTargets(batch_, pack, result.entropy.detach(), &batch_.entropy);
-    out_.loads.Add(*pack.pack, result);
+    out_.loads.Add(*pack.pack, result.routing, result.mtp_routing);
     out_.forward_seconds += watch.Lap();
     return result;
   }

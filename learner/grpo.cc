@@ -170,18 +170,28 @@ void Trainer::Publish() {
   set->bytes.resize(published.size());
   set->tensors.resize(published.tensors().size());
   std::vector<std::uint64_t> changed(set->tensors.size());
-  ForRows(policy_->pool(), std::int64_t(changed.size()), 1, [&](std::int64_t i, std::int64_t) {
-    const Published::Tensor& tensor = published.tensors()[std::size_t(i)];
-    const std::span<const std::byte> bytes = published.Bytes(tensor);
-    std::memcpy(set->bytes.data() + tensor.begin, bytes.data(), bytes.size());
-    set->tensors[std::size_t(i)] = {tensor.name,  engine::DtypeName(tensor.dtype),
-                                    tensor.shape, tensor.begin,
-                                    tensor.end,   configs::Sha256Hex(bytes)};
-    changed[std::size_t(i)] = bytes.size();
-    if (served_)
-      changed[std::size_t(i)] -=
-          Same(bytes.data(), served_->bytes.data() + tensor.begin, bytes.size());
-  });
+  ForRows(
+      policy_->pool(), std::int64_t(changed.size()), 8, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<std::span<const std::byte>> texts;
+        for (std::int64_t i = begin; i < end; ++i) {
+          const Published::Tensor& tensor = published.tensors()[std::size_t(i)];
+          const std::span<const std::byte> bytes = published.Bytes(tensor);
+          std::memcpy(set->bytes.data() + tensor.begin, bytes.data(), bytes.size());
+          changed[std::size_t(i)] = bytes.size();
+          if (served_) {
+            changed[std::size_t(i)] -=
+                Same(bytes.data(), served_->bytes.data() + tensor.begin, bytes.size());
+          }
+          texts.push_back(bytes);
+        }
+        std::vector<std::string> hashes = configs::Sha256Hex(texts);
+        for (std::int64_t i = begin; i < end; ++i) {
+          const Published::Tensor& tensor = published.tensors()[std::size_t(i)];
+          set->tensors[std::size_t(i)] = {tensor.name,  engine::DtypeName(tensor.dtype),
+                                          tensor.shape, tensor.begin,
+                                          tensor.end,   std::move(hashes[std::size_t(i - begin)])};
+        }
+      });
   changed_ = double(std::accumulate(changed.begin(), changed.end(), std::uint64_t{0})) /
              double(published.size());
   set->canary = engine::Canary(policy_->weights(), tokenizer_.size(), policy_->pool());
@@ -301,6 +311,7 @@ Json ServingMetrics(const Batch& taken, const ServiceStats& stats, bool dynamic)
   line["wire/weights_bytes"] = stats.published_bytes;
   line["timing_s/gen"] = stats.wait_seconds;
   line["timing_s/reward"] = stats.reward_seconds;
+  line["timing_s/reward_wait"] = stats.reward_wait_seconds;
   return line;
 }
 

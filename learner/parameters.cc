@@ -21,10 +21,10 @@ Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : conf
   moment2_ = engine::AlignedFloats(size_);
 }
 
-const Parameters::Entry& Parameters::Find(const std::string& name) const {
+std::size_t Parameters::Index(const std::string& name) const {
   const auto it = index_.find(name);
   if (it == index_.end()) throw std::logic_error("parameters: no tensor " + name);
-  return entries_[it->second];
+  return it->second;
 }
 
 void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); }

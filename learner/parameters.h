@@ -26,7 +26,8 @@ class Parameters {
   const engine::ModelConfig& config() const { return config_; }
   const std::vector<Entry>& entries() const { return entries_; }
   /// Throws std::logic_error for an unknown name.
-  const Entry& Find(const std::string& name) const;
+  std::size_t Index(const std::string& name) const;
+  const Entry& Find(const std::string& name) const { return entries_[Index(name)]; }
   bool Has(const std::string& name) const { return index_.count(name) != 0; }
 
   std::int64_t size() const { return size_; }

@@ -1,10 +1,12 @@
 #include "learner/policy.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "kernels/fp8.h"
 #include "kernels/ops.h"
+#include "kernels/sampling.h"
 #include "learner/block.h"
 #include "learner/core/gradients.h"
 #include "learner/core/mtp_rows.h"
@@ -39,21 +41,48 @@ void Policy::Refresh() {
           [&](std::int64_t begin, std::int64_t) { published_.Round(std::size_t(begin)); });
 }
 
+void Policy::Take(std::size_t entry, const engine::TensorData& data, bool masters) {
+  const Parameters::Entry& e = parameters_.entries()[entry];
+  const std::span<float> master = parameters_.MutableValue(e);
+  if (masters && data.codes.empty()) {
+    std::copy(data.values.begin(), data.values.end(), master.begin());
+  } else if (masters) {
+    kernels::ThreadPool one(1);
+    const int n = int(e.spec.shape[0]), k = int(e.spec.shape[1]);
+    kernels::DequantizeWeight(data.codes.data(), k, n, k, data.scales.data(), master.data(), k,
+                              one);
+  }
+  published_.Take(entry, data);
+}
+
 void Policy::Load(const std::string& model_dir, bool masters) {
-  kernels::ThreadPool one(1);
   std::size_t entry = 0;
-  engine::ReadCheckpoint(
-      model_dir, config(), [&](const engine::TensorSpec& spec, const engine::TensorData& data) {
-        const std::span<float> master = parameters_.MutableValue(parameters_.entries()[entry]);
-        if (masters && data.codes.empty()) {
-          std::copy(data.values.begin(), data.values.end(), master.begin());
-        } else if (masters) {
-          const int n = int(spec.shape[0]), k = int(spec.shape[1]);
-          kernels::DequantizeWeight(data.codes.data(), k, n, k, data.scales.data(), master.data(),
-                                    k, one);
-        }
-        published_.Take(entry++, data);
-      });
+  engine::ReadCheckpoint(model_dir, config(),
+                         [&](const engine::TensorSpec&, const engine::TensorData& data) {
+                           Take(entry++, data, masters);
+                         });
+}
+
+void Policy::Begin(const std::string& model_dir, const engine::ModelConfig& base,
+                   std::uint64_t seed) {
+  if (config().scalar_head == base.scalar_head) return Load(model_dir);
+  engine::ReadCheckpoint(model_dir, base,
+                         [&](const engine::TensorSpec& spec, const engine::TensorData& data) {
+                           if (parameters_.Has(spec.name))
+                             Take(parameters_.Index(spec.name), data, /*masters=*/true);
+                         });
+  const std::size_t head = parameters_.Index("score.weight");
+  const double range = config().raw.value("initializer_range", 0.02);
+  const std::span<float> value = parameters_.MutableValue(parameters_.entries()[head]);
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    // Box and Muller.
+    const auto uniform = [&](std::uint32_t which) {
+      return double(kernels::SampleUniform(seed, i, which, 0));
+    };
+    const double radius = std::sqrt(-2 * std::log(1 - uniform(0)));
+    value[i] = float(range * radius * std::cos(2 * M_PI * uniform(1)));
+  }
+  published_.Round(head);
 }
 
 torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
@@ -73,7 +102,9 @@ void Policy::MakeLeaves() {
   const engine::ModelConfig& c = parameters_.config();
   embedding_ = Leaf("model.embed_tokens.weight");
   norm_ = Leaf("model.norm.weight");
-  head_ = c.tie_word_embeddings ? embedding_ : Leaf("lm_head.weight");
+  head_ = c.scalar_head           ? Leaf("score.weight")
+          : c.tie_word_embeddings ? embedding_
+                                  : Leaf("lm_head.weight");
   const std::int64_t h = c.hidden_size;
   for (int i = 0; i < c.num_layers + c.mtp_layers; ++i) {
     const std::string p = Prefix(i), a = p + "self_attn.";
@@ -206,29 +237,45 @@ torch::Tensor Policy::RunLayer(int index, const torch::Tensor& input, const OpCo
   return y;
 }
 
+OpContext Policy::Context(std::shared_ptr<const Pack> pack) {
+  GrowRopeTable(*pack);
+  return {&config(),           &pool_,
+          rope_table_.data(),  std::move(pack),
+          weights_.numerics(), options_.recompute && torch::GradMode::is_enabled()};
+}
+
+torch::Tensor Policy::Hidden(const OpContext& context, std::vector<Routing>* routing) {
+  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
+                          {embedding_}, options_.plain)[0];
+  for (int i = 0; i < config().num_layers; ++i) x = Layer(i, x, context, routing);
+  return RmsNorm(context, x, norm_, weights_.norm(), config().rms_norm_eps);
+}
+
+Policy::Scores Policy::Score(std::shared_ptr<const Pack> pack,
+                             const std::vector<std::int64_t>& rows, bool gradients) {
+  torch::AutoGradMode mode(gradients && options_.gradients);
+  const OpContext context = Context(std::move(pack));
+  Scores out;
+  const torch::Tensor hidden = Hidden(context, &out.routing);
+  const torch::Tensor ends = hidden.index_select(0, torch::tensor(rows));
+  out.scores = Linear(context, ends, head_, weights_.head()).squeeze(1);
+  return out;
+}
+
 Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets,
                                const Request& request) {
   torch::AutoGradMode mode(request.gradients && options_.gradients);
-  GrowRopeTable(*pack);
-  const engine::ModelConfig& c = config();
-  const OpContext context{&c,
-                          &pool_,
-                          rope_table_.data(),
-                          pack,
-                          weights_.numerics(),
-                          options_.recompute && torch::GradMode::is_enabled()};
+  const OpContext context = Context(std::move(pack));
   Result result;
-  torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, pack->ids), {embedding_},
-                          options_.plain)[0];
-  for (int i = 0; i < c.num_layers; ++i) x = Layer(i, x, context, &result.routing);
-  const torch::Tensor hidden = RmsNorm(context, x, norm_, weights_.norm(), c.rms_norm_eps);
+  const torch::Tensor hidden = Hidden(context, &result.routing);
   const auto head = c10::make_intrusive<HeadOp>(
       context, &weights_.head(), targets, request.temperature, request.entropy, request.truncation);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
   result.logp = out[0];
   result.entropy = out[1];
   result.correct = head->correct();
-  if (request.mtp && c.mtp_layers > 0) Mtp(context, targets, hidden.detach(), request, &result);
+  if (request.mtp && config().mtp_layers > 0)
+    Mtp(context, targets, hidden.detach(), request, &result);
   return result;
 }
 

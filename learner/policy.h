@@ -48,6 +48,18 @@ class Policy {
   /// there.
   Result Forward(std::shared_ptr<const Pack> pack, const Targets& targets, const Request& request);
 
+  /// Scores of rows of the pack by a scalar head: its product with their hidden state after the
+  /// final norm. Bitwise the engine's.
+  struct Scores {
+    torch::Tensor scores;  // [R]
+    std::vector<Routing> routing;
+  };
+  Scores Score(std::shared_ptr<const Pack> pack, const std::vector<std::int64_t>& rows,
+               bool gradients);
+
+  /// Loads the folder of a model `base`. Where this policy is the reward model of a language model,
+  /// it takes the trunk and draws its scalar head from N(0, initializer_range^2) by `seed`.
+  void Begin(const std::string& model_dir, const engine::ModelConfig& base, std::uint64_t seed);
   /// Masters and weights of a model folder; FP8 blocks that the mode runs stay as they are.
   /// `masters` false: the weights alone (what a checkpoint's actors ran, its masters came from
   /// elsewhere). Throws UserError as engine::ReadCheckpoint.
@@ -75,6 +87,10 @@ class Policy {
   /// that follow it in the flat buffer (up behind gate, all experts).
   torch::Tensor Leaf(const std::string& name, std::vector<std::int64_t> shape = {});
   void MakeLeaves();
+  void Take(std::size_t entry, const engine::TensorData& data, bool masters);
+  OpContext Context(std::shared_ptr<const Pack> pack);
+  /// The main model up to its final norm.
+  torch::Tensor Hidden(const OpContext& context, std::vector<Routing>* routing);
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
   void GrowRopeTable(const Pack& pack);
 

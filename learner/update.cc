@@ -68,9 +68,10 @@ double SequenceViolations(const Pack& pack, const Routing& routing) {
 
 }  // namespace
 
-void ExpertLoads::Add(const Pack& pack, const Policy::Result& result) {
+void ExpertLoads::Add(const Pack& pack, const std::vector<Routing>& main,
+                      const std::vector<Routing>& mtp) {
   std::size_t layer = 0;
-  for (const std::vector<Routing>* routings : {&result.routing, &result.mtp_routing}) {
+  for (const std::vector<Routing>* routings : {&main, &mtp}) {
     for (const Routing& routing : *routings) {
       if (layers_.size() <= layer) layers_.resize(layer + 1);
       if (layers_[layer].empty()) layers_[layer].assign(routing.loads.size(), 0);
@@ -78,9 +79,8 @@ void ExpertLoads::Add(const Pack& pack, const Policy::Result& result) {
       ++layer;
     }
   }
-  sequence_.resize(result.routing.size());
-  for (std::size_t l = 0; l < result.routing.size(); ++l)
-    sequence_[l] += SequenceViolations(pack, result.routing[l]);
+  sequence_.resize(main.size());
+  for (std::size_t l = 0; l < main.size(); ++l) sequence_[l] += SequenceViolations(pack, main[l]);
   for (int s = 0; s < pack.sequences(); ++s) sequences_ += IsWhole(pack, s);
 }
 

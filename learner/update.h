@@ -13,7 +13,8 @@ namespace temper::learner {
 /// micro-batches of a step.
 class ExpertLoads {
  public:
-  void Add(const Pack& pack, const Policy::Result& result);
+  void Add(const Pack& pack, const std::vector<Routing>& main,
+           const std::vector<Routing>& mtp = {});
   const std::vector<std::vector<std::int64_t>>& layers() const { return layers_; }
 
   /// With max_vio = max_e(load_e) * E / sum(load) - 1 (arXiv 2408.15664, sec. 4.1), of main layers:

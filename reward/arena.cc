@@ -19,12 +19,10 @@ constexpr std::size_t kWorthReturning = std::size_t{4} << 20;
 }  // namespace
 
 Arena::Arena(std::size_t bytes) : bytes_(bytes) {
-  void* const wanted = reinterpret_cast<void*>(kPlace);
-  void* const got = mmap(wanted, bytes, PROT_READ | PROT_WRITE,
+  void* const got = mmap(reinterpret_cast<void*>(kPlace), bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (got == MAP_FAILED) throw std::bad_alloc();
   base_ = static_cast<char*>(got);
-  fixed_ = got == wanted;
 }
 
 Arena::~Arena() { munmap(base_, bytes_); }

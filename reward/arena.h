@@ -1,5 +1,5 @@
 #pragma once
-// The memory of one Lua state: at the same address in every process, and back to a saved moment in
+// The memory of one Lua state: laid out alike in every process, and back to a saved moment in
 // microseconds.
 #include <array>
 #include <cstddef>
@@ -7,8 +7,8 @@
 
 namespace temper::reward {
 
-/// Blocks by size class inside one reserved range. The same calls give the same addresses in any
-/// process whose range could be placed (`fixed()`), so an order by address is one order.
+/// Blocks by size class inside one reserved range. The same calls give the same places in it in any
+/// process, so an order by address is one order wherever the range lies.
 class Arena {
  public:
   /// Reserves address space; pages become real when touched. Throws std::bad_alloc.
@@ -26,7 +26,6 @@ class Arena {
   /// Puts it back, addresses and contents; later blocks are gone. Save must have been called.
   void Restore();
 
-  bool fixed() const { return fixed_; }
   /// The block a request of `size` bytes takes.
   static std::size_t BlockSize(std::size_t size);
 
@@ -46,7 +45,6 @@ class Arena {
   std::size_t bytes_, high_ = 0;  // high_: the end of touched memory
   Marks now_, saved_;
   std::string copy_;
-  bool fixed_ = false;
 };
 
 }  // namespace temper::reward

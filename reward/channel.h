@@ -46,11 +46,14 @@ class Channel : public Backend {
   /// Sends what is unsent and reads until a whole frame is there (its body in *body, valid until
   /// the next call), the deadline passes, or the sandbox ends. FrameError for a frame that cannot
   /// be.
-  Wait Next(Clock::time_point deadline, std::string_view* body,
+  Wait Next(Clock::time_point deadline, std::string_view* body, std::size_t awaited = 1,
             std::uint32_t limit = kMaxAnswerFrame);
-  /// Waits for one answer that `read` understands. Another end stops the sandbox and is returned.
+  /// Sleeps for as long as so many answers are likely to take.
+  void Nap(std::size_t awaited, std::chrono::microseconds left);
+  /// Waits for one answer that `read` understands, the first of `awaited`. Another end stops the
+  /// sandbox and is returned.
   template <typename Read>
-  std::optional<Outcome> Answer(double seconds, const Read& read,
+  std::optional<Outcome> Answer(double seconds, const Read& read, std::size_t awaited = 1,
                                 std::uint32_t limit = kMaxAnswerFrame);
   bool SendSome();
   bool ReceiveSome();
@@ -69,6 +72,7 @@ class Channel : public Backend {
   std::string missing_;
   Loaded loaded_;
   int spawned_ = 0;
+  double micros_ = 2;  // what a sample took of late
 };
 
 }  // namespace temper::reward

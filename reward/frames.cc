@@ -1,5 +1,6 @@
 #include "reward/frames.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -60,7 +61,10 @@ class Unpacker {
 };
 
 std::string Printable(std::string_view text, std::size_t limit) {
-  const Json raw = std::string(text.substr(0, limit));
+  text = text.substr(0, limit);
+  const auto ascii = [](char c) { return static_cast<unsigned char>(c) < 0x80; };
+  if (std::all_of(text.begin(), text.end(), ascii)) return std::string(text);
+  const Json raw = std::string(text);
   // A quoted, escaped string with U+FFFD for what is no UTF-8: reading it back gives the repaired
   // text.
   return Json::parse(raw.dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();

@@ -80,19 +80,20 @@ std::unique_ptr<Backend> MakeBackend(const FunctionSpec& f, const HostOptions& o
   return std::make_unique<Channel>(zygote, MakeJob(f, options), options.start_timeout_s);
 }
 
-void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result) {
+void AddParts(const FunctionSpec& f, Outcome outcome, ScoreResult* result) {
+  result->parts.reserve(result->parts.size() + 1 + outcome.fields.size());
   ScorePart part;
   part.name = f.name;
   part.value = outcome.score;
   part.weight = f.weight;
   part.status = StatusName(outcome.status);
-  part.message = outcome.message;
+  part.message = std::move(outcome.message);
   part.line = outcome.line;
   part.script_sha256 = f.sha256;
   part.micros = outcome.micros;
   part.instructions = outcome.instructions;
-  part.trace = outcome.trace;
-  result->parts.push_back(part);
+  part.trace = std::move(outcome.trace);
+  result->parts.push_back(std::move(part));
   for (const auto& [field, value] : outcome.fields) {
     ScorePart extra;
     extra.name = f.name + "/" + field;
@@ -100,7 +101,7 @@ void AddParts(const FunctionSpec& f, const Outcome& outcome, ScoreResult* result
     extra.weight = 0;
     extra.status = StatusName(Status::kOk);
     extra.script_sha256 = f.sha256;
-    result->parts.push_back(extra);
+    result->parts.push_back(std::move(extra));
   }
 }
 
@@ -152,17 +153,18 @@ std::vector<ScoreResult> RewardHost::ScoreGroup(std::span<const SampleInput> sam
   std::vector<double> sums(samples.size(), 0.0);
   for (std::size_t f = 0; f < state_->backends.size(); ++f) {
     const FunctionSpec& spec = state_->options.functions[f];
-    const std::vector<Outcome> outcomes = state_->backends[f]->Score(samples);
+    std::vector<Outcome> outcomes = state_->backends[f]->Score(samples);
     std::vector<std::optional<double>> scores;
     for (const Outcome& outcome : outcomes) scores.push_back(outcome.score);
     if (state_->options.aggregation == "normalize_then_sum") Normalise(&scores);
     for (std::size_t i = 0; i < samples.size(); ++i) {
-      AddParts(spec, outcomes[i], &results[i]);
-      if (outcomes[i].status == Status::kOk) {
+      const Status status = outcomes[i].status;
+      AddParts(spec, std::move(outcomes[i]), &results[i]);
+      if (status == Status::kOk) {
         applies[i] = true;
         sums[i] += spec.weight * *scores[i];
-      } else if (IsFailure(outcomes[i].status) && results[i].status.empty()) {
-        results[i].status = StatusName(outcomes[i].status);
+      } else if (IsFailure(status) && results[i].status.empty()) {
+        results[i].status = StatusName(status);
       }
     }
   }

@@ -11,7 +11,7 @@ namespace temper::reward {
 void PushTableLibrary(lua_State* state);
 
 /// pairs and next. The order is: numbers ascending, strings by bytes, false, true, then the rest by
-/// age (where the arena has its place; see reward/arena.h). pairs walks over the keys that are
+/// address, which is one order (reward/arena.h). pairs walks over the keys that are
 /// there when it starts and skips those that are gone. __pairs is honoured.
 int Pairs(lua_State* state);
 int Next(lua_State* state);

@@ -166,8 +166,8 @@ class Tokenizer {
     for (const char c : word) Add(Kind::kLetter, std::string(1, c));
   }
   static bool IsUnit(std::string_view word) {
-    constexpr std::string_view kUnits[] = {"cm", "mm", "km", "kg", "ft", "in", "mg", "ml", "mL",
-                                           "Hz", "is", "to", "of", "hr"};
+    constexpr std::string_view kUnits[] = {"cm", "mm", "km", "kg", "ft", "in", "mg",
+                                           "ml", "mL", "Hz", "is", "to", "of", "hr"};
     return IsOneOf(word, kUnits);
   }
 

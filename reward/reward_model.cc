@@ -6,6 +6,7 @@
 #include <new>
 
 #include "configs/error.h"
+#include "engine/data/row_ids.h"
 #include "engine/model_config.h"
 #include "engine/row_batch.h"
 #include "engine/tokenizer.h"
@@ -60,13 +61,10 @@ Ids RewardModel::State::IdsOf(const SampleInput& sample) const {
   if (of_ids) {
     ids = prompt.get<Ids>();
     ids.insert(ids.end(), sample.completion_ids.begin(), sample.completion_ids.end());
-  } else if (prompt.is_array()) {
-    Json messages = prompt;
-    messages.push_back(
-        Json{{"role", "assistant"}, {"content", engine::LossyUtf8(sample.completion)}});
-    ids = tokenizer.Encode(tokenizer.chat().Render(messages, {}).text);
   } else {
-    ids = tokenizer.EncodePrompt(prompt.get<std::string>() + engine::LossyUtf8(sample.completion));
+    const Json text = engine::LossyUtf8(sample.completion);
+    const Json turn = {{"role", "assistant"}, {"content", text}};
+    ids = engine::JudgedIds(prompt, prompt.is_array() ? Json::array({turn}) : text, tokenizer);
   }
   if (ids.empty()) throw UserError("prompt and completion have no token");
   if (static_cast<int>(ids.size()) > config.max_positions) {

@@ -7,39 +7,39 @@
 namespace temper::reward {
 namespace {
 
-SampleInput ToInput(const wire::ScoreRequest& request, const wire::ScoreRequest::Sample& sample) {
+SampleInput ToInput(const wire::ScoreRequest& request, wire::ScoreRequest::Sample* sample) {
   SampleInput input;
   input.prompt_json = request.prompt;
-  input.completion = sample.completion;
-  input.completion_ids = sample.completion_ids;
+  input.completion = std::move(sample->completion);
+  input.completion_ids = std::move(sample->completion_ids);
   input.answer = request.answer;
   input.row_json = request.row;
-  input.finish_reason = sample.finish;
-  input.version = sample.version;
+  input.finish_reason = std::move(sample->finish);
+  input.version = sample->version;
   input.step = request.step;
   return input;
 }
 
-wire::ScorePart ToWire(const ScorePart& part) {
+wire::ScorePart ToWire(ScorePart part) {
   wire::ScorePart out;
-  out.name = part.name;
+  out.name = std::move(part.name);
   out.value = part.value;
   out.weight = part.weight;
-  out.status = part.status;
-  out.message = part.message;
+  out.status = std::move(part.status);
+  out.message = std::move(part.message);
   out.line = part.line;
-  out.script_sha256 = part.script_sha256;
+  out.script_sha256 = std::move(part.script_sha256);
   out.micros = part.micros;
   return out;
 }
 
 }  // namespace
 
-wire::ScoreResult Answer(RewardHost& host, const wire::ScoreRequest& request) {
+wire::ScoreResult Answer(RewardHost& host, wire::ScoreRequest request) {
   std::vector<SampleInput> inputs;
   inputs.reserve(request.samples.size());
-  for (const auto& sample : request.samples) inputs.push_back(ToInput(request, sample));
-  const std::vector<ScoreResult> scores = host.ScoreGroup(inputs);
+  for (auto& sample : request.samples) inputs.push_back(ToInput(request, &sample));
+  std::vector<ScoreResult> scores = host.ScoreGroup(inputs);
   wire::ScoreResult answer;
   answer.id = request.id;
   answer.grp = request.grp;
@@ -48,7 +48,8 @@ wire::ScoreResult Answer(RewardHost& host, const wire::ScoreRequest& request) {
     sample.sample = request.samples[i].sample;
     sample.score = scores[i].score;
     sample.status = scores[i].status;
-    for (const ScorePart& part : scores[i].parts) sample.parts.push_back(ToWire(part));
+    sample.parts.reserve(scores[i].parts.size());
+    for (ScorePart& part : scores[i].parts) sample.parts.push_back(ToWire(std::move(part)));
     answer.samples.push_back(std::move(sample));
   }
   return answer;
@@ -108,7 +109,7 @@ void Scorer::Run() {
         host_.UseScripts(*files);
         continue;
       }
-      Scored scored{session_, Answer(host_, std::get<wire::ScoreRequest>(work))};
+      Scored scored{session_, Answer(host_, std::get<wire::ScoreRequest>(std::move(work)))};
       const std::lock_guard lock(mutex_);
       answers_.push_back(std::move(scored));
       const std::uint64_t one = 1;

@@ -54,6 +54,6 @@ class Scorer {
 };
 
 /// The pure part: what a request asks of the host, and its answer in the request's order.
-wire::ScoreResult Answer(RewardHost& host, const wire::ScoreRequest& request);
+wire::ScoreResult Answer(RewardHost& host, wire::ScoreRequest request);
 
 }  // namespace temper::reward

@@ -113,10 +113,9 @@ class Server {
   }
   void Prompts(const RowsRequest& request) {
     MadeRows made;
-    made.outcome =
-        request.count == kCases
-            ? function_->Cases(&made.rows)
-            : function_->Prompts(request.seed, request.batch, request.count, &made.rows);
+    made.outcome = request.count == kCases
+                       ? function_->Cases(&made.rows)
+                       : function_->Prompts(request.seed, request.batch, request.count, &made.rows);
     std::size_t bytes = 0;
     for (const std::string& row : made.rows) bytes += row.size() + 4;
     if (bytes > kMaxRowsFrame / 2) {

@@ -63,6 +63,11 @@ std::vector<std::int32_t> TrainedTokens(const Example& row, const configs::Sft& 
   return tokens;
 }
 
+std::int64_t MicroTokens(const configs::Sft& config) {
+  const std::int64_t parts = config.gradient_accumulation_steps;
+  return (config.tokens_per_step + parts - 1) / parts;
+}
+
 std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
                                                std::int64_t capacity) {
   std::vector<std::int64_t> order(lengths.size());
@@ -104,7 +109,8 @@ void Cursor::Order() {
   }
 }
 
-std::vector<std::int64_t> Cursor::Take(const std::vector<Example>& rows, std::int64_t tokens) {
+std::vector<std::int64_t> Cursor::Take(const std::vector<std::int64_t>& lengths,
+                                       std::int64_t tokens) {
   std::vector<std::int64_t> taken;
   std::int64_t sum = 0;
   while (true) {
@@ -114,7 +120,7 @@ std::vector<std::int64_t> Cursor::Take(const std::vector<Example>& rows, std::in
       Order();
     }
     const std::int64_t row = order_[position_];
-    const std::int64_t length = std::int64_t(rows[row].ids.size());
+    const std::int64_t length = lengths[row];
     if (!taken.empty() && sum + length > tokens) return taken;
     taken.push_back(row);
     sum += length;

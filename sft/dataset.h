@@ -19,6 +19,9 @@ struct Example {
 /// Tokens of a row that are trained: their positions, ascending.
 std::vector<std::int32_t> TrainedTokens(const Example& row, const configs::Sft& config);
 
+/// Tokens of a micro-batch.
+std::int64_t MicroTokens(const configs::Sft& config);
+
 /// Rows into packs of at most `capacity` tokens (a longer row alone): longest first, each into the
 /// fullest pack that has room. Gives the numbers of each pack's rows, ascending.
 std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
@@ -37,7 +40,7 @@ class Cursor {
   Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch,
          std::uint64_t position);
   /// Row numbers of the next step: at least one, then more until the next would exceed `tokens`.
-  std::vector<std::int64_t> Take(const std::vector<Example>& rows, std::int64_t tokens);
+  std::vector<std::int64_t> Take(const std::vector<std::int64_t>& lengths, std::int64_t tokens);
   std::uint64_t epoch() const { return epoch_; }
   std::uint64_t position() const { return position_; }
 

@@ -235,13 +235,15 @@ Json ShowRollout(const std::string& run_dir, const std::string& name) {
     throw UserError(run_dir + ": no rollout " + name + "; there is " + full.Name());
   }
   Json shown{{"name", full.Name()}};
-  const Json group =
-      First(reader,
-            "SELECT prompt_json, row_json, prompt_ids FROM prompt_group WHERE grp = " + parsed.grp);
+  const Json group = First(
+      reader,
+      "SELECT prompt_json, row_json, prompt_ids, granted_step FROM prompt_group WHERE grp = " +
+          parsed.grp);
   if (!group.empty()) {
     shown["prompt"] = ParsedOrText(group["prompt_json"]);
     shown["row"] = ParsedOrText(group["row_json"]);
     shown["prompt_ids"] = group["prompt_ids"];
+    shown["granted_step"] = group["granted_step"];
   }
   for (const auto& [key, value] : row.items()) shown[key] = value;
   shown["parts"] = All(reader,

@@ -85,8 +85,4 @@ Entry::Entry(const Json& json, const char* what) : fields_(message_, what) {
   message_.header = json;
 }
 
-std::optional<double> OptionalNumber(const Fields& fields, const char* name) {
-  return fields.Has(name) ? std::optional<double>(fields.Number(name)) : std::nullopt;
-}
-
 }  // namespace temper::wire

@@ -26,7 +26,6 @@ std::uint64_t U64FromHex(const Fields& fields, const char* name);
 /// At most 256 bytes.
 std::string ShortText(const Fields& fields, const char* name);
 std::string Finish(const Fields& fields, const std::string& text);
-std::optional<double> OptionalNumber(const Fields& fields, const char* name);
 
 /// A JSON list that travels as an array because it may exceed a header. Invalid UTF-8 is replaced
 /// when written.

@@ -106,6 +106,41 @@ TrainingIds ChatCompletionIds(const Row& row, const Tokenizer& tokenizer, bool a
 
 }  // namespace
 
+std::vector<std::int32_t> JudgedIds(const Json& prompt, const Json& answer,
+                                    const Tokenizer& tokenizer) {
+  if (answer.is_string() && (prompt.is_string() || prompt.is_null())) {
+    return tokenizer.EncodePrompt((prompt.is_null() ? "" : prompt.get<std::string>()) +
+                                  answer.get<std::string>());
+  }
+  if (!answer.is_array() || !(prompt.is_array() || prompt.is_null())) {
+    throw UserError("prompt and answer must both be texts or both be lists of messages");
+  }
+  Json messages = prompt.is_null() ? Json::array() : prompt;
+  messages.insert(messages.end(), answer.begin(), answer.end());
+  return tokenizer.Encode(tokenizer.chat().Render(messages, {}).text);
+}
+
+std::vector<std::int32_t> PreferenceIds(const Json& row, const std::string& column,
+                                        const std::string& prompt_column, const std::string& where,
+                                        const Tokenizer& tokenizer) {
+  if (!row.is_object()) throw UserError(where + ": a row must be an object");
+  const std::string named = prompt_column.empty() ? "prompt" : prompt_column;
+  const auto prompt = row.find(named), answer = row.find(column);
+  if (prompt == row.end() && !prompt_column.empty())
+    throw UserError(where + ": no column \"" + prompt_column + "\" (data.prompt_column)");
+  if (answer == row.end())
+    throw UserError(where + ": no column \"" + column +
+                    "\"; a pair needs \"chosen\" and \"rejected\"");
+  try {
+    std::vector<std::int32_t> ids =
+        JudgedIds(prompt == row.end() ? Json() : *prompt, *answer, tokenizer);
+    if (ids.empty()) throw UserError("no token");
+    return ids;
+  } catch (const UserError& error) {
+    throw UserError(where + ": " + column + ": " + error.what());
+  }
+}
+
 std::vector<std::int32_t> PromptIds(const Row& row, const Tokenizer& tokenizer) {
   return At(row, [&] {
     if (!row.ids.empty()) return row.ids;

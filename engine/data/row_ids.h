@@ -18,6 +18,18 @@ std::vector<std::int32_t> PromptIds(const Row& row, const Tokenizer& tokenizer);
 /// The prompt as the row has it: a JSON string, a list of messages or a list of ids.
 Json PromptJson(const Row& row);
 
+/// What a reward model sees: a text prompt (null: none) and text with BOS iff the tokenizer adds
+/// it, or a prompt of messages and further messages by the chat template. Throws UserError without
+/// a place.
+std::vector<std::int32_t> JudgedIds(const Json& prompt, const Json& answer,
+                                    const Tokenizer& tokenizer);
+
+/// The same of a preference row: its prompt ("prompt", or `prompt_column`), where it has one, and
+/// its column "chosen" or "rejected". Throws UserError "<where>: ...".
+std::vector<std::int32_t> PreferenceIds(const Json& row, const std::string& column,
+                                        const std::string& prompt_column, const std::string& where,
+                                        const Tokenizer& tokenizer);
+
 struct TrainingIds {
   std::vector<std::int32_t> ids;
   int prompt = 0;  // ids before the completion: 0 where all of a row is trained

@@ -151,6 +151,7 @@ class Inbox {
     int unlisted = 0;                   // heartbeats in a row that lacked it
     std::set<std::uint64_t> died_with;  // instances of holders that died
     bool done = false;
+    Micros complete = 0;        // when the last rollout came
     std::uint64_t request = 0;  // of the score request under way, 0 = none
     std::string worker;
     Micros asked = 0;

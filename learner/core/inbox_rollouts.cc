@@ -130,6 +130,7 @@ void Inbox::SendGrant(const std::string& id, wire::Grant grant, Effects* out) co
   grant.sampling = {
       options_.config.seed, grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.min_p,
       grpo.top_k,           options_.stop_ids};
+  if (grpo.ignore_eos) grant.sampling.stop_ids.clear();
   if (grant.groups.front().grp >= kFirstEval) {
     grant.sampling.temperature = 0;
     grant.sampling.top_p = 1;
@@ -270,6 +271,7 @@ void Inbox::Accept(Group& group, store::RolloutRow row, Effects* out) {
   if (holder != peers_.end()) holder->second.groups.erase(group.row.grp);
   group.actor.clear();
   waiting_.erase(group.row.grp);
+  group.complete = now_;
   to_score_.push_back(group.row.grp);
   AskForScores(out);
   GrantWaiting(out);

@@ -197,6 +197,11 @@ void Inbox::Settle(Group& group, const std::vector<wire::ScoreResult::Sample>& s
   }
   group.done = true;
   Examine();
+  if (!eval && Complete(open_batch_)) {
+    Micros generated = opened_;
+    for (const std::uint64_t grp : kept_) generated = std::max(generated, groups_.at(grp).complete);
+    stats_.reward_wait_seconds += static_cast<double>(now_ - generated) * 1e-6;
+  }
   GrantWaiting(out);  // a group that was passed over makes room for another
 }
 

@@ -55,9 +55,10 @@ struct Batch {
   std::uint64_t next_group = 0;          // where the next batch begins
 };
 
-struct ServiceStats {         // since the last call of TakeStats
-  double wait_seconds = 0;    // NextBatch blocked
-  double reward_seconds = 0;  // sum of reward micros
+struct ServiceStats {              // since the last call of TakeStats
+  double wait_seconds = 0;         // NextBatch blocked
+  double reward_seconds = 0;       // sum of reward micros
+  double reward_wait_seconds = 0;  // the part of wait_seconds after a batch's last rollout
   std::uint64_t completion_tokens = 0;
   int actors = 0, reward_workers = 0;
   std::vector<std::pair<std::string, int>>

@@ -1,4 +1,7 @@
 // The workshop's commands as a shell runs them: exit codes, JSON, a backtest over a small database.
+#include <chrono>
+#include <thread>
+
 #include "cli/eval_formats.h"
 #include "configs/error.h"
 #include "store/trajectories.h"
@@ -76,17 +79,37 @@ TEST_F(RewardCommands, TryShowsWhatWasPrintedAndWhereTheTimeWent) {
   EXPECT_EQ(Temper({"reward", "try", script, "--row", "[]"}, "").code, 2);
 }
 
+TEST_F(RewardCommands, WatchTestsAgainAfterEachChange) {
+  const std::string one = "function score(s) return #s.completion end\ncases = {";
+  const std::string two = "{completion = 'ab', expect = {score = 2}}";
+  const std::string script = Write("x.lua", one + two + "}");
+  std::thread author([&] {
+    const auto wait = [] { std::this_thread::sleep_for(std::chrono::milliseconds(700)); };
+    wait();
+    Write("x.lua", "function score(s) retur");  // as it is while somebody types
+    wait();
+    Write("x.lua", one + two + ", {completion = 'a', expect = {score = 2}}}");
+  });
+  const Ran ran = Temper({"reward", "watch", script}, "", "timeout 2.5");
+  author.join();
+  EXPECT_NE(ran.out.find("1 passed, 0 failed\n"), std::string::npos) << ran.out;
+  EXPECT_NE(ran.out.find("1 passed, 1 failed\n"), std::string::npos) << ran.out;
+  EXPECT_NE(ran.err.find("x.lua:1: "), std::string::npos) << ran.err;
+  EXPECT_EQ(Temper({"reward", "watch", Path("none.lua")}, "", "timeout 5").code, 2);
+}
+
 TEST_F(RewardCommands, BacktestComparesWithTheStoredScores) {
   std::filesystem::create_directories(Path("run"));
   {
     auto db = store::Trajectories::Create(
         Path("run/trajectories.db"),
-        {"tiny", "0", "canon-1", "{\"data\":{\"answer_column\":null}}", 1});
+        {"tiny", "0", "canon-1", "{\"data\":{\"answer_column\":\"wanted\"}}", 1});
     for (std::uint64_t grp = 0; grp < 3; ++grp) {
       store::GroupRow group;
       group.grp = grp;
       group.prompt_json = "\"<p>\"";
-      group.row_json = R"({"prompt":"<p>","answer":"42"})";
+      group.row_json = R"({"prompt":"<p>","answer":"41","wanted":"42"})";
+      group.granted_step = 7;
       group.prompt_ids = {1};
       db.PutGroup(group);
       for (std::uint32_t sample = 0; sample < 4; ++sample) {
@@ -105,7 +128,11 @@ TEST_F(RewardCommands, BacktestComparesWithTheStoredScores) {
     }
   }
   const std::string script =
-      Write("x.lua", "function score(s) assert(s.answer == '42') return #s.completion end");
+      Write("x.lua",
+            "function score(s) assert(s.answer == '42' and s.step == 7) return #s.completion end");
+  const Ran one = Temper({"reward", "try", script, "--run", Path("run"), "--rollout", "g1.s2@v0"});
+  EXPECT_EQ(one.out.substr(0, one.out.find('\n')), "score 3.0") << one.err;
+  EXPECT_EQ(Temper({"reward", "try", script, "--run", Path("run"), "--rollout", "g9.s0"}).code, 2);
   const Ran ran = Temper(
       {"reward", "backtest", script, "--run", Path("run"), "--out", Path("b.html"), "--json"});
   ASSERT_EQ(ran.code, 0) << ran.err;

@@ -27,5 +27,23 @@ TEST(Sha256Test, IsTheSameInAnyPiecesOnAnyProcessor) {
   }
 }
 
+TEST(Sha256Test, ManyTextsHaveTheirOwnDigests) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text.push_back(static_cast<char>(i * 37 + i / 5));
+  const auto bytes = std::as_bytes(std::span(text.data(), text.size()));
+  for (const std::vector<std::size_t>& sizes :
+       {std::vector<std::size_t>{}, {0}, {64}, {1000, 10, 0, 64, 128, 2999}, {63, 64, 65, 3000}}) {
+    std::vector<std::span<const std::byte>> texts;
+    for (std::size_t size : sizes) texts.push_back(bytes.subspan(bytes.size() - size));
+    const std::vector<std::string> hex = Sha256Hex(texts);
+    ASSERT_EQ(hex.size(), sizes.size());
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      Sha256 alone(Sha256::Path::kPortable);
+      alone.Add(texts[i]);
+      EXPECT_EQ(hex[i], alone.Hex()) << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace temper::configs

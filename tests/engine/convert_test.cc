@@ -181,6 +181,22 @@ TEST(Convert, AppearsWholeOrNotAtAll) {
   }
 }
 
+TEST(Convert, TellsOfEachTensorItWrites) {
+  const TempDir dir;
+  const std::string in = Init(dir, "in", Storage());
+  std::vector<std::int64_t> told;
+  std::int64_t total = 0;
+  const StoreProgress progress = [&](std::int64_t done, std::int64_t of) {
+    told.push_back(done);
+    total = of;
+  };
+  ConvertModel(in, Storage(Dtype::kF8E4m3), dir / "out", kShard, progress);
+  const ModelConfig config = ReadModelConfig(in);
+  EXPECT_EQ(total, std::int64_t(RequiredTensors(config).size() + CopiedTensors(config).size()));
+  ASSERT_EQ(std::int64_t(told.size()), total);
+  for (std::size_t i = 0; i < told.size(); ++i) EXPECT_EQ(told[i], std::int64_t(i) + 1);
+}
+
 TEST(Convert, StorageIsNamedOrRefused) {
   EXPECT_EQ(ParseStorage("fp8", "pow2", "w").scale, ScaleRecipe::kPow2);
   EXPECT_EQ(ParseStorage("bf16", "fp32", "w").dtype, Dtype::kBf16);

@@ -1,4 +1,5 @@
-// File names that an index gives: none leads out of the model's folder.
+// Names in a model's folder, those that an index gives and those of its files: none leads out of
+// it.
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -12,8 +13,11 @@
 #include <filesystem>
 
 #include "configs/json.h"
+#include "engine/checkpoint.h"
 #include "engine/safetensors.h"
+#include "engine/tokenizer.h"
 #include "tests/engine/temp_dir.h"
+#include "tests/engine/tiny_model.h"
 
 namespace temper::engine {
 namespace {
@@ -117,9 +121,8 @@ TEST_F(HostileNames, NoneOpensAFileOutsideTheFolder) {
   EXPECT_EQ(WrongOnes(), "");
   for (const char* name : {"up.safetensors", "absolute.safetensors", "through-folder.safetensors",
                            "passwd.safetensors", "out-and-in.safetensors"}) {
-    EXPECT_EQ(Open(name),
-              outer_ / "m/" + name +
-                  ": leaves the model's folder: files that its data names must lie in it");
+    EXPECT_EQ(Open(name), outer_ / "m/" + name +
+                              ": leaves the model's folder: all files of a model must lie in it");
   }
 }
 
@@ -165,6 +168,71 @@ TEST(DownloadCache, SnapshotsMayLinkToTheBlobsOfTheirCacheAlone) {
   fs::create_symlink("../../../other", model + "/s.safetensors");
   EXPECT_NE(Refusal([&] { CheckpointReader reader(model); }).find("leaves the model's folder"),
             std::string::npos);
+}
+
+constexpr const char* kModelFiles[] = {"model.safetensors", "config.json", "tokenizer.json",
+                                       "tokenizer_config.json", "chat_template.jinja"};
+
+// A small model's files into `dir`, which is there.
+void WriteModel(const std::string& dir) {
+  const TempDir made;
+  Json arch = TinyConfig().raw;
+  arch["vocab_size"] = 300;
+  made.Write("arch.json", arch.dump());
+  const std::string tokenizer = TEMPER_SOURCE_DIR "/configs/tokenizers/bytes";
+  InitModel(made / "arch.json", tokenizer, 1, Storage(), made / "m");
+  std::ofstream(made / "m/chat_template.jinja") << "{{ messages[0].content }}";
+  for (const char* name : kModelFiles) fs::copy_file(made / "m/" + name, dir + "/" + name);
+}
+
+// Reads everything of a model's folder.
+void ReadAll(const std::string& dir) {
+  const ModelConfig config = ReadModelConfig(dir);
+  CheckpointRows weights(dir, config);
+  Tokenizer tokenizer(dir);
+  tokenizer.chat();
+}
+
+TEST(DownloadCache, EachFileOfASnapshotMayBeALinkToABlob) {
+  const TempDir cache;
+  const std::string snapshot = cache / "models--x/snapshots/abc";
+  fs::create_directories(snapshot);
+  fs::create_directories(cache / "models--x/blobs");
+  WriteModel(cache / "models--x/blobs");
+  for (const char* name : kModelFiles) {
+    fs::create_symlink(std::string("../../blobs/") + name, snapshot + "/" + name);
+  }
+  EXPECT_EQ(Refusal([&] { ReadAll(snapshot); }), "");
+  // The cache's path may itself be a link, and so may the folder that is named.
+  fs::create_directory_symlink(cache / "models--x", cache / "link");
+  EXPECT_EQ(Refusal([&] { ReadAll(cache / "link/snapshots/abc"); }), "");
+  fs::create_directory_symlink(snapshot, cache / "model");
+  EXPECT_EQ(Refusal([&] { ReadAll(cache / "model"); }), "");
+}
+
+TEST(DownloadCache, NoFileOfAModelMayBeALinkThatLeavesItsFolder) {
+  for (const char* name : kModelFiles) {
+    const TempDir outer;
+    const std::string model = outer / "m";
+    fs::create_directory(model);
+    WriteModel(model);
+    EXPECT_EQ(Refusal([&] { ReadAll(model); }), "");
+    fs::rename(model + "/" + name, outer / name);
+    fs::create_symlink(std::string("../") + name, model + "/" + name);
+    EXPECT_EQ(
+        Refusal([&] { ReadAll(model); }),
+        model + "/" + name + ": leaves the model's folder: all files of a model must lie in it");
+    // Nor does a copy take it along.
+    if (std::string(name) != "config.json") {
+      EXPECT_NE(Refusal([&] { ConvertModel(model, Storage(), outer / "out"); }), "") << name;
+      EXPECT_FALSE(fs::exists(outer / "out"));
+    }
+    fs::remove(model + "/" + name);
+    fs::create_directory(model + "/inside");
+    fs::rename(outer / name, model + "/inside/" + name);
+    fs::create_symlink(std::string("inside/") + name, model + "/" + name);
+    EXPECT_EQ(Refusal([&] { ReadAll(model); }), "") << "links inside are followed";
+  }
 }
 
 }  // namespace

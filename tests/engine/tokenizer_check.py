@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Holds our tokenizer against Hugging Face's `tokenizers`, id by id and byte by byte (development only).
 
-  tokenizer_check.py PROGRAM DIR [--lines 10000] [--seed 1]
+  tokenizer_check.py PROGRAM DIR [--lines 10000] [--seed 1] [--normalizer JSON]
 
 PROGRAM is `temper`; DIR holds a tokenizer.json.  Lines are a mix: words, code, digits, CJK, emoji, combining marks, runs of white
 space, added tokens inside text, every assigned character once, random characters.  Exit 1 at the first ten differences.
 """
-import argparse, json, random, subprocess, sys
+import argparse, json, random, subprocess, sys, tempfile
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -61,6 +61,9 @@ def lines(n, seed, added):
     yield "".join(r.choice("abcdefgh") for _ in range(50000))
     yield "\n" * 50000 + "x"
     yield "<" * 50000
+    for i in range(n // 200):                                # long pieces of few characters: encoded window by window
+        few = "".join(r.choice("abcdefghijklmnopqrstuvwxyzабвгдежзαβγδקראش的一是不了人我在有他") for _ in range(r.randrange(1, 12)))
+        yield "".join(r.choice(few) for _ in range(r.randrange(200, 4000)))
     for _ in range(n // 10):                                 # random bytes, each as the character of its number
         yield bytes(r.randrange(256) for _ in range(r.randrange(1, 200))).decode("latin-1")
     for i in range(0, len(added), 20):
@@ -76,7 +79,18 @@ def main():
     ap.add_argument("dir", type=Path)
     ap.add_argument("--lines", type=int, default=10000)
     ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--normalizer", help="in place of the file's")
     a = ap.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if a.normalizer:
+            changed = json.loads((a.dir / "tokenizer.json").read_text())
+            changed["normalizer"] = json.loads(a.normalizer)
+            a.dir = Path(folder)
+            (a.dir / "tokenizer.json").write_text(json.dumps(changed))
+        check(a)
+
+
+def check(a):
     theirs = Tokenizer.from_file(str(a.dir / "tokenizer.json"))
     added = [t["content"] for t in json.loads((a.dir / "tokenizer.json").read_text())["added_tokens"]]
     texts = list(lines(a.lines, a.seed, added))

@@ -6,6 +6,7 @@
 
 #include "configs/json.h"
 #include "engine/bpe.h"
+#include "engine/normalization.h"
 #include "engine/pre_tokenizer.h"
 #include "engine/tokenizer_stream.h"
 #include "engine/utf8.h"
@@ -143,8 +144,8 @@ struct Case {
 
 TEST(Tokenizer, PartsItCannotDoExactlyAreRefusedByName) {
   const Case cases[] = {
-      {"/normalizer", R"({"type": "NFC"})",
-       "normalizer: {\"type\":\"NFC\"} is not supported: it must be null or an empty Sequence"},
+      {"/normalizer", R"({"type": "NFKC"})",
+       "normalizer: \"NFKC\" is not supported: NFC, NFD, Replace, Prepend, Strip and Sequence are"},
       {"/decoder", "null", "decoder: only ByteLevel is supported"},
       {"/decoder", R"({"type": "Metaspace"})", "decoder: only ByteLevel is supported"},
       {"/pre_tokenizer", "null", "pre_tokenizer is missing: ByteLevel is needed"},

@@ -7,7 +7,8 @@ endif()
 file(GLOB fuzz_read CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/configs/*.cc ${CMAKE_SOURCE_DIR}/engine/template*.cc
   ${CMAKE_SOURCE_DIR}/engine/tokenizer*.cc ${CMAKE_SOURCE_DIR}/engine/safetensors*.cc ${CMAKE_SOURCE_DIR}/engine/unicode*.cc
   ${CMAKE_SOURCE_DIR}/engine/data/*.cc)
-foreach(name added_tokens bpe checkpoint_reader model_config pattern pre_tokenizer tensor_names utf8)
+foreach(name added_tokens bpe bpe_encode checkpoint_reader model_config normalization normalizer pattern pre_tokenizer
+    regex tensor_names utf8 vocabulary)
   list(APPEND fuzz_read ${CMAKE_SOURCE_DIR}/engine/${name}.cc)
 endforeach()
 file(GLOB fuzz_wire CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/wire/protocol*.cc)

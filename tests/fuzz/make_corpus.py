@@ -47,12 +47,16 @@ def main():
               "eos_token_id": 1, "bos_token_id": 0, "tie_word_embeddings": False}
     put("config", "good", json.dumps(config).encode())
     letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab", "Ġab", "12"]
-    tokenizer = {"added_tokens": [{"id": 200, "content": "<x>", "special": True, "normalized": False}], "normalizer": None,
+    tokenizer = {"added_tokens": [{"id": len(letters), "content": "<x>", "special": True, "normalized": False}], "normalizer": None,
                  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                      {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}| ?[\\p{L}\\p{M}]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": False},
                      {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]},
                  "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(letters)}, "merges": ["a b", "Ġ ab", ["1", "2"]]}}
     put("tokenizer", "good", json.dumps(tokenizer, ensure_ascii=False).encode())
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "a"}, {"type": "NFD"},
+        {"type": "Replace", "pattern": {"Regex": "[0-9]+|x"}, "content": "b"}, {"type": "Replace", "pattern": {"String": " "}, "content": "!"},
+        {"type": "Strip", "strip_left": True, "strip_right": False}]}
+    put("tokenizer", "normalizer", json.dumps(tokenizer, ensure_ascii=False).encode())
     for f in TEMPLATES.glob("*.jinja"):
         put("template", f.stem, f.read_bytes())
     for i, line in enumerate((TEMPLATES / "language.jsonl").read_text().split("\n")[1:-1]):

@@ -12,6 +12,10 @@ const char* const kFuzzWords[] = {"\"Split\"",
                                   "+",
                                   "*",
                                   "\"merges\"",
+                                  "\"normalizers\"",
+                                  "\"NFC\"",
+                                  "\"Replace\"",
+                                  "\"Prepend\"",
                                   "\"lstrip\":true",
                                   "\"single_word\":true",
                                   nullptr};
@@ -22,7 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::Write(folder + "/tokenizer.json", {reinterpret_cast<const char*>(data), size});
   fuzz::Refusing([&] {
     const engine::Tokenizer tokenizer(folder);
-    for (const char* text : {"", "ab 12 ab<x>", "aaaaaaaaaaaaaaaaaaaaaaaaab \n\n  é漢😀"}) {
+    for (const char* text :
+         {"", "ab 12 ab<x>", "aaaaaaaaaaaaaaaaaaaaaaaaab \n\n  é漢😀e\u0301\u0323가각"}) {
       fuzz::Refusing([&] {
         const auto ids = tokenizer.Encode(text);
         for (const std::int32_t id : ids)

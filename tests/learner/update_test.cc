@@ -23,7 +23,7 @@ ExpertLoads Loads(const engine::ModelConfig& config, std::vector<std::int64_t> f
   }
   result.routing[0].loads = std::move(first_layer);
   ExpertLoads loads;
-  loads.Add({}, result);
+  loads.Add({}, result.routing);
   return loads;
 }
 
@@ -58,7 +58,7 @@ TEST(UpdateTest, TellsViolationsOfLayersAndOfSequencesWithTheirTrunk) {
   for (int i = config.first_dense; i < config.num_layers; ++i)
     result.routing.push_back({{0, 1, 2, 3, 0, 1}, {2, 2, 1, 1, 0, 0, 0, 0}});
   ExpertLoads loads;
-  loads.Add(pack, result);
+  loads.Add(pack, result.routing);
   const Json metrics = loads.Metrics(config);
   const std::string layer = "moe/max_vio_batch/layer_" + std::to_string(config.first_dense);
   EXPECT_NEAR(metrics[layer].get<double>(), 2.0 * 8 / 6 - 1, 1e-12);

@@ -42,6 +42,16 @@ inline std::string Lie(const std::string& how) {
   return bytes;
 }
 
+struct Liar {
+  const char* how;
+  const char* status;  // what its samples get
+};
+inline constexpr Liar kLiars[] = {{"huge-frame", "crashed"}, {"zero-frame", "crashed"},
+                                  {"wrong-kind", "crashed"}, {"nan-score", "crashed"},
+                                  {"flood", "crashed"},      {"status-without-score", "crashed"},
+                                  {"die", "crashed"},        {"silent", "timeout"},
+                                  {"half-frame", "timeout"}, {"stopped", "timeout"}};
+
 [[noreturn]] inline void LyingSandbox(int fd, const std::string& how) {
   std::string bytes;
   AppendReady("", &bytes);
@@ -63,6 +73,7 @@ inline std::string Lie(const std::string& how) {
     }
   }
   if (how == "die") _exit(7);
+  if (how == "stopped") raise(SIGSTOP);
   if (how == "flood") {
     const std::string noise(sizeof buffer, '\x55');
     while (write(fd, noise.data(), noise.size()) > 0) {

@@ -10,74 +10,10 @@
 #include "engine/checkpoint.h"
 #include "engine/weights.h"
 #include "sft/dataset.h"
-#include "tests/engine/temp_dir.h"
+#include "tests/sft/fixture.h"
 
 namespace temper::sft {
 namespace {
-
-namespace fs = std::filesystem;
-
-class SftTest : public testing::Test {
- protected:
-  SftTest() {
-    Json arch = configs::ReadJsonFile(TEMPER_SOURCE_DIR "/configs/arch/quickstart.json");
-    arch["hidden_size"] = 64;
-    arch["intermediate_size"] = 96;
-    arch["moe_intermediate_size"] = 32;
-    Write("arch.json", arch.dump());
-    engine::InitModel(Path("arch.json"), TEMPER_SOURCE_DIR "/configs/tokenizers/bytes", 1,
-                      engine::Dtype::kF32, Path("model"));
-    std::string rows;
-    for (int i = 0; i < 40; ++i) {
-      rows += Json{{"prompt", std::to_string(i) + "+1="},
-                   {"completion", std::to_string(i + 1) + std::string(i % 7, '!')}}
-                  .dump() +
-              "\n";
-    }
-    Write("rows.jsonl", rows);
-  }
-
-  std::string Path(const std::string& name) const {
-    return (fs::path(dir_.path()) / name).string();
-  }
-  void Write(const std::string& name, const std::string& text) const {
-    std::ofstream(Path(name), std::ios::binary) << text;
-  }
-  static std::string Bytes(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-
-  configs::Config Config(const std::string& run, std::vector<std::string> sets = {}) const {
-    const Json json = {{"seed", 3},
-                       {"output_dir", Path(run)},
-                       {"model", Path("model")},
-                       {"threads", 1},
-                       {"data", {{"train", Path("rows.jsonl")}}},
-                       {"sft",
-                        {{"max_steps", 6},
-                         {"learning_rate", 3e-3},
-                         {"max_length", 64},
-                         {"tokens_per_step", 90},
-                         {"save_steps", 3}}}};
-    return configs::ParseConfig(json.dump(), Path("config.json"), sets, configs::Job::kSft);
-  }
-  /// The metric lines of a run.
-  std::vector<Json> Run(const configs::Config& config) const {
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int code = RunSft(config);
-    testing::internal::GetCapturedStderr();
-    const std::string out = testing::internal::GetCapturedStdout();
-    EXPECT_EQ(code, 0);
-    std::vector<Json> lines;
-    std::istringstream in(out);
-    for (std::string line; std::getline(in, line);) lines.push_back(Json::parse(line));
-    return lines;
-  }
-
-  TempDir dir_;
-};
 
 TEST_F(SftTest, LowersTheLossAndLeavesAModelFolder) {
   const std::vector<Json> lines = Run(Config("run", {"sft.max_steps=30"}));
@@ -277,14 +213,14 @@ TEST(BestFitTest, LosesNoRowAndNeedsNearlyNoMorePacksThanTokensAsk) {
 }
 
 TEST(CursorTest, TakesEveryRowOnceAnEpochAndNoStepOverItsTokens) {
-  std::vector<Example> rows(10);
-  for (int i = 0; i < 10; ++i) rows[i].ids.resize(3 + i % 3);
+  std::vector<std::int64_t> lengths;
+  for (int i = 0; i < 10; ++i) lengths.push_back(3 + i % 3);
   Cursor cursor(10, /*shuffle=*/true, 5, 0, 0);
   std::vector<std::int64_t> order;
   while (order.size() < 10) {
     std::int64_t tokens = 0;
-    const std::vector<std::int64_t> taken = cursor.Take(rows, 9);
-    for (std::int64_t row : taken) tokens += std::int64_t(rows[row].ids.size());
+    const std::vector<std::int64_t> taken = cursor.Take(lengths, 9);
+    for (std::int64_t row : taken) tokens += lengths[row];
     EXPECT_LE(tokens, 9);
     order.insert(order.end(), taken.begin(), taken.end());
   }
@@ -292,21 +228,18 @@ TEST(CursorTest, TakesEveryRowOnceAnEpochAndNoStepOverItsTokens) {
 }
 
 TEST(CursorTest, GoesOnFromAnEpochAndAPosition) {
-  std::vector<Example> rows(7);
-  for (Example& row : rows) row.ids.resize(2);
+  const std::vector<std::int64_t> lengths(7, 2);
   Cursor whole(7, true, 1, 0, 0);
-  for (int i = 0; i < 3; ++i) whole.Take(rows, 8);
+  for (int i = 0; i < 3; ++i) whole.Take(lengths, 8);
   Cursor resumed(7, true, 1, whole.epoch(), whole.position());
-  EXPECT_EQ(whole.Take(rows, 8), resumed.Take(rows, 8));
+  EXPECT_EQ(whole.Take(lengths, 8), resumed.Take(lengths, 8));
 }
 
 TEST(CursorTest, TakesARowThatAloneIsOverTheTokens) {
-  std::vector<Example> rows(2);
-  rows[0].ids.resize(100);
-  rows[1].ids.resize(2);
+  const std::vector<std::int64_t> lengths = {100, 2};
   Cursor cursor(2, /*shuffle=*/false, 0, 0, 0);
-  EXPECT_EQ(cursor.Take(rows, 10), std::vector<std::int64_t>{0});
-  EXPECT_EQ(cursor.Take(rows, 10), std::vector<std::int64_t>{1});
+  EXPECT_EQ(cursor.Take(lengths, 10), std::vector<std::int64_t>{0});
+  EXPECT_EQ(cursor.Take(lengths, 10), std::vector<std::int64_t>{1});
 }
 
 }  // namespace

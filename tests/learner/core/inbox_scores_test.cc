@@ -26,6 +26,23 @@ TEST_F(InboxTest, AFailedScoreDropsTheSampleWithItsStatus) {
   EXPECT_EQ(stats.reward_failures[0], (std::pair<std::string, int>{"timeout", 1}));
 }
 
+TEST_F(InboxTest, WhatABatchWaitsForScoresBeginsWithItsLastRollout) {
+  Start();
+  std::vector<wire::ScoreRequest> requests;
+  for (std::uint64_t grp = 0; grp < 2; ++grp) {
+    Tick(kSecond);
+    DeliverGroup(grp, 0);
+    requests.push_back(RequestsTo("w1").at(0));
+  }
+  Tick(kSecond / 4);
+  Hear("w1", ResultOf(requests[1]));
+  EXPECT_EQ(inbox_->TakeStats().reward_wait_seconds, 0);
+  Tick(kSecond / 4);
+  Hear("w1", ResultOf(requests[0]));
+  ASSERT_TRUE(inbox_->Complete(1));
+  EXPECT_DOUBLE_EQ(inbox_->TakeStats().reward_wait_seconds, 0.5);
+}
+
 TEST_F(InboxTest, OnErrorScoreKeepsTheStatusBesideTheScore) {
   configs::Config config = SmallConfig();
   config.reward.on_error = "score";
