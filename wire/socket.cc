@@ -309,7 +309,7 @@ void Client::OnHandshake(Handshakes::Event event, std::int64_t now_us) {
   using Event = Handshakes::Event;
   if (event == Event::kSucceeded) {
     failing_since_ = 0;
-    refused_.clear();
+    known_ = true;
     return;
   }
   if (event == Event::kUnauthorised) {
@@ -321,15 +321,24 @@ void Client::OnHandshake(Handshakes::Event event, std::int64_t now_us) {
                           (keys_path_.empty() ? "it needs keys (--keys FILE), or it is no Temper"
                                               : "it has another key than the one in " + keys_path_ +
                                                     ", uses none, or is no Temper");
+  // The learner it knows is stopped, busy or ending.
+  if (known_ && event == Event::kBroken) return;
   refusals_.Add("handshake", why, now_us);
-  if (failing_since_ == 0) failing_since_ = now_us;
+  if (failing_since_ == 0) {
+    failing_since_ = now_us;
+    failures_ = 0;
+  }
+  ++failures_;
   failure_ = why;
   // ZeroMQ does not try again after a mismatch.
   if (event == Event::kMismatch) refused_ = why;
 }
 
 void Client::OnTime(std::int64_t now_us) {
-  if (failing_since_ != 0 && now_us - failing_since_ >= kHandshakeLimit) refused_ = failure_;
+  if (failing_since_ == 0 || now_us - failing_since_ < kHandshakeLimit) return;
+  // Whoever has another key ends each try at once; who is stopped lets each run into its deadline.
+  if (failures_ >= kHandshakeFailures) refused_ = failure_;
+  failing_since_ = 0;
 }
 
 }  // namespace temper::wire

@@ -102,12 +102,14 @@ class Client : public Socket {
   /// Forgets what was queued: after a reconnect only a hello makes sense.
   void Clear() { queue_.clear(); }
   void Linger(int ms);
-  /// Why this peer will never come in, or "": the learner's list does not have its key, or no
-  /// handshake succeeded for kHandshakeLimit while one failed after the other.
+  /// Why this peer will never come in, or "": the learner's list does not have its key, it speaks
+  /// another mechanism, or none ever succeeded and kHandshakeFailures failed within
+  /// kHandshakeLimit.
   const std::string& refused() const { return refused_; }
 
   static constexpr std::size_t kMaxQueued = 1024;
   static constexpr std::int64_t kHandshakeLimit = 8'000'000;  // microseconds
+  static constexpr int kHandshakeFailures = 6;                // a silent learner gives two
 
  private:
   void OnHandshake(Handshakes::Event event, std::int64_t now_us) override;
@@ -115,7 +117,9 @@ class Client : public Socket {
 
   const std::string endpoint_, keys_path_;
   std::string public_key_, refused_, failure_;
-  std::int64_t failing_since_ = 0;  // 0 = the last handshake succeeded, or none ended
+  std::int64_t failing_since_ = 0;  // 0 = no try has failed
+  int failures_ = 0;                // since then
+  bool known_ = false;              // a handshake succeeded before
   std::deque<std::vector<Bytes>> queue_;
 };
 

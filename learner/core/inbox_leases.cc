@@ -21,10 +21,13 @@ void Inbox::Leave(const std::string& id, Leaving how, Effects* out) {
     ReturnGrant(group);
     if (how == Leaving::kDied) Blame(group, peer.hello.instance, peer.groups.size() == 1, out);
   }
-  if (!peer.groups.empty()) {
-    out->notes.push_back(peer.hello.name + " is gone; " + std::to_string(peer.groups.size()) +
-                         " groups from g" + std::to_string(*peer.groups.begin()) +
-                         " on are handed out again");
+  if (how == Leaving::kDied || !peer.groups.empty()) {
+    out->notes.push_back(peer.hello.name + " is gone; " +
+                         (peer.groups.empty()
+                              ? "it held nothing"
+                              : std::to_string(peer.groups.size()) + " groups from g" +
+                                    std::to_string(*peer.groups.begin()) +
+                                    " on are handed out again"));
   }
   if (peer.is_actor()) {
     GrantWaiting(out);

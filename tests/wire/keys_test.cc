@@ -1,6 +1,8 @@
 #include "wire/keys.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -196,12 +198,16 @@ TEST_F(KeysTest, EveryOtherWrongHandshakeIsRefusedWithAReasonOnBothSides) {
   for (const Case& c :
        {Case{"another learner's key", &server, Stranger()}, Case{"no key", &server, ""},
         Case{"a key where none is", &open, File("a1")}}) {
-    const std::uint64_t before = Count(c.server, "handshake");
+    // Whoever notices the mismatch first ends the connection; to the other it may look broken.
+    const auto refused = [&] {
+      return Count(c.server, "handshake") + Count(c.server, "broken_handshake");
+    };
+    const std::uint64_t before = refused();
     Client client(c.server->endpoint(), c.keys);
     client.Send(Heartbeat().Encode());
     EXPECT_TRUE(Until({c.server, &client}, 5, [&] {
       client.Flush();
-      return Count(c.server, "handshake") > before && Count(&client, "handshake") > 0;
+      return refused() > before && Count(&client, "handshake") > 0;
     })) << c.what;
     EXPECT_NE(client.refusals().TakeNotes().at(0).find("no handshake with the learner"),
               std::string::npos);
@@ -220,6 +226,22 @@ TEST_F(KeysTest, AHandshakeThatNeverSucceedsIsGivenUpByItsDeadline) {
   const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
   EXPECT_GE(seconds, 7.9);
   EXPECT_LT(seconds, 10.5);
+}
+
+TEST_F(KeysTest, ALearnerThatAnswersNothingIsWaitedFor) {
+  // A listening socket that nobody serves: a stopped learner.
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(listen(fd, 16), 0);
+  socklen_t size = sizeof(address);
+  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  Client client("tcp://127.0.0.1:" + std::to_string(ntohs(address.sin_port)), File("a1"));
+  EXPECT_FALSE(Until({&client}, 11, [&] { return !client.refused().empty(); }));
+  EXPECT_GT(Count(&client, "handshake"), 0u);
+  close(fd);
 }
 
 TEST_F(KeysTest, AListThatChangesCountsFromTheNextConnectionOn) {
