@@ -43,7 +43,9 @@ class Tally {
   }
   void Honest(const ScorePart& part) {
     ++honest_;
-    changed_ += part.value != kHonestScore;
+    if (part.value == kHonestScore) return;
+    // Without a core for 100 ms: a status, as it should be, and no reward.
+    ++(part.status == "timeout" ? late_ : changed_);
   }
   void Part(const ScorePart& part) {
     if (part.name == "before" || part.name == "after") Honest(part);
@@ -59,7 +61,8 @@ class Tally {
     std::printf("ended as expected: %zu of %zu; by the clock before their own limit: %d\n",
                 ends_.size() - static_cast<std::size_t>(unexpected_ + clock_), ends_.size(),
                 clock_);
-    std::printf("honest rewards changed: %d of %d\n", changed_, honest_);
+    std::printf("honest rewards changed: %d of %d; that had no core for 100 ms: %d\n", changed_,
+                honest_, late_);
     std::printf("system calls outside the list: %d\n", outside_);
     std::printf("host memory growth after round 1: %.2f MiB\n",
                 static_cast<double>(growth) / 1048576);
@@ -72,7 +75,7 @@ class Tally {
   }
   std::vector<double> ends_;
   std::map<std::string, double> worst_;
-  int unexpected_ = 0, clock_ = 0, changed_ = 0, outside_ = 0, honest_ = 0;
+  int unexpected_ = 0, clock_ = 0, changed_ = 0, late_ = 0, outside_ = 0, honest_ = 0;
 };
 
 std::vector<ScorePart> Parts(std::vector<FunctionSpec> functions,

@@ -52,7 +52,7 @@ class RewardTraining : public ProgramTest {
 
 TEST_F(RewardTraining, ATaskNeedsNoDataSetAndScoresItsOwnPrompts) {
   const std::string script = kSource + "/reward/library/arithmetic.lua";
-  const Ran ran = Train("", {"seed=11"}, R"({"task": ")" + script + R"(", "heldout": 10})");
+  const Ran ran = Train("", {"seed=11"}, R"({"task": ")" + script + R"("})");
   ASSERT_EQ(ran.code, 0) << ran.err;
   EXPECT_EQ(ran.Lines().size(), 3u);
   const std::vector<Json> rows =
@@ -104,11 +104,11 @@ TEST_F(RewardTraining, ARewardModelScoresARun) {
   const Json all = Query(
       "SELECT count(*) AS n, count(DISTINCT score) AS scores, sum(r.score = 2 * p.value) AS twice "
       "FROM rollout r JOIN reward_part p USING (grp, sample, attempt) "
-      "WHERE p.name = 'model' AND p.status = 'ok' AND r.state = 'trained'")[0];
+      "WHERE p.name = 'rm' AND p.status = 'ok' AND r.state = 'trained'")[0];
   EXPECT_EQ(all["n"], 12);
   EXPECT_EQ(all["twice"], 12);
   EXPECT_GT(all["scores"], 6);
-  EXPECT_TRUE(ran.Lines()[2]["rewards/model/mean"].is_number());
+  EXPECT_TRUE(ran.Lines()[2]["rewards/rm/mean"].is_number());
 }
 
 TEST_F(RewardTraining, ARemoteScoresARunAGroupAtATime) {
