@@ -74,6 +74,23 @@ void CheckRewards(const Config& config, const std::string& where) {
   }
 }
 
+void CheckBalance(const Config& config, const std::string& where) {
+  const Sft& sft = config.sft;
+  const auto refuse = [&](double value, const std::string& key) {
+    if (value == 0) return;
+    if (config.learner.forward != "kernels") {
+      Refuse(where,
+             key + ": is added in the kernels' backward; set learner.forward to \"kernels\"");
+    }
+    if (sft.loss_type != "nll")
+      Refuse(where, key + ": balances experts of next-token training; sft.loss_type is \"" +
+                        sft.loss_type + "\": set it to 0");
+  };
+  refuse(sft.expert_balance_loss, "sft.expert_balance_loss");
+  refuse(sft.device_balance_loss, "sft.device_balance_loss");
+  refuse(sft.communication_balance_loss, "sft.communication_balance_loss");
+}
+
 void CheckData(const Config& config, Job job, const std::string& where) {
   const Data& data = config.data;
   const int eval_steps = job == Job::kSft ? config.sft.eval_steps : config.grpo.eval_steps;
@@ -133,6 +150,7 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
   require(config.model, "model", "a model folder");
   require(config.output_dir, "output_dir", "a folder for the run");
   CheckData(config, job, where);
+  if (job == Job::kSft) CheckBalance(config, where);
   if (job == Job::kGrpo) {
     if (config.learner.forward != "kernels" && config.numerics != "mixed") {
       Refuse(

@@ -50,6 +50,9 @@ struct Sft : Optimizer {
   int tokens_per_step = 8192;                // >= 1; rows are added until the next would exceed it
   int gradient_accumulation_steps = 1;       // >= 1; a micro-batch holds tokens_per_step / this tokens
   int num_train_rows = 0;                    // 0 = all
+  double expert_balance_loss = 0;            // >= 0; V2's alpha_1 (0.003), V3's (0.0001)
+  double device_balance_loss = 0;            // >= 0; V2's alpha_2 (0.05); groups of experts are devices
+  double communication_balance_loss = 0;     // >= 0; V2's alpha_3 (0.02)
   std::string loss_type = "nll";             // nll | pairwise (a reward model, of chosen and rejected)
 };
 

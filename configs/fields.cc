@@ -305,6 +305,11 @@ void AddSft(std::vector<Field>* t) {
   t->push_back(Integer(AT(sft.gradient_accumulation_steps), 1,
                        "a micro-batch holds tokens_per_step / this tokens"));
   t->push_back(Integer(AT(sft.num_train_rows), 0, "rows used; 0 = all"));
+  t->push_back(Number(AT(sft.expert_balance_loss), kNotNegative, "factor; V2: 0.003, V3: 0.0001"));
+  t->push_back(Number(AT(sft.device_balance_loss), kNotNegative,
+                      "factor, groups of experts as devices; V2: 0.05"));
+  t->push_back(Number(AT(sft.communication_balance_loss), kNotNegative,
+                      "factor, of the groups that tokens are sent to; V2: 0.02"));
   t->push_back(Choice(AT(sft.loss_type), {"nll", "pairwise"},
                       "next tokens, or a reward model's order of chosen and rejected"));
 }
@@ -381,7 +386,8 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(
       Integer(AT(reward_workers.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Text(AT(wire.bind), "ZeroMQ endpoint; null = ipc://OUTPUT_DIR/wire"));
-  t->push_back(Text(AT(wire.keys), "the learner's CURVE key file (temper keys new); null = none, loopback only"));
+  t->push_back(Text(AT(wire.keys),
+                    "the learner's CURVE key file (temper keys new); null = none, loopback only"));
   t->push_back(
       Number(AT(wire.peer_timeout_s), kPositive, "seconds without a peer before giving up"));
   t->push_back(Integer(AT(learner.ranks), 1, "learner processes"));

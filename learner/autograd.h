@@ -10,6 +10,7 @@
 #include "engine/model_config.h"
 #include "engine/numerics.h"
 #include "kernels/thread_pool.h"
+#include "learner/core/balance.h"
 #include "learner/core/pack.h"
 
 namespace temper::learner {
@@ -24,6 +25,7 @@ struct OpContext {
   std::shared_ptr<const Pack> pack;
   engine::Numerics numerics;
   bool recompute = false;  // what Backward can compute again is not kept
+  BalanceWeights balance;  // of MoE layers; their loss reaches the router in Backward
 };
 
 /// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be

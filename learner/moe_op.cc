@@ -95,6 +95,11 @@ Tensors MoeOp::Forward(const Tensors& in) {
   logits_ = torch::empty({m, c.experts});
   ModeLinear(context_, w_->router, x, m, logits_.data_ptr<float>(), c.experts);
   Choose(logits_.data_ptr<float>(), m);
+  if (context_.balance.wanted()) {
+    routing_.balance_loss =
+        AddBalanceGradient(context_.balance, c.router_shape(), *context_.pack, routing_.ids.data(),
+                           logits_.data_ptr<float>(), nullptr);
+  }
 
   Gather(x);
   gate_up_ = torch::empty({pairs, 2 * width});
@@ -240,6 +245,10 @@ Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vecto
 
   torch::Tensor d_logits = torch::zeros({m, c.experts});
   GateGradient(d_weight, d_logits.data_ptr<float>());
+  if (context_.balance.wanted()) {
+    AddBalanceGradient(context_.balance, c.router_shape(), *context_.pack, routing_.ids.data(),
+                       logits_.data_ptr<float>(), d_logits.data_ptr<float>());
+  }
   torch::Tensor d_x = InputGradient(d_logits, in[2], pool), d_shared;
   Tensors result(6);
   result[2] = WeightGradient(d_logits, in[0], needs[2], pool);

@@ -90,6 +90,7 @@ class AttentionOp : public Op {
 struct Routing {
   std::vector<std::int32_t> ids;    // [T, k] ascending
   std::vector<std::int64_t> loads;  // [E] token count
+  double balance_loss = 0;          // OpContext::balance's, of this layer
 };
 
 /// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down

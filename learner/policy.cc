@@ -265,7 +265,8 @@ Policy::Scores Policy::Score(std::shared_ptr<const Pack> pack,
 Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets,
                                const Request& request) {
   torch::AutoGradMode mode(request.gradients && options_.gradients);
-  const OpContext context = Context(std::move(pack));
+  OpContext context = Context(std::move(pack));
+  context.balance = request.balance;
   Result result;
   const torch::Tensor hidden = Hidden(context, &result.routing);
   const auto head = c10::make_intrusive<HeadOp>(
@@ -286,6 +287,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, torch::Tensor hi
   for (int depth = 0; depth < c.mtp_layers; ++depth) {
     MtpRows rows = NextMtpRows(*before, depth == 0);
     OpContext context = main;
+    context.balance = {};
     context.pack = before = std::make_shared<const Pack>(std::move(rows.pack));
     const Targets own = MtpTargets(*main.pack, targets, *context.pack, depth);
     if (own.count() == 0) return;

@@ -29,9 +29,10 @@ class Policy {
   struct Request {
     float temperature = 1.0f;
     bool gradients = true;
-    bool entropy = true;         // false: Result::entropy is zeros
-    bool mtp = false;            // also the MTP layers' log-probs of the same targets
-    Truncation truncation = {};  // of the main model's log-probs
+    bool entropy = true;          // false: Result::entropy is zeros
+    bool mtp = false;             // also the MTP layers' log-probs of the same targets
+    Truncation truncation = {};   // of the main model's log-probs
+    BalanceWeights balance = {};  // of the main model's routers; kernels' forward only
   };
   struct Result {
     torch::Tensor logp, entropy;  // [R]

@@ -28,6 +28,8 @@ struct Totals {
   learner::MtpLoss mtp;
   std::int64_t trained = 0;  // targets
   std::int64_t correct = 0;
+  learner::BalanceWeights balance;
+  double balance_loss = 0;
   double loss = 0;  // sum of -log p
 };
 
@@ -89,10 +91,12 @@ void NextTokens::Micro(const MicroBatch& batch, bool train, Totals* totals, Step
   request.gradients = train;
   request.entropy = false;
   request.mtp = train && totals->mtp.wanted();
+  if (train) request.balance = totals->balance;
   const Policy::Result result = policy_.Forward(batch.pack, batch.targets, request);
   for (std::int64_t i = 0; i < result.logp.numel(); ++i)
     totals->loss -= result.logp.data_ptr<float>()[i];
   totals->correct += result.correct;
+  for (const learner::Routing& layer : result.routing) totals->balance_loss += layer.balance_loss;
   report->loads.Add(*batch.pack, result.routing, result.mtp_routing);
   report->forward += watch.Lap();
   if (!train) return;
@@ -108,6 +112,8 @@ StepReport NextTokens::Train(const std::vector<std::int64_t>& rows) {
   StepReport report;
   const std::vector<MicroBatch> batches = Batch(rows_, rows);
   Totals totals{{policy_.config(), sft_.mtp_loss_scale}};
+  totals.balance = {sft_.expert_balance_loss, sft_.device_balance_loss,
+                    sft_.communication_balance_loss, double(rows.size())};
   for (const MicroBatch& batch : batches) {
     report.tokens += batch.pack->tokens();
     totals.trained += batch.targets.count();
@@ -120,6 +126,7 @@ StepReport NextTokens::Train(const std::vector<std::int64_t>& rows) {
   report.metrics = {{"mean_token_accuracy", double(totals.correct) / double(totals.trained)},
                     {"trained_tokens", totals.trained}};
   if (totals.mtp.mean() != 0) report.metrics["mtp_loss"] = totals.mtp.mean();
+  if (totals.balance.wanted()) report.metrics["balance_loss"] = totals.balance_loss;
   return report;
 }
 

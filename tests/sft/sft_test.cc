@@ -108,6 +108,27 @@ TEST_F(SftTest, EvaluatesOnHeldOutRows) {
   EXPECT_EQ(evaluated, (std::set<std::int64_t>{3, 6}));
 }
 
+TEST_F(SftTest, BalanceLossesEvenTheLoadsAndAnySplitGivesTheSameStep) {
+  const std::vector<std::string> sets = {
+      "sft.expert_balance_loss=0.3", "sft.device_balance_loss=0.2",
+      "sft.communication_balance_loss=0.1", "sft.router_bias_update_speed=0"};
+  const std::vector<Json> packed = Run(Config("packed", sets));
+  std::vector<std::string> split = sets;
+  split.push_back("sft.packing=false");
+  const std::vector<Json> alone = Run(Config("alone", split));
+  for (const char* key : {"balance_loss", "grad_norm"}) {
+    const double a = packed[0][key].get<double>(), b = alone[0][key].get<double>();
+    EXPECT_NEAR(a, b, 1e-6 * b) << key;
+  }
+  std::vector<std::string> longer = sets;
+  longer.insert(longer.end(), {"sft.max_steps=60", "sft.logging_steps=1"});
+  const std::vector<Json> balanced = Run(Config("long", longer));
+  EXPECT_LT(balanced.back()["balance_loss"].get<double>(),
+            balanced.front()["balance_loss"].get<double>());
+  EXPECT_THROW(Config("plain", {"sft.expert_balance_loss=1", "learner.forward=libtorch"}),
+               UserError);
+}
+
 TEST_F(SftTest, APackHasTheLossOfItsRowsAlone) {
   const std::vector<Json> packed = Run(Config("packed", {"sft.max_steps=2"}));
   const std::vector<Json> alone = Run(Config("alone", {"sft.max_steps=2", "sft.packing=false"}));
