@@ -237,11 +237,11 @@ torch::Tensor Policy::RunLayer(int index, const torch::Tensor& input, const OpCo
   return y;
 }
 
-OpContext Policy::Context(std::shared_ptr<const Pack> pack) {
+OpContext Policy::Context(std::shared_ptr<const Pack> pack, const BalanceWeights& balance) {
   GrowRopeTable(*pack);
-  return {&config(),           &pool_,
-          rope_table_.data(),  std::move(pack),
-          weights_.numerics(), options_.recompute && torch::GradMode::is_enabled()};
+  const bool recompute = options_.recompute && torch::GradMode::is_enabled();
+  return {&config(), &pool_, rope_table_.data(), std::move(pack), weights_.numerics(),
+          recompute, balance};
 }
 
 torch::Tensor Policy::Hidden(const OpContext& context, std::vector<Routing>* routing) {
@@ -265,8 +265,7 @@ Policy::Scores Policy::Score(std::shared_ptr<const Pack> pack,
 Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets,
                                const Request& request) {
   torch::AutoGradMode mode(request.gradients && options_.gradients);
-  OpContext context = Context(std::move(pack));
-  context.balance = request.balance;
+  const OpContext context = Context(std::move(pack), request.balance);
   Result result;
   const torch::Tensor hidden = Hidden(context, &result.routing);
   const auto head = c10::make_intrusive<HeadOp>(

@@ -89,7 +89,7 @@ class Policy {
   torch::Tensor Leaf(const std::string& name, std::vector<std::int64_t> shape = {});
   void MakeLeaves();
   void Take(std::size_t entry, const engine::TensorData& data, bool masters);
-  OpContext Context(std::shared_ptr<const Pack> pack);
+  OpContext Context(std::shared_ptr<const Pack> pack, const BalanceWeights& balance = {});
   /// The main model up to its final norm.
   torch::Tensor Hidden(const OpContext& context, std::vector<Routing>* routing);
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);

@@ -28,7 +28,7 @@ struct Totals {
   learner::MtpLoss mtp;
   std::int64_t trained = 0;  // targets
   std::int64_t correct = 0;
-  learner::BalanceWeights balance;
+  learner::BalanceWeights balance = {};
   double balance_loss = 0;
   double loss = 0;  // sum of -log p
 };

@@ -16,7 +16,8 @@ bool MostHasChanged(const WeightSet& base, const WeightSet& next) {
   std::size_t seen = 0, changed = 0;
   for (std::size_t at = 0; at + kWidth <= next.bytes.size(); at += kStride, ++seen)
     changed += std::memcmp(base.bytes.data() + at, next.bytes.data() + at, kWidth) != 0;
-  return changed * 10 > seen * 9;
+  constexpr std::size_t kEnough = 64;  // a small set costs nothing to compare whole
+  return seen >= kEnough && changed * 10 > seen * 9;
 }
 
 }  // namespace

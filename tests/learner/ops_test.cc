@@ -22,7 +22,7 @@ class OpsTest : public testing::TestWithParam<engine::Numerics> {
     table_.resize(std::size_t(64) * config_.qk_rope_dim);
     kernels::RopeTable(config_.rope_frequencies().data(), config_.qk_rope_dim, 64,
                        config_.rope_amplitude(), table_.data());
-    context_ = {&config_, &policy_->pool(), table_.data(), pack_, GetParam()};
+    context_ = {&config_, &policy_->pool(), table_.data(), pack_, GetParam(), false, {}};
   }
 
   torch::Tensor Master(const std::string& name, std::vector<std::int64_t> shape = {}) {
