@@ -168,6 +168,7 @@ def main():
         "grpo_step_ratio": round(median("trl grpo", "step") / median("temper grpo", "step"), 3),
         "generate_ratio": round(median("trl grpo", "generate") / waits, 3),
         "sft_ratio": round(ours / sft, 3),
+        "grpo_gflop": round(grpo_flop * 1e-9, 1), "grpo_limit_ms": round(1e3 * grpo_flop / fma, 1),
         "grpo_flop_share": round(grpo_flop / fma / median("temper grpo", "step"), 3),
         "sft_flop_share": round(sft_flop / fma / median("temper sft", "step"), 3),
         "mismatch_max": max(figures[("temper grpo", "mismatch")]), "rounds": a.rounds}))

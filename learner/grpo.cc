@@ -1,6 +1,7 @@
 #include "learner/grpo.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -168,6 +169,7 @@ void Trainer::Publish() {
   // The set before the last one, once nobody reads it: fresh memory would cost more than the copy.
   std::shared_ptr<WeightSet> set = std::exchange(spare_, nullptr);
   if (!set || set.use_count() > 1) set = std::make_shared<WeightSet>();
+  std::atomic_thread_fence(std::memory_order_acquire);  // behind the last reader's release
   set->version = state_.version;
   const Published& published = policy_->published();
   set->bytes.resize(published.size());

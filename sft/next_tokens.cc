@@ -97,9 +97,9 @@ void NextTokens::Micro(const MicroBatch& batch, bool train, Totals* totals, Step
     totals->loss -= result.logp.data_ptr<float>()[i];
   totals->correct += result.correct;
   for (const learner::Routing& layer : result.routing) totals->balance_loss += layer.balance_loss;
-  report->loads.Add(*batch.pack, result.routing, result.mtp_routing);
   report->forward += watch.Lap();
   if (!train) return;
+  report->loads.Add(*batch.pack, result.routing, result.mtp_routing);
   // d loss / d logp is one number: the step's denominators are known before its first micro-batch.
   learner::Tensors from{result.logp},
       gradient{torch::full_like(result.logp, -1.0 / double(totals->trained))};

@@ -155,10 +155,10 @@ class Preferences : public Objective {
       g[i + 1] = float(1 / (1 + std::exp(margin)) / pairs);
       g[i] = -g[i + 1];
     }
-    report->tokens += batch.pack->tokens();
-    report->loads.Add(*batch.pack, result.routing);
     report->forward += watch.Lap();
     if (pairs == 0) return;
+    report->tokens += batch.pack->tokens();
+    report->loads.Add(*batch.pack, result.routing);
     torch::autograd::backward({result.scores}, {gradient});
     report->backward += watch.Lap();
   }

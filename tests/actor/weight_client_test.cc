@@ -31,6 +31,15 @@ class WeightClientTest : public ::testing::Test {
     return chunks;
   }
 
+  /// All of the set has come; its embedding, the first tensor, is applied as it was sent.
+  void ExpectInPlace(const Published& published) {
+    ASSERT_TRUE(client_.complete());
+    client_.Apply();
+    EXPECT_EQ(std::memcmp(weights_->embedding().data(), published.bytes.data(),
+                          weights_->embedding().size() * 4),
+              0);
+  }
+
   engine::ModelConfig config_ = engine::TinyConfig();
   std::shared_ptr<engine::Weights> weights_ = std::make_shared<engine::Weights>(config_);
   kernels::ThreadPool pool_{2};
@@ -183,11 +192,7 @@ TEST_F(WeightClientTest, WhatArrivesDamagedIsPulledAgain) {
     }
   }
   EXPECT_EQ(client_.corrupt(), 1u);
-  ASSERT_TRUE(client_.complete());
-  client_.Apply();
-  EXPECT_EQ(std::memcmp(weights_->embedding().data(), published.bytes.data(),
-                        weights_->embedding().size() * 4),
-            0);
+  ExpectInPlace(published);
 }
 
 TEST_F(WeightClientTest, GivesUpWhatArrivesDamagedAgainAndAgain) {
@@ -364,11 +369,7 @@ TEST_F(WeightClientTest, ADamagedDeltaIsReplacedByTheFullSet) {
     }
   }
   EXPECT_EQ(client_.corrupt(), 1u);
-  ASSERT_TRUE(client_.complete());
-  client_.Apply();
-  EXPECT_EQ(std::memcmp(weights_->embedding().data(), second.bytes.data(),
-                        weights_->embedding().size() * 4),
-            0);
+  ExpectInPlace(second);
 }
 
 TEST_F(WeightClientTest, ADeltaFromAnotherVersionIsNotPulled) {

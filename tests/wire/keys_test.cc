@@ -14,6 +14,7 @@
 
 #include "configs/files.h"
 #include "configs/json.h"
+#include "tests/error_of.h"
 #include "wire/protocol.h"
 #include "wire/socket.h"
 
@@ -21,16 +22,6 @@ namespace temper::wire {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-template <class Error>
-std::string ErrorOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 class KeysTest : public ::testing::Test {
  protected:

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <functional>
 
+#include "tests/error_of.h"
 #include "wire/protocol.h"
 
 namespace temper::wire {
@@ -39,16 +40,6 @@ class SocketTest : public ::testing::Test {
 
   std::string folder_;
 };
-
-template <class Error>
-std::string ErrorOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TEST_F(SocketTest, MessagesTravelBothWays) {
   for (const std::string& bind : {Ipc(), std::string("tcp://127.0.0.1:*")}) {
