@@ -177,6 +177,8 @@ struct Sampling {
   double temperature = 1, top_p = 1, min_p = 0;
   int top_k = 0;
   std::vector<std::int32_t> stop_ids;
+  bool experts = false;  // rollouts carry them
+  bool kept = false;     // rollouts carry the ids that sampling chose from
 };
 
 struct GrantedGroup {
@@ -205,6 +207,8 @@ struct Rollout {
   std::vector<std::int32_t> ids;
   std::vector<float> logp;              // one an id
   std::vector<std::uint32_t> versions;  // one an id, or empty: all equal to version
+  std::vector<std::uint16_t> experts = {};  // if asked for: [prompt + ids - 1][MoE layers][top_k]
+  std::vector<std::int32_t> kept = {};  // if asked for: of each id their number, then those, ascending
 
   Message Encode() const;
   static Rollout Decode(const Message& message);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "configs/config.h"
+#include "learner/core/rollout_arrays.h"
 #include "store/trajectories.h"
 
 namespace temper::learner {
@@ -83,6 +84,7 @@ class Service {
     std::string model_dir;               // for the actors' config.json (welcome)
     int valid_ids = 0;                   // the tokenizer's size; >= 1
     std::vector<std::int32_t> stop_ids;  // end a sample; not empty
+    ExpertShape experts;                 // that rollouts must carry (grpo.routing_replay)
     std::shared_ptr<const PromptSource> prompts;
     std::optional<std::int64_t> resume_step;    // state.json's step; nullopt = fresh run
     std::optional<std::uint64_t> resume_group;  // first group after it; nullopt: groups_per_step a

@@ -36,7 +36,7 @@ inline std::shared_ptr<const WeightSet> WeightsOf(std::uint32_t version, std::si
 
 class InboxTest : public ::testing::Test {
  protected:
-  void Use(const configs::Config& config) {
+  void Use(const configs::Config& config, const ExpertShape& experts = {}) {
     config_ = config;
     Inbox::Options options;
     options.config = config;
@@ -44,6 +44,7 @@ class InboxTest : public ::testing::Test {
     options.welcome.numerics = "canon-1/fp32/cache-fp32";
     options.welcome.valid_ids = 100;
     options.stop_ids = {1};
+    options.experts = experts;
     options.detokenize = [](std::span<const std::int32_t> ids) {
       return "t" + std::to_string(ids.size());
     };
