@@ -134,6 +134,7 @@ struct WeightsManifest {
   std::vector<Tensor> tensors;        // contiguous from 0 to bytes
   std::optional<std::uint32_t> base = std::nullopt;  // whoever has this version may pull the delta instead
   std::uint64_t delta_bytes = 0;      // the tensors' pieces are contiguous from 0 to it
+  std::string shared = {};  // where a process of this machine finds the full set (wire/shared_bytes.h); "": nowhere
 
   Message Encode() const;
   static WeightsManifest Decode(const Message& message);

@@ -12,6 +12,7 @@
 #include "configs/config.h"
 #include "learner/core/rollout_arrays.h"
 #include "store/trajectories.h"
+#include "wire/shared_bytes.h"
 
 namespace temper::learner {
 
@@ -36,7 +37,7 @@ struct WeightSet {
     std::string sha256;
   };
   std::vector<Tensor> tensors;  // RequiredTensors order
-  std::vector<std::byte> bytes;
+  wire::SharedBytes bytes;  // actors of this machine copy them from there
   /// engine::Canary of these weights in the run's numerics. None: the first actor's counts.
   std::optional<std::uint32_t> canary = std::nullopt;
 };

@@ -29,7 +29,7 @@ ARCH = dict(architectures=["DeepseekV3ForCausalLM"], model_type="deepseek_v3", a
             rope_scaling=None, routed_scaling_factor=2.5, scoring_func="sigmoid", tie_word_embeddings=False, topk_group=1,
             topk_method="noaux_tc", torch_dtype="float32", v_head_dim=16, vocab_size=264)
 IDS = [0, 5, 60, 7, 258, 33, 90, 101, 40, 41, 42]
-TARGETS = ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "shared_experts.down_proj"]
+TARGETS = ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
 
 
 def run(*args):

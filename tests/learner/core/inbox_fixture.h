@@ -28,7 +28,8 @@ inline configs::Config SmallConfig(int groups = 2, int samples = 3, int max_lag 
 inline std::shared_ptr<const WeightSet> WeightsOf(std::uint32_t version, std::size_t bytes = 16) {
   auto set = std::make_shared<WeightSet>();
   set->version = version;
-  set->bytes.resize(bytes, std::byte{static_cast<unsigned char>(version)});
+  set->bytes.resize(bytes);
+  std::fill(set->bytes.begin(), set->bytes.end(), std::byte{static_cast<unsigned char>(version)});
   set->tensors = {
       {"w", "F32", {static_cast<std::int64_t>(bytes / 4)}, 0, bytes, std::string(64, '0')}};
   return set;
