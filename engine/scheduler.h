@@ -59,7 +59,8 @@ class Scheduler {
   std::vector<kernels::SampledToken> Sample(const std::vector<Target>& targets,
                                             const float* logits);
   void File(const std::vector<Target>& targets, const std::vector<kernels::SampledToken>& tokens);
-  void Accept(Sequence& s, const kernels::SampledToken& token);
+  void Accept(Sequence& s, const kernels::SampledToken& token,
+              const std::vector<std::int32_t>& kept);
   bool Ended(Sequence& s) const;
   void Collect(std::vector<FinishedSample>* finished);
   void KeepStates();
@@ -84,8 +85,9 @@ class Scheduler {
   std::vector<std::int32_t> ids_, positions_;
   std::vector<std::byte*> latent_;
   std::vector<kernels::AttentionRow> attention_;
-  std::vector<Sequence*> owners_;  // of the rows
-  std::vector<int> head_rows_;     // rows whose logits are needed, ascending
+  std::vector<Sequence*> owners_;                // of the rows
+  std::vector<int> head_rows_;                   // rows whose logits are needed, ascending
+  std::vector<std::vector<std::int32_t>> kept_;  // of Sample's targets that ask for them
   std::vector<float> hidden_, picked_, logits_;
 };
 

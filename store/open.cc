@@ -5,11 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <map>
-#include <utility>
+#include <vector>
 
 #include "configs/error.h"
 #include "store/schema.h"
@@ -23,50 +22,66 @@ void RequireFile(const std::string& path) {
   }
 }
 
-/// SQL without comments, its white space single: how a schema's text is compared.
-std::string Plain(const std::string& sql) {
-  std::string plain;
-  for (std::size_t i = 0; i < sql.size(); ++i) {
-    if (sql.compare(i, 2, "--") == 0) i = std::min(sql.find('\n', i), sql.size() - 1);
-    if (std::isspace(static_cast<unsigned char>(sql[i])) == 0) {
-      plain += sql[i];
-    } else if (!plain.empty() && plain.back() != ' ') {
-      plain += ' ';
-    }
+using Columns = std::map<std::string, std::string>;  // name to all else that it is
+
+Columns ColumnsOf(Connection& connection, const std::string& table) {
+  Columns columns;
+  Statement s = connection.Prepare(
+      "SELECT name, type, \"notnull\", ifnull(dflt_value, ''), pk, hidden FROM "
+      "pragma_table_xinfo(?)");
+  s.Text(table);
+  while (s.Step()) {
+    std::string& is = columns[s.GetText(0)];
+    for (int i = 1; i < 6; ++i) is += s.GetText(i) + ";";
   }
-  return plain;
+  return columns;
 }
 
-/// Name to type and text of everything in the schema that has a text.
-std::multimap<std::string, std::pair<std::string, std::string>> Schema(Connection& connection) {
-  std::multimap<std::string, std::pair<std::string, std::string>> schema;
-  Statement s =
-      connection.Prepare("SELECT name, type, sql FROM sqlite_schema WHERE sql IS NOT NULL");
-  while (s.Step()) {
-    schema.emplace(s.GetText(0), std::make_pair(s.GetText(1), Plain(s.GetText(2))));
+/// The tables by name.
+std::vector<std::string> TablesOf(Connection& connection) {
+  std::vector<std::string> tables;
+  Statement s = connection.Prepare("SELECT name FROM sqlite_schema WHERE type = 'table'");
+  while (s.Step()) tables.push_back(s.GetText(0));
+  return tables;
+}
+
+/// A text that begins so makes neither a view nor a virtual table; a type alone can lie.
+bool IsTable(Connection& connection, const std::string& name, const std::string& what) {
+  Statement s = connection.Prepare("SELECT type, sql FROM sqlite_schema WHERE name = ?");
+  s.Text(name);
+  if (!s.Step()) throw UserError(what + "is missing; this is not a run's whole database");
+  if (s.GetText(0) != "table") {
+    throw UserError(what + "is a " + s.GetText(0) +
+                    "; use only the database that a run has written");
   }
-  return schema;
+  return s.GetText(1).rfind("CREATE TABLE ", 0) == 0;
 }
 
 /// The names we read and write mean what we made: a file from elsewhere may have a view, a virtual
-/// table or a trigger in their place, which would run its own SQL. The text is compared, as the
-/// other columns of sqlite_schema can lie. Tables, views and indexes of other names are nobody's.
-void CheckSchema(Connection& connection) {
+/// table or a trigger in their place, which would run its own SQL. Tables, views and indexes of
+/// other names are nobody's. An older schema may lack columns that Migrate adds.
+void CheckSchema(Connection& connection, bool older) {
   Connection model(":memory:", SQLITE_OPEN_READWRITE);
   model.Execute(kSchemaSql);
-  const auto found = Schema(connection);
-  for (const auto& [name, made] : Schema(model)) {
-    const auto [begin, end] = found.equal_range(name);
-    const std::string what = connection.path() + ": " + made.first + " \"" + name + "\" ";
-    if (begin == end) throw UserError(what + "is missing; this is not a run's whole database");
-    if (std::next(begin) == end && begin->second == made) continue;
-    const std::string& type = begin->second.first;
-    throw UserError(what + (type != made.first ? "is a " + type : "is not as temper makes it") +
-                    "; use only the database that a run has written");
+  for (const std::string& name : TablesOf(model)) {
+    const std::string what = connection.path() + ": table \"" + name + "\" ";
+    bool same = IsTable(connection, name, what);
+    if (same) {
+      const Columns made = ColumnsOf(model, name), found = ColumnsOf(connection, name);
+      same = older ? std::includes(made.begin(), made.end(), found.begin(), found.end())
+                   : made == found;
+    }
+    if (same) continue;
+    throw UserError(what +
+                    "is not as temper makes it; use only the database that a run has written");
   }
-  for (const auto& [name, made] : found) {
-    if (made.first != "trigger") continue;
-    throw UserError(connection.path() + ": trigger \"" + name +
+  // By the texts that SQLite itself writes.
+  Statement s = connection.Prepare(
+      "SELECT name FROM sqlite_schema WHERE sql NOT GLOB 'CREATE TABLE *' AND sql NOT GLOB 'CREATE "
+      "INDEX *' AND sql NOT GLOB 'CREATE UNIQUE INDEX *' AND sql NOT GLOB 'CREATE VIEW *' AND sql "
+      "NOT GLOB 'CREATE VIRTUAL TABLE *'");
+  if (s.Step()) {
+    throw UserError(connection.path() + ": trigger \"" + s.GetText(0) +
                     "\": a run's database has none; drop it, if you know what it does");
   }
 }
@@ -125,7 +140,15 @@ void CheckIdentity(Connection& connection) {
   if (std::stoll(version) < 1) {
     throw UserError(path + ": schema " + version + " is none of ours; start another run");
   }
-  CheckSchema(connection);
+  CheckSchema(connection, std::stoll(version) < kSchemaVersion);
+}
+
+void Migrate(Connection& connection) {
+  if (connection.Pragma("user_version") != "1") return;
+  connection.Execute("BEGIN IMMEDIATE");
+  connection.Execute("ALTER TABLE rollout ADD COLUMN kept BLOB");
+  connection.Pragma("user_version=2");
+  connection.Execute("COMMIT");
 }
 
 void SetWriterPragmas(Connection& connection) {

@@ -28,6 +28,9 @@ bool HasWriter(const std::string& path);
 /// as we made them.
 void CheckIdentity(Connection& connection);
 
+/// What a database of an older schema lacks is added to it.
+void Migrate(Connection& connection);
+
 /// WAL, synchronous FULL, no mmap, checkpoints only when we ask; each read back. MachineError for
 /// pages that do not hold together.
 void SetWriterPragmas(Connection& connection);
