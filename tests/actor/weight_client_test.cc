@@ -106,7 +106,8 @@ TEST_F(WeightClientTest, CopiesWhatTheLearnerSharesAndPullsWhatIsNotTheManifests
   wire::SharedBytes shorter;
   shorter.resize(published.bytes.size() - 1);
   for (const std::string& path :
-       {std::string("/proc/1/fd/99"), std::string("/dev/null"), shorter.path()}) {
+       {std::string("/proc/1/fd/99"), std::string("/dev/null"), shorter.path(),
+        shared.path() + "/../" + shared.path().substr(shared.path().rfind('/') + 1)}) {
     WeightClient client(weights_, &pool_);
     client.Start(published.manifest);
     client.Fetch(path, true);
