@@ -146,6 +146,28 @@ void Fp8Gemm(const std::uint8_t* w, const float* w_scale, const std::uint8_t* x,
              const float* x_scale, int m, int n, int k, float* y, std::int64_t ldy,
              cudaStream_t stream);
 
+/// The same for many rows, and for the experts of a MoE layer at once: CUTLASS on Hopper's wgmma
+/// and TMA (cuda-1; in cutlass_fp8_gemm.cu, which only nvcc compiles, for sm_90a).
+///   w  [groups][n][k], w_scale [groups][ceil(n/128)][ceil(k/128)]: the experts' weights
+///   offset [groups + 1], on the device: group g has rows [offset[g], offset[g + 1]), as
+///   SortByExpert gives them; null: one group of all rows
+///   x [rows][k], x_scale [rows][ceil(k/128)], y [rows][n]
+/// n a multiple of 128, k of 128; w, x and y 16-byte aligned.
+/// workspace [GroupedGemmWorkspace()] bytes, 256-byte aligned. multiprocessors: of the device.
+struct GroupedGemmArgs {
+  const std::uint8_t* w;
+  const float* w_scale;
+  const std::uint8_t* x;
+  const float* x_scale;
+  const std::int32_t* offset;
+  int groups, rows, n, k;
+  float* y;
+  void* workspace;
+  int multiprocessors;
+};
+std::size_t GroupedGemmWorkspace(int groups, int multiprocessors);
+void Fp8GroupedGemm(const GroupedGemmArgs& args, cudaStream_t stream);
+
 /// The paged latent cache: token t of a sequence lies at
 /// pool + (page[t / page_tokens] * page_tokens + t % page_tokens) * token_bytes + offset.
 struct CacheView {
