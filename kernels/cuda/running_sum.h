@@ -49,7 +49,7 @@ __device__ inline int ChunkUnits(const float (&p)[kRunEach], float scale) {
 /// fl(sum + p(i)) for i = 0 .. n - 1. ends [ceil(n / 256)]: the sum after each 256 entries, in
 /// shared memory. `p(i)` >= 0 and finite. All threads of the block call it and get the sum.
 template <typename P>
-__device__ float RunningSum(const P& p, int n, float* ends, RunningShared* s) {
+__device__ __forceinline__ float RunningSum(const P& p, int n, float* ends, RunningShared* s) {
   const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
   if (threadIdx.x == 0) s->sum = 0.0f;
   for (int first = 0; first < n; first += kRunWarps * kRunEntries) {
@@ -106,7 +106,7 @@ __device__ float RunningSum(const P& p, int n, float* ends, RunningShared* s) {
 
 /// The first i whose running sum exceeds the threshold, or `otherwise`. Whole block.
 template <typename P>
-__device__ int FirstAbove(const P& p, int n, const float* ends, float threshold, int otherwise,
+__device__ __forceinline__ int FirstAbove(const P& p, int n, const float* ends, float threshold, int otherwise,
                           RunningShared* s) {
   const int chunks = (n + kRunEntries - 1) / kRunEntries;
   if (threadIdx.x == 0) {

@@ -58,7 +58,7 @@ struct Row {
 
 /// The n-th smallest rank (n >= 1) above `after`, by eight digits from the highest; where fewer
 /// remain, the largest. `first`: `after` itself counts too.
-__device__ Key NthRank(const Row& row, Key after, bool first, int n, Shared* s) {
+__device__ __forceinline__ Key NthRank(const Row& row, Key after, bool first, int n, Shared* s) {
   Key prefix = 0;
   if (threadIdx.x == 0) s->wanted = n;
   for (int shift = 56; shift >= 0; shift -= 8) {
@@ -94,7 +94,7 @@ __device__ Key NthRank(const Row& row, Key after, bool first, int n, Shared* s) 
 }
 
 /// Ascending in place, padded by the largest key.
-__device__ void SortPiece(Key* key) {
+__device__ __forceinline__ void SortPiece(Key* key) {
   for (int size = 2; size <= kPiece; size *= 2) {
     for (int stride = size / 2; stride > 0; stride /= 2) {
       __syncthreads();
@@ -113,7 +113,7 @@ __device__ void SortPiece(Key* key) {
 }
 
 /// Narrows row.last to the shortest leading part whose mass reaches `target`.
-__device__ void KeepTopP(Row* row, float target, Shared* s) {
+__device__ __forceinline__ void KeepTopP(Row* row, float target, Shared* s) {
   Key after = 0;
   float sum = 0.0f;
   for (bool first = true;; first = false) {
@@ -148,7 +148,7 @@ __device__ void KeepTopP(Row* row, float target, Shared* s) {
 }
 
 /// Smallest rank of [0, valid): the first id of the largest logit.
-__device__ Key LargestRank(const Row& row, Shared* s) {
+__device__ __forceinline__ Key LargestRank(const Row& row, Shared* s) {
   Key best = ~0ull;
   for (int i = threadIdx.x; i < row.valid; i += kRunThreads) {
     const Key rank = row.Rank(i);
@@ -169,7 +169,7 @@ __device__ Key LargestRank(const Row& row, Shared* s) {
 }
 
 /// The last kept id; every row keeps one.
-__device__ int LastKept(const Row& row, Shared* s) {
+__device__ __forceinline__ int LastKept(const Row& row, Shared* s) {
   if (threadIdx.x == 0) s->id = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < row.valid; i += kRunThreads) {
@@ -198,7 +198,7 @@ __device__ float Uniform(const SampleRow& at) {
   return static_cast<float>(c[0] >> 8) * 0x1p-24f;
 }
 
-__device__ void Filter(Row* row, const SampleRow& at, Key largest, float* ends, Shared* s) {
+__device__ __forceinline__ void Filter(Row* row, const SampleRow& at, Key largest, float* ends, Shared* s) {
   if (at.top_k > 0 && at.top_k < row->valid) row->last = NthRank(*row, 0, true, at.top_k, s);
   if (at.top_p < 1.0f) {
     const float mass = RunningSum(*row, row->valid, ends, &s->run);
@@ -207,7 +207,7 @@ __device__ void Filter(Row* row, const SampleRow& at, Key largest, float* ends, 
   if (at.min_p > 0.0f) row->least = at.min_p * Exp(LogitOf(largest) - row->lse);
 }
 
-__global__ void __launch_bounds__(kRunThreads)
+__global__ void __launch_bounds__(kRunThreads, 1)
     SampleKernel(const float* logits, std::int64_t ld, int valid, const float* lse,
                  const SampleRow* rows, SampledRow* out) {
   __shared__ Shared s;

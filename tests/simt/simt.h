@@ -5,7 +5,7 @@
 // wait, never before), tensor-core fragments. A thread runs until it must wait, so for each pair of
 // threads that race one of two orders shows it: run a kernel under every Order and compare.
 // What it refuses, by a Fault that names the line: a barrier or collective that some thread does
-// not reach, one reached at different lines, a touch outside a Buffer or the shared memory.
+// not reach, one reached at different lines, a touch outside a Memory or the shared memory.
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -81,21 +81,6 @@ class Memory {
  private:
   unsigned char *map_ = nullptr, *data_ = nullptr, *end_ = nullptr;
   std::size_t bytes_ = 0, mapped_ = 0;
-};
-
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(std::size_t count) : memory_(count * sizeof(T)), count_(count) {}
-  explicit Buffer(const std::vector<T>& copy) : Buffer(copy.size()) {
-    for (std::size_t i = 0; i < count_; ++i) data()[i] = copy[i];
-  }
-  T* data() const { return static_cast<T*>(memory_.data()); }
-  std::vector<T> Values() const { return std::vector<T>(data(), data() + count_); }
-
- private:
-  Memory memory_;
-  std::size_t count_;
 };
 
 }  // namespace simt

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "tests/kernels/testing.h"
-#include "tests/simt/simt.h"
+#include "tests/simt/buffer.h"
 
 namespace simt {
 
