@@ -8,6 +8,7 @@ namespace {
 __device__ __forceinline__ float Lowest() { return -__uint_as_float(0x7F800000u); }
 
 /// Marks the `count` largest of value[0 .. n), lower index first among equals; -inf and NaN last.
+/// The lanes may just have written value.
 __device__ void MarkLargest(const float* value, int n, int count, unsigned char* mark) {
   const int lane = threadIdx.x;
   for (int i = lane; i < n; i += kWarpLanes) mark[i] = 0;
@@ -48,12 +49,9 @@ __device__ float GroupScore(RouterMethod method, const float* b, int n) {
     return first;
   }
   for (int i = 0; i < n; ++i) {
-    if (b[i] > first) {
-      second = first;
-      first = b[i];
-    } else if (b[i] > second) {
-      second = b[i];
-    }
+    const bool above = b[i] > first;
+    second = above ? first : (b[i] > second ? b[i] : second);
+    first = above ? b[i] : first;
   }
   return first + second;
 }
@@ -91,7 +89,6 @@ __device__ void Choose(const RouterShape& shape, float* b, float* group, unsigne
     for (int g = lane; g < shape.groups; g += kWarpLanes) {
       group[g] = GroupScore(shape.method, b + g * size, size);
     }
-    __syncwarp();
     MarkLargest(group, shape.groups, shape.topk_groups, mark);
     for (int i = lane; i < shape.experts; i += kWarpLanes) {
       if (mark[i / size] == 0) b[i] = Lowest();

@@ -98,16 +98,15 @@ __device__ __forceinline__ float RunningSum(const P& p, int n, float* ends, Runn
     }
     __syncthreads();
   }
-  __syncthreads();
   const float sum = s->sum;
-  __syncthreads();
+  __syncthreads();  // a second call begins anew
   return sum;
 }
 
 /// The first i whose running sum exceeds the threshold, or `otherwise`. Whole block.
 template <typename P>
-__device__ __forceinline__ int FirstAbove(const P& p, int n, const float* ends, float threshold, int otherwise,
-                          RunningShared* s) {
+__device__ __forceinline__ int FirstAbove(const P& p, int n, const float* ends, float threshold,
+                                          int otherwise, RunningShared* s) {
   const int chunks = (n + kRunEntries - 1) / kRunEntries;
   if (threadIdx.x == 0) {
     int low = 0, high = chunks;  // ends ascends

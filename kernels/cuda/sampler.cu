@@ -50,10 +50,6 @@ struct Row {
     const float x = logits[id] / temperature, p = Exp(x - lse);
     return RankOf(x, id) <= last && !(p < least) ? p : 0.0f;
   }
-  __device__ bool Keeps(int id) const {
-    const float x = logits[id] / temperature;
-    return RankOf(x, id) <= last && !(Exp(x - lse) < least);
-  }
 };
 
 /// The n-th smallest rank (n >= 1) above `after`, by eight digits from the highest; where fewer
@@ -143,7 +139,6 @@ __device__ __forceinline__ void KeepTopP(Row* row, float target, Shared* s) {
     if (found == 1) row->last = s->key;
     if (found != 0) return;
     after = nth;
-    __syncthreads();
   }
 }
 
@@ -163,22 +158,7 @@ __device__ __forceinline__ Key LargestRank(const Row& row, Shared* s) {
     }
   }
   __syncthreads();
-  const Key key = s->sorted[0];
-  __syncthreads();
-  return key;
-}
-
-/// The last kept id; every row keeps one.
-__device__ __forceinline__ int LastKept(const Row& row, Shared* s) {
-  if (threadIdx.x == 0) s->id = 0;
-  __syncthreads();
-  for (int i = threadIdx.x; i < row.valid; i += kRunThreads) {
-    if (row.Keeps(i)) atomicMax(&s->id, i);
-  }
-  __syncthreads();
-  const int id = s->id;
-  __syncthreads();
-  return id;
+  return s->sorted[0];
 }
 
 __device__ float Uniform(const SampleRow& at) {
@@ -198,7 +178,8 @@ __device__ float Uniform(const SampleRow& at) {
   return static_cast<float>(c[0] >> 8) * 0x1p-24f;
 }
 
-__device__ __forceinline__ void Filter(Row* row, const SampleRow& at, Key largest, float* ends, Shared* s) {
+__device__ __forceinline__ void Filter(Row* row, const SampleRow& at, Key largest, float* ends,
+                                       Shared* s) {
   if (at.top_k > 0 && at.top_k < row->valid) row->last = NthRank(*row, 0, true, at.top_k, s);
   if (at.top_p < 1.0f) {
     const float mass = RunningSum(*row, row->valid, ends, &s->run);
@@ -220,8 +201,8 @@ __global__ void __launch_bounds__(kRunThreads, 1)
   const float mass = RunningSum(row, valid, ends, &s.run);
   int id = static_cast<int>(largest & 0x7FFFFFFFu);
   if (at.temperature != 0.0f && mass != 0.0f) {
-    const int last = LastKept(row, &s);
-    id = FirstAbove(row, valid, ends, Uniform(at) * mass, last, &s.run);
+    // u < 1 and a normal mass: u * mass < mass, so that one is always found.
+    id = FirstAbove(row, valid, ends, Uniform(at) * mass, id, &s.run);
   }
   if (threadIdx.x != 0) return;
   const float logp = row.logits[id] / row.temperature - row.lse, kept = Log(mass);

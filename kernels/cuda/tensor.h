@@ -22,24 +22,19 @@ void CopyWait() {
   simt::CopyWait(kPending);
 }
 #else
-/// d += a b: A [16, 16] and B [16, 8] of BF16, row by column.
-__device__ __forceinline__ void MmaBf16(float (&d)[4], const std::uint32_t (&a)[4],
-                                        const std::uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-/// d += a b: A [16, 32] and B [32, 8] of E4M3.
-__device__ __forceinline__ void MmaE4m3(float (&d)[4], const std::uint32_t (&a)[4],
-                                        const std::uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+#define TEMPER_MMA(name, shape, type)                                                 \
+  __device__ __forceinline__ void name(float(&d)[4], const std::uint32_t(&a)[4],      \
+                                       const std::uint32_t(&b)[2]) {                  \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type              \
+                 ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"         \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
+  }
+/// d += a b: A [16, 16] and B [16, 8] of BF16, A [16, 32] and B [32, 8] of E4M3; row by column.
+TEMPER_MMA(MmaBf16, "m16n8k16", "bf16")
+TEMPER_MMA(MmaE4m3, "m16n8k32", "e4m3")
+#undef TEMPER_MMA
+
 __device__ __forceinline__ std::uint32_t SharedAddress(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
