@@ -188,6 +188,8 @@ void Actor::OnGrant(wire::Grant grant) {
                       static_cast<float>(grant.sampling.top_p),
                       static_cast<float>(grant.sampling.min_p)};
     request.stop_ids = grant.sampling.stop_ids;
+    request.experts = grant.sampling.experts;
+    request.kept = grant.sampling.kept;
     const wire::Sampling& s = grant.sampling;
     running_[group.grp] = {group.attempt, static_cast<int>(request.samples.size()),
                            s.top_p < 1 || s.top_k > 0 || s.min_p > 0};
@@ -279,6 +281,8 @@ void Actor::Deliver(engine::FinishedSample&& sample, Micros now) {
   const bool mixed = std::any_of(sample.versions.begin(), sample.versions.end(),
                                  [&](std::uint32_t v) { return v != rollout.version; });
   if (mixed) rollout.versions = std::move(sample.versions);
+  rollout.experts = std::move(sample.experts);
+  rollout.kept = std::move(sample.kept);
   if (--running->second.samples == 0) running_.erase(running);
   Unacknowledged& kept = outbox_[rollout.id];
   kept = {rollout.Encode(), now};

@@ -8,6 +8,11 @@ void Actor::OnManifest(const wire::WeightsManifest& manifest) {
   if (!welcomed_ || manifest.session != session_) return;
   if (loaded_ == manifest.version) return SayLoaded();  // it was lost on the way
   client_->Start(manifest);
+  if (endpoint_.starts_with("ipc://") && !manifest.shared.empty()) {
+    const bool idle = engine_->live() == 0;
+    if (idle && client_->pulling()) loaded_.reset();
+    client_->Fetch(manifest.shared, idle);
+  }
   Pull();
   if (client_->complete()) ApplyWeights();  // nothing changed
 }

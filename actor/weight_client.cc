@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "configs/error.h"
 #include "configs/sha256.h"
 #include "kernels/bf16.h"
 #include "kernels/linear.h"
 #include "wire/patch.h"
+#include "wire/shared_bytes.h"
 
 namespace temper::actor {
 namespace {
@@ -154,6 +156,18 @@ void WeightClient::Take(const wire::WeightsChunk& chunk, bool apply_now) {
   if (apply_now) SetVerified();
 }
 
+void WeightClient::Fetch(const std::string& path, bool apply_now) {
+  if (!pulling() || delta_ || received_ > 0) return;
+  const wire::SharedView view(path, bytes_.size());
+  if (view.data() == nullptr) return;
+  std::vector<std::size_t> all(manifest_->tensors.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  const std::optional<std::size_t> bad = FirstBad(all, view.data());
+  verified_ = bad.value_or(all.size());
+  received_ = requested_ = bad ? manifest_->tensors[*bad].begin : manifest_->bytes;
+  if (apply_now) SetVerified();
+}
+
 void WeightClient::TakeFull() {
   std::vector<std::size_t> whole;
   for (std::size_t i = verified_;
@@ -195,7 +209,8 @@ bool WeightClient::Patch(std::size_t tensor) {
 }
 
 /// The first of these whose bytes are not the manifest's.
-std::optional<std::size_t> WeightClient::FirstBad(const std::vector<std::size_t>& tensors) const {
+std::optional<std::size_t> WeightClient::FirstBad(const std::vector<std::size_t>& tensors,
+                                                  const std::byte* from) {
   constexpr std::size_t kTogether = 4;  // of a part: hashes go two at a time
   std::vector<char> good(tensors.size());
   Run((good.size() + kTogether - 1) / kTogether, [&](std::size_t part) {
@@ -203,6 +218,7 @@ std::optional<std::size_t> WeightClient::FirstBad(const std::vector<std::size_t>
     std::vector<std::span<const std::byte>> texts;
     for (std::size_t i = first; i < last; ++i) {
       const auto& t = manifest_->tensors[tensors[i]];
+      if (from) std::memcpy(bytes_.data() + t.begin, from + t.begin, t.end - t.begin);
       texts.push_back(std::span<const std::byte>(bytes_).subspan(t.begin, t.end - t.begin));
     }
     const std::vector<std::string> hashes = configs::Sha256Hex(texts);

@@ -27,6 +27,9 @@ class WeightClient {
   /// UserError naming the tensor where the manifest is not of this model: then nothing was
   /// allocated.
   void Start(const wire::WeightsManifest& manifest);
+  /// Copies a full set that has to be pulled from memory that the learner shares on this machine.
+  /// What is not the manifest's there is left to pull.
+  void Fetch(const std::string& path, bool apply_now);
   /// Forgets what was pulled.
   void Stop();
   /// Forgets the version in use too: the next set is a full one.
@@ -72,7 +75,9 @@ class WeightClient {
   void TakeFull();
   void TakeDelta();
   bool Patch(std::size_t tensor);
-  std::optional<std::size_t> FirstBad(const std::vector<std::size_t>& tensors) const;
+  /// `from`: where their bytes are copied from first.
+  std::optional<std::size_t> FirstBad(const std::vector<std::size_t>& tensors,
+                                      const std::byte* from = nullptr);
   void Run(std::size_t count, const std::function<void(std::size_t)>& part) const;
   void Corrupt(std::size_t tensor);
   void Set(const Piece& piece) const;

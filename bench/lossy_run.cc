@@ -164,7 +164,7 @@ class Run {
     for (const auto& t : published.manifest.tensors) {
       set->tensors.push_back({t.name, t.dtype, t.shape, t.begin, t.end, t.sha256});
     }
-    set->bytes = published.bytes;
+    set->bytes.assign(published.bytes);
     learner::Effects effects;
     inbox_->Publish(std::move(set), &effects);
     Perform(std::move(effects));

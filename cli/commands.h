@@ -7,6 +7,7 @@ namespace temper::cli {
 int Quickstart(const Arguments& args);
 int Init(const Arguments& args);
 int Convert(const Arguments& args);
+int Teach(const Arguments& args);
 int Sft(const Arguments& args);
 int Grpo(const Arguments& args);
 int Actor(const Arguments& args);

@@ -22,7 +22,7 @@ endif()
 # End-to-end tests run the built programs.
 file(GLOB cli_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cli/*_test.cc)
 if(NOT TEMPER_LEARNER)
-  list(FILTER cli_tests EXCLUDE REGEX "(training|reverse_text)_test")
+  list(FILTER cli_tests EXCLUDE REGEX "(training|learning|reverse_text)_test")
 endif()
 add_executable(cli_test ${cli_tests} ${CMAKE_SOURCE_DIR}/bench/lossy_run.cc)
 temper_flags(cli_test)

@@ -61,6 +61,18 @@ std::vector<Alias> Data() {
            "learner.gradient_checkpointing", nullptr, ""}};
 }
 
+std::vector<Alias> Adapters() {
+  const std::string m = "actor_rollout_ref.model.", p = "peft_config.";
+  return {{m + "lora_rank", "lora.r", nullptr, ""},
+          {m + "lora_alpha", "lora.lora_alpha", nullptr, ""},
+          {m + "target_modules", "lora.target_modules", nullptr, ""},
+          {m + "lora_adapter_path", "lora.adapter", nullptr, ""},
+          {p + "r", "lora.r", nullptr, ""},
+          {p + "lora_alpha", "lora.lora_alpha", nullptr, ""},
+          {p + "target_modules", "lora.target_modules", nullptr, ""},
+          {p + "use_rslora", "lora.use_rslora", nullptr, ""}};
+}
+
 std::vector<Alias> Actor() {
   const std::string a = "actor_rollout_ref.actor.", r = "actor_rollout_ref.rollout.";
   return {{"actor_rollout_ref.model.path", "model", nullptr, ""},
@@ -239,7 +251,8 @@ void ResolveTogether(Tree& tree) {
 const std::vector<Alias>& Table() {
   static const std::vector<Alias> table = [] {
     std::vector<Alias> all = Data();
-    for (const auto& part : {Actor(), Algorithm()}) all.insert(all.end(), part.begin(), part.end());
+    for (const auto& part : {Adapters(), Actor(), Algorithm()})
+      all.insert(all.end(), part.begin(), part.end());
     return all;
   }();
   return table;

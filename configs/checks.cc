@@ -13,7 +13,7 @@ namespace {
 
 /// A setting that is read but that nothing acts on is refused by name: a run never ignores what it
 /// was told. Whoever builds one deletes its line.
-void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& where) {
+void RefuseWhatIsNotBuilt(const Config& config, const std::string& where) {
   const auto only = [&](bool holds, const std::string& key, const std::string& value) {
     if (!holds) {
       Refuse(where, key + ": this build supports only " + value + "; remove the setting");
@@ -21,9 +21,6 @@ void RefuseWhatIsNotBuilt(const Config& config, Job job, const std::string& wher
   };
   only(config.device == "cpu", "device", "\"cpu\"");
   only(config.learner.ranks == 1, "learner.ranks", "1");
-  if (job == Job::kSft) return;
-  const Grpo& grpo = config.grpo;
-  only(grpo.routing_replay == "none", "grpo.routing_replay", "\"none\"");
 }
 
 /// How a batch is cut into optimizer steps.
@@ -42,14 +39,13 @@ void CheckUpdates(const Grpo& grpo, const std::string& where) {
 
 void CheckSampling(const Config& config, const std::string& where) {
   const Grpo& grpo = config.grpo;
-  if (grpo.truncates() && (grpo.max_lag > 0 || config.numerics == "mixed")) {
-    Refuse(where,
-           "grpo.truncated_sampling: the learner finds the kept tokens again by having the actor's "
-           "weights and bits; set grpo.max_lag to 0 and numerics to \"strict\", or sample from the "
-           "whole vocabulary");
-  }
   if (grpo.sync_ref_model && grpo.beta == 0) {
     Refuse(where, "grpo.sync_ref_model: true without a reference; set grpo.beta above 0");
+  }
+  if (grpo.routing_replay == "rollout" && config.learner.forward != "kernels") {
+    Refuse(where,
+           "grpo.routing_replay: experts are replayed by the kernels' forward; set "
+           "learner.forward to \"kernels\"");
   }
 }
 
@@ -74,21 +70,49 @@ void CheckRewards(const Config& config, const std::string& where) {
   }
 }
 
-void CheckBalance(const Config& config, const std::string& where) {
-  const Sft& sft = config.sft;
-  const auto refuse = [&](double value, const std::string& key) {
+/// What changes a router's gradient or its tokens.
+void CheckExperts(const Config& config, Job job, const std::string& where) {
+  const std::string section = job == Job::kSft ? "sft" : "grpo";
+  const Optimizer& optimizer = job == Job::kSft ? static_cast<const Optimizer&>(config.sft)
+                                                : static_cast<const Optimizer&>(config.grpo);
+  const auto refuse = [&](double value, const std::string& name) {
     if (value == 0) return;
+    const std::string key = section + "." + name;
     if (config.learner.forward != "kernels") {
-      Refuse(where,
-             key + ": is added in the kernels' backward; set learner.forward to \"kernels\"");
+      Refuse(where, key +
+                        ": is part of the kernels' forward and backward; set learner.forward to "
+                        "\"kernels\"");
     }
-    if (sft.loss_type != "nll")
-      Refuse(where, key + ": balances experts of next-token training; sft.loss_type is \"" +
-                        sft.loss_type + "\": set it to 0");
+    if (job == Job::kSft && config.sft.loss_type != "nll")
+      Refuse(where, key + ": belongs to next-token training; sft.loss_type is \"" +
+                        config.sft.loss_type + "\": set it to 0");
+    if (config.lora.r > 0 && name != "token_drop_capacity")
+      Refuse(where, key + ": trains the router, which lora leaves as it is; set it to 0");
   };
-  refuse(sft.expert_balance_loss, "sft.expert_balance_loss");
-  refuse(sft.device_balance_loss, "sft.device_balance_loss");
-  refuse(sft.communication_balance_loss, "sft.communication_balance_loss");
+  refuse(optimizer.expert_balance_loss, "expert_balance_loss");
+  refuse(optimizer.device_balance_loss, "device_balance_loss");
+  refuse(optimizer.communication_balance_loss, "communication_balance_loss");
+  if (job == Job::kSft) refuse(config.sft.token_drop_capacity, "token_drop_capacity");
+}
+
+void CheckLora(const Config& config, Job job, const std::string& where) {
+  const Lora& lora = config.lora;
+  if (lora.r == 0) {
+    if (!lora.adapter.empty())
+      Refuse(where, "lora.adapter: is given, but lora.r is 0; set lora.r to the adapter's rank");
+    return;
+  }
+  const std::string section = job == Job::kSft ? "sft" : "grpo";
+  const Optimizer& optimizer = job == Job::kSft ? static_cast<const Optimizer&>(config.sft)
+                                                : static_cast<const Optimizer&>(config.grpo);
+  const auto refuse = [&](bool holds, const std::string& key, const std::string& what) {
+    if (holds) Refuse(where, key + ": " + what + ", which an adapter does not hold; set it to 0");
+  };
+  refuse(optimizer.router_bias_update_speed > 0, section + ".router_bias_update_speed",
+         "moves the router's bias");
+  refuse(optimizer.mtp_loss_scale > 0, section + ".mtp_loss_scale", "trains the MTP layers");
+  if (job == Job::kSft && config.sft.loss_type == "pairwise")
+    Refuse(where, "lora.r: a reward model's scalar head is no adapter; set it to 0");
 }
 
 void CheckData(const Config& config, Job job, const std::string& where) {
@@ -146,11 +170,12 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
                            const std::string& what) {
     if (value.empty()) Refuse(where, key + ": not set; " + what + " is required");
   };
-  RefuseWhatIsNotBuilt(config, job, where);
+  RefuseWhatIsNotBuilt(config, where);
   require(config.model, "model", "a model folder");
   require(config.output_dir, "output_dir", "a folder for the run");
   CheckData(config, job, where);
-  if (job == Job::kSft) CheckBalance(config, where);
+  CheckExperts(config, job, where);
+  CheckLora(config, job, where);
   if (job == Job::kGrpo) {
     if (config.learner.forward != "kernels" && config.numerics != "mixed") {
       Refuse(

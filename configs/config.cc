@@ -177,8 +177,9 @@ void ResolvePaths(const fs::path& folder, Config* config) {
     while (full.size() > 1 && full.back() == '/') full.pop_back();
     *path = full;
   };
-  for (std::string* path : {&config->output_dir, &config->model, &config->data.train,
-                            &config->data.eval, &config->data.task, &config->wire.keys}) {
+  for (std::string* path :
+       {&config->output_dir, &config->model, &config->data.train, &config->data.eval,
+        &config->data.task, &config->wire.keys, &config->lora.adapter}) {
     resolve(path);
   }
   for (RewardFunction& reward : config->rewards) {
@@ -186,6 +187,20 @@ void ResolvePaths(const fs::path& folder, Config* config) {
     resolve(&reward.model);
     if (reward.name.empty()) reward.name = DefaultName(reward);
   }
+}
+
+/// Adapters hold neither router biases nor MTP layers: unless the file says otherwise, those stay.
+void DefaultsOfLora(const Json& tree, Config* config) {
+  if (config->lora.r == 0) return;
+  const auto given = [&](const char* section, const char* key) {
+    return tree.contains(section) && tree[section].is_object() && tree[section].contains(key);
+  };
+  const auto rest = [&](const char* section, Optimizer* optimizer) {
+    if (!given(section, "router_bias_update_speed")) optimizer->router_bias_update_speed = 0;
+    if (!given(section, "mtp_loss_scale")) optimizer->mtp_loss_scale = 0;
+  };
+  rest("sft", &config->sft);
+  rest("grpo", &config->grpo);
 }
 
 Config ReadTree(Json tree, const std::string& path, const std::vector<std::string>& sets, Job job) {
@@ -198,6 +213,7 @@ Config ReadTree(Json tree, const std::string& path, const std::vector<std::strin
   ResolveAliases(&tree, path);
   Config config;
   TreeReader(path, by_set, &config).Read(tree, "");
+  DefaultsOfLora(tree, &config);
   if (config.grpo.loss_type == "gspo") config.grpo.importance_sampling_level = "sequence";
   // A task is one file: what makes the prompts scores them, unless something else is named.
   if (config.rewards.empty() && !config.data.task.empty()) {

@@ -38,6 +38,9 @@ struct Optimizer {
   int logging_steps = 1;                     // >= 1
   double mtp_loss_scale = 0.1;               // >= 0; 0 = the MTP layer is not trained
   double router_bias_update_speed = 0.001;   // >= 0; loss-free balancing, 0 = off
+  double expert_balance_loss = 0;            // >= 0; V2's alpha_1 (0.003), V3's (0.0001)
+  double device_balance_loss = 0;            // >= 0; V2's alpha_2 (0.05); groups of experts are devices
+  double communication_balance_loss = 0;     // >= 0; V2's alpha_3 (0.02)
 };
 
 struct Sft : Optimizer {
@@ -50,9 +53,9 @@ struct Sft : Optimizer {
   int tokens_per_step = 8192;                // >= 1; rows are added until the next would exceed it
   int gradient_accumulation_steps = 1;       // >= 1; a micro-batch holds tokens_per_step / this tokens
   int num_train_rows = 0;                    // 0 = all
-  double expert_balance_loss = 0;            // >= 0; V2's alpha_1 (0.003), V3's (0.0001)
-  double device_balance_loss = 0;            // >= 0; V2's alpha_2 (0.05); groups of experts are devices
-  double communication_balance_loss = 0;     // >= 0; V2's alpha_3 (0.02)
+  double token_drop_capacity = 0;            // >= 0; of a device's even share of the pairs (V2: 1), 0 = off
+  double token_drop_exempt = 0.1;            // [0, 1]; share of rows that lose no token
+  double distillation_alpha = 1;             // [0, 1]; of a teacher's distribution, the rest is the row's own token
   std::string loss_type = "nll";             // nll | pairwise (a reward model, of chosen and rejected)
 };
 
@@ -146,6 +149,16 @@ struct Learner {
   bool gradient_checkpointing = false;       // a layer's activations are computed again
 };
 
+/// Adapters that are trained instead of the weights (LoRA, arXiv 2106.09685); PEFT's names.
+struct Lora {
+  int r = 0;                                 // rank; 0 = off
+  double lora_alpha = 8;                     // > 0; the product is scaled by lora_alpha / r
+  bool use_rslora = false;                   // ... by lora_alpha / sqrt(r)
+  std::vector<std::string> target_modules = {"q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
+                                             "o_proj"};  // last parts of matrices' names
+  std::string adapter;                       // a PEFT folder to begin with; "" = A drawn by the seed, B zero
+};
+
 struct Config {
   std::string name = "run";
   std::uint64_t seed = 0;                    // [0, 2^63)
@@ -169,6 +182,7 @@ struct Config {
   RewardWorkers reward_workers;
   Wire wire;
   Learner learner;
+  Lora lora;
 };
 
 /// Which section a command needs: what is missing or refused depends on it.

@@ -215,6 +215,26 @@ Field KeepVersions() {
           [](const Config& c) { return Json(c.keep_versions); }};
 }
 
+Field TargetModules() {
+  return {"lora.target_modules",
+          "list of strings",
+          "",
+          "last parts of the names of matrices that get an adapter",
+          [](Config& c, const Json& v) -> std::string {
+            if (v.is_null()) return c.lora.target_modules = Defaults().lora.target_modules, "";
+            const std::string rule = "a list of names such as [\"q_proj\", \"o_proj\"]";
+            if (!v.is_array() || v.empty()) return Must(v, rule);
+            std::vector<std::string> names;
+            for (const Json& name : v) {
+              if (!name.is_string() || name.get<std::string>().empty()) return Must(v, rule);
+              names.push_back(name.get<std::string>());
+            }
+            c.lora.target_modules = std::move(names);
+            return "";
+          },
+          [](const Config& c) { return Json(c.lora.target_modules); }};
+}
+
 Field SoftOverlong() {
   return {"grpo.soft_overlong",
           "object or null",
@@ -274,24 +294,29 @@ void AddRun(std::vector<Field>* t) {
 /// `at` gives the section; a section's optimizer keys are the same in sft and grpo.
 #define OF(section, member) \
 #section "." #member, [](auto& c) -> auto& { return c.section.member; }
-#define OPTIMIZER(s)                                                                              \
-  t->push_back(Number(OF(s, learning_rate), kPositive, "AdamW's, after warm-up"));                \
-  t->push_back(Number(OF(s, adam_beta1), {0, 1, false, true}, "decay of the first moment"));      \
-  t->push_back(Number(OF(s, adam_beta2), {0, 1, false, true}, "decay of the second moment"));     \
-  t->push_back(Number(OF(s, adam_epsilon), kPositive, "added to the root of the second moment")); \
-  t->push_back(Number(OF(s, weight_decay), kNotNegative, "decoupled; not on norms and biases"));  \
-  t->push_back(Number(OF(s, max_grad_norm), kNotNegative, "global norm; 0 = no clipping"));       \
-  t->push_back(Integer(OF(s, warmup_steps), 0, "linear from 0"));                                 \
-  t->push_back(Choice(OF(s, lr_scheduler_type), {"constant", "cosine"}, "after warm-up"));        \
-  t->push_back(Number(OF(s, min_lr_ratio), kRatio, "floor of cosine, times learning_rate"));      \
-  t->push_back(Integer(OF(s, max_steps), 1, "optimizer steps of the run"));                       \
-  t->push_back(Integer(OF(s, save_steps), 0, "between checkpoints; 0 = only at the end"));        \
-  t->push_back(Integer(OF(s, save_total_limit), 0, "checkpoints kept; 0 = all"));                 \
-  t->push_back(Integer(OF(s, eval_steps), 0, "between evaluations on data.eval; 0 = never"));     \
-  t->push_back(Integer(OF(s, logging_steps), 1, "between metric lines"));                         \
-  t->push_back(Number(OF(s, mtp_loss_scale), kNotNegative, "0 = the MTP layer is not trained"));  \
-  t->push_back(                                                                                   \
-      Number(OF(s, router_bias_update_speed), kNotNegative, "loss-free balancing; 0 = off"))
+#define OPTIMIZER(s)                                                                               \
+  t->push_back(Number(OF(s, learning_rate), kPositive, "AdamW's, after warm-up"));                 \
+  t->push_back(Number(OF(s, adam_beta1), {0, 1, false, true}, "decay of the first moment"));       \
+  t->push_back(Number(OF(s, adam_beta2), {0, 1, false, true}, "decay of the second moment"));      \
+  t->push_back(Number(OF(s, adam_epsilon), kPositive, "added to the root of the second moment"));  \
+  t->push_back(Number(OF(s, weight_decay), kNotNegative, "decoupled; not on norms and biases"));   \
+  t->push_back(Number(OF(s, max_grad_norm), kNotNegative, "global norm; 0 = no clipping"));        \
+  t->push_back(Integer(OF(s, warmup_steps), 0, "linear from 0"));                                  \
+  t->push_back(Choice(OF(s, lr_scheduler_type), {"constant", "cosine"}, "after warm-up"));         \
+  t->push_back(Number(OF(s, min_lr_ratio), kRatio, "floor of cosine, times learning_rate"));       \
+  t->push_back(Integer(OF(s, max_steps), 1, "optimizer steps of the run"));                        \
+  t->push_back(Integer(OF(s, save_steps), 0, "between checkpoints; 0 = only at the end"));         \
+  t->push_back(Integer(OF(s, save_total_limit), 0, "checkpoints kept; 0 = all"));                  \
+  t->push_back(Integer(OF(s, eval_steps), 0, "between evaluations on data.eval; 0 = never"));      \
+  t->push_back(Integer(OF(s, logging_steps), 1, "between metric lines"));                          \
+  t->push_back(Number(OF(s, mtp_loss_scale), kNotNegative, "0 = the MTP layer is not trained"));   \
+  t->push_back(                                                                                    \
+      Number(OF(s, router_bias_update_speed), kNotNegative, "loss-free balancing; 0 = off"));      \
+  t->push_back(Number(OF(s, expert_balance_loss), kNotNegative, "factor; V2: 0.003, V3: 0.0001")); \
+  t->push_back(Number(OF(s, device_balance_loss), kNotNegative,                                    \
+                      "factor, groups of experts as devices; V2: 0.05"));                          \
+  t->push_back(Number(OF(s, communication_balance_loss), kNotNegative,                             \
+                      "factor, of the groups that tokens are sent to; V2: 0.02"))
 
 void AddSft(std::vector<Field>* t) {
   OPTIMIZER(sft);
@@ -305,11 +330,11 @@ void AddSft(std::vector<Field>* t) {
   t->push_back(Integer(AT(sft.gradient_accumulation_steps), 1,
                        "a micro-batch holds tokens_per_step / this tokens"));
   t->push_back(Integer(AT(sft.num_train_rows), 0, "rows used; 0 = all"));
-  t->push_back(Number(AT(sft.expert_balance_loss), kNotNegative, "factor; V2: 0.003, V3: 0.0001"));
-  t->push_back(Number(AT(sft.device_balance_loss), kNotNegative,
-                      "factor, groups of experts as devices; V2: 0.05"));
-  t->push_back(Number(AT(sft.communication_balance_loss), kNotNegative,
-                      "factor, of the groups that tokens are sent to; V2: 0.02"));
+  t->push_back(Number(AT(sft.token_drop_capacity), kNotNegative,
+                      "pairs of token and expert a device takes, times its even share; 0 = all"));
+  t->push_back(Number(AT(sft.token_drop_exempt), kRatio, "share of rows that lose no token"));
+  t->push_back(Number(AT(sft.distillation_alpha), kRatio,
+                      "weight of a row's teacher distribution against its own tokens"));
   t->push_back(Choice(AT(sft.loss_type), {"nll", "pairwise"},
                       "next tokens, or a reward model's order of chosen and rejected"));
 }
@@ -394,6 +419,11 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(Choice(AT(learner.forward), {"kernels", "libtorch"}, "whose forward trains"));
   t->push_back(Flag(AT(learner.gradient_checkpointing),
                     "activations of a layer are not kept but computed again"));
+  t->push_back(Integer(AT(lora.r), 0, "rank of the adapters; 0 = the weights are trained"));
+  t->push_back(Number(AT(lora.lora_alpha), kPositive, "adapters count lora_alpha / r times"));
+  t->push_back(Flag(AT(lora.use_rslora), "lora_alpha / sqrt(r) times"));
+  t->push_back(TargetModules());
+  t->push_back(Text(AT(lora.adapter), "a PEFT folder to begin with; null = a new adapter"));
 }
 
 #undef AT

@@ -104,8 +104,10 @@ void InitModel(const std::string& arch_file, const std::string& tokenizer_dir, s
                const StoreProgress& progress = {});
 
 /// `temper convert`: the model of folder `in` stored another way. `out` must not exist; it appears whole or not at all.
-/// Stacked experts become a matrix each. BF16 rounds to nearest even; FP32 of blocks is code times scale.
+/// Stacked experts become a matrix each. BF16 rounds to nearest even; FP32 of blocks is code times scale. `adapter`: a PEFT folder
+/// that is merged, in FP32 before it is stored.
 void ConvertModel(const std::string& in, const Storage& storage, const std::string& out,
-                  std::uint64_t shard_bytes = kShardBytes, const StoreProgress& progress = {});
+                  std::uint64_t shard_bytes = kShardBytes, const StoreProgress& progress = {},
+                  const std::string& adapter = "");
 
 }  // namespace temper::engine

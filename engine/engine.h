@@ -28,6 +28,7 @@ struct GroupRequest {
   kernels::SampleParams params;
   std::vector<std::int32_t> stop_ids;      // end the sample; the id stays in the output
   bool experts = false;                    // report the experts of every token
+  bool kept = false;                       // report the ids that sampling chose from
   std::uint32_t begun = 0;                 // generated tokens that the prompt ends with: their positions are taken
 };
 
@@ -41,6 +42,8 @@ struct FinishedSample {
   /// If asked for: [prompt + ids - 1][MoE layers][top_k], ascending ids. A token's experts are those
   /// of the weights that computed it first.
   std::vector<std::uint16_t> experts;
+  /// If asked for: of each generated id the number of ids that top_k, top_p and min_p kept, then those, ascending.
+  std::vector<std::int32_t> kept;
 };
 
 enum class Speculation { kOff, kAuto, kAlways };

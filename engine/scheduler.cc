@@ -272,6 +272,7 @@ std::vector<kernels::SampledToken> Scheduler::Sample(const std::vector<Target>& 
   const int v = config().vocab_size;
   const int valid = options_.valid_ids > 0 ? std::min(options_.valid_ids, v) : v;
   std::vector<kernels::SampledToken> tokens(targets.size());
+  kept_.resize(targets.size());
   constexpr int kPart = 8;
   const int part_size = v > 4096 ? 1 : kPart;
   pool_.Run(int((targets.size() + part_size - 1) / part_size), [&](int part) {
@@ -283,17 +284,25 @@ std::vector<kernels::SampledToken> Scheduler::Sample(const std::vector<Target>& 
           s.request->begun + std::uint32_t(s.out.ids.size()) + targets[i].ahead);
       tokens[i] = kernels::SampleToken(logits + std::int64_t(targets[i].logits_row) * v, v, valid,
                                        s.request->params, u);
+      if (!s.request->kept) continue;
+      kernels::KeptIds(logits + std::int64_t(targets[i].logits_row) * v, v, valid,
+                       s.request->params, &kept_[i]);
     }
   });
   return tokens;
 }
 
-void Scheduler::Accept(Sequence& s, const kernels::SampledToken& token) {
+void Scheduler::Accept(Sequence& s, const kernels::SampledToken& token,
+                       const std::vector<std::int32_t>& kept) {
   s.out.ids.push_back(token.id);
   s.out.logp.push_back(token.logp);
   s.out.logp_processed.push_back(token.logp_processed);
   s.out.log_kept_mass.push_back(token.log_kept_mass);
   s.out.versions.push_back(version_);
+  if (s.request->kept) {
+    s.out.kept.push_back(std::int32_t(kept.size()));
+    s.out.kept.insert(s.out.kept.end(), kept.begin(), kept.end());
+  }
   ++stats_.generated;
   const std::vector<std::int32_t>& stops = s.request->stop_ids;
   if (std::find(stops.begin(), stops.end(), token.id) != stops.end() ||
@@ -312,7 +321,7 @@ void Scheduler::File(const std::vector<Target>& targets,
   for (std::size_t i = 0; i < targets.size(); ++i) {
     Sequence& s = *targets[i].sequence;
     if (targets[i].ahead == 0) {
-      Accept(s, tokens[i]);
+      Accept(s, tokens[i], kept_[i]);
       continue;
     }
     const bool holds = *s.draft == tokens[i - 1].id;
@@ -322,7 +331,7 @@ void Scheduler::File(const std::vector<Target>& targets,
     if (holds && !s.ended) {
       ++s.computed;
       ++stats_.accepted;
-      Accept(s, tokens[i]);
+      Accept(s, tokens[i], kept_[i]);
     } else {
       s.rows.Truncate(s.computed);
       if (s.experts.size() > s.computed * stride) s.experts.resize(s.computed * stride);

@@ -64,7 +64,8 @@ class Scheduler {
   std::vector<kernels::SampledToken> Sample(const std::vector<Target>& targets,
                                             const float* logits);
   void File(const std::vector<Target>& targets, const std::vector<kernels::SampledToken>& tokens);
-  void Accept(Sequence& s, const kernels::SampledToken& token);
+  void Accept(Sequence& s, const kernels::SampledToken& token,
+              const std::vector<std::int32_t>& kept);
   bool Ended(Sequence& s) const;
   void Collect(std::vector<FinishedSample>* finished);
   /// The MTP layer on (state p-1, token p) of this step's prompts or samples.
@@ -94,6 +95,7 @@ class Scheduler {
   std::vector<kernels::AttentionRow> attention_;
   std::vector<Sequence*> owners_;  // of the rows
   std::vector<int> head_rows_;     // rows whose logits are needed, ascending
+  std::vector<std::vector<std::int32_t>> kept_;  // of Sample's targets that ask for them
   std::vector<float> hidden_, picked_, logits_, mtp_hidden_;
 };
 

@@ -26,6 +26,7 @@ struct OpContext {
   engine::Numerics numerics;
   bool recompute = false;  // what Backward can compute again is not kept
   BalanceWeights balance;  // of MoE layers; their loss reaches the router in Backward
+  double capacity = 0;     // of a device, times its even share of a MoE layer's pairs; 0: all
 };
 
 /// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be

@@ -1,7 +1,7 @@
 #include "learner/batch_gradient.h"
 
 #include <algorithm>
-#include <list>
+#include <memory>
 
 #include "learner/core/stopwatch.h"
 #include "learner/mtp_loss.h"
@@ -61,7 +61,9 @@ class Run {
         policy_(policy),
         batch_(*batch),
         preparation_(preparation),
-        mtp_(policy.config(), config.mtp_loss_scale) {}
+        mtp_(policy.config(), config.mtp_loss_scale),
+        balance_{config.expert_balance_loss, config.device_balance_loss,
+                 config.communication_balance_loss, double(std::max(1, batch->n))} {}
 
   /// The log-probs of `policy` without gradients; with `entropy` the batch's too.
   void Measure(Policy& policy, const std::vector<int>& rows, Cells* logp, bool entropy) {
@@ -87,6 +89,7 @@ class Run {
     for (const RowPack& pack : packs) mtp_.Count(*pack.pack, pack.targets);
     for (const RowPack& pack : packs) Backward(pack, Forward(pack, true), totals);
     out_.mtp_loss = mtp_.mean();
+    out_.mtp_acceptance = mtp_.acceptance();
   }
 
   BatchGradient& out() { return out_; }
@@ -96,22 +99,10 @@ class Run {
   Policy::Result Forward(Policy& policy, const RowPack& pack, Policy::Request request) {
     request.temperature = float(config_.temperature);
     if (batch_.kept.empty()) return policy.Forward(pack.pack, pack.targets, request);
-    request.truncation.params = {float(config_.temperature), config_.top_k, float(config_.top_p),
-                                 float(config_.min_p)};
-    request.truncation.valid_ids = preparation_.valid_ids;
-    std::vector<std::vector<std::int32_t>*> cells;
-    for (int i : pack.rows) {
-      for (int j = 0; j < batch_.length(i); ++j)
-        cells.push_back(&batch_.kept[std::size_t(i) * batch_.t + j]);
-    }
-    // Lives as long as the graph: Backward reads it.
-    kept_.emplace_back();
-    for (auto* cell : cells) kept_.back().push_back(*cell);
-    request.truncation.kept = &kept_.back();
-    Policy::Result result = policy.Forward(pack.pack, pack.targets, request);
-    for (std::size_t k = 0; k < cells.size(); ++k) *cells[k] = kept_.back()[k];
-    if (!request.gradients) kept_.pop_back();
-    return result;
+    std::vector<std::vector<std::int32_t>> kept;
+    for (int i : pack.rows) kept.insert(kept.end(), batch_.kept[i].begin(), batch_.kept[i].end());
+    request.forms.kept = std::make_shared<const decltype(kept)>(std::move(kept));
+    return policy.Forward(pack.pack, pack.targets, request);
   }
 
   Policy::Result Forward(const RowPack& pack, bool gradients) {
@@ -119,10 +110,12 @@ class Run {
     Policy::Request request;
     request.gradients = gradients;
     request.mtp = gradients && mtp_.wanted();
+    if (gradients) request.balance = balance_;
     Policy::Result result = Forward(policy_, pack, request);
     PutTargets(batch_, pack, result.logp.detach(), &batch_.logp);
     PutTargets(batch_, pack, result.entropy.detach(), &batch_.entropy);
     out_.loads.Add(*pack.pack, result.routing, result.mtp_routing);
+    for (const Routing& layer : result.routing) out_.balance_loss += layer.balance_loss;
     out_.forward_seconds += watch.Lap();
     return result;
   }
@@ -139,7 +132,6 @@ class Run {
     }
     mtp_.Add(result, &from, &with);
     torch::autograd::backward(from, with);
-    kept_.clear();
     out_.backward_seconds += watch.Lap();
   }
 
@@ -148,7 +140,7 @@ class Run {
   RolloutBatch& batch_;
   const Preparation& preparation_;
   MtpLoss mtp_;
-  std::list<std::vector<std::vector<std::int32_t>>> kept_;  // of the forward not yet backwarded
+  const BalanceWeights balance_;
   BatchGradient out_;
 };
 
@@ -182,15 +174,12 @@ double PrepareBatch(const configs::Grpo& config, Policy& policy, Policy* referen
                     const Preparation& preparation, RolloutBatch* batch) {
   Run run(config, policy, batch, preparation);
   const std::vector<int> all = LiveRows(*batch);
-  const bool truncates = config.truncated_sampling && config.truncates();
-  if (truncates) batch->kept.resize(batch->mask.size());
-  if (config.updates() > 1 || (truncates && reference)) {
+  if (config.updates() > 1) {
     std::vector<int> stale;
     batch->measured.assign(batch->n, false);
     batch->old_logp = batch->rollout_logp;
     for (int i : all) {
-      // Kept tokens can only be found by the weights that sampled.
-      if (!truncates && !IsStale(*batch, i, preparation)) continue;
+      if (!IsStale(*batch, i, preparation)) continue;
       stale.push_back(i);
       batch->measured[i] = true;
     }
@@ -217,7 +206,9 @@ BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Roll
                                const Preparation& preparation) {
   Run run(config, policy, batch, preparation);
   std::vector<int> live, still;
-  const bool pulled = (config.beta > 0 && !config.kl_in_reward) || config.entropy_coef != 0;
+  const bool pulled = (config.beta > 0 && !config.kl_in_reward) || config.entropy_coef != 0 ||
+                      config.expert_balance_loss > 0 || config.device_balance_loss > 0 ||
+                      config.communication_balance_loss > 0;
   for (int i : LiveRows(*batch)) (pulled || batch->advantages[i] != 0 ? live : still).push_back(i);
   const LossTotals totals = CountTotals(batch->Input());
   run.Live(live, totals);

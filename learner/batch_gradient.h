@@ -11,9 +11,11 @@ namespace temper::learner {
 inline constexpr int kMicroTokens = 8192;
 
 struct BatchGradient {
-  LossOutput loss;      // of the whole batch, with its metrics
-  ExpertLoads loads;    // of every forwarded token
-  double mtp_loss = 0;  // mean of -log p; 0 where the MTP layer is not trained
+  LossOutput loss;                     // of the whole batch, with its metrics
+  ExpertLoads loads;                   // of every forwarded token
+  double mtp_loss = 0;                 // mean of -log p; 0 where the MTP layer is not trained
+  std::vector<double> mtp_acceptance;  // an MTP layer's, see MtpLoss
+  double balance_loss = 0;
   double forward_seconds = 0, backward_seconds = 0;
 };
 
@@ -21,7 +23,6 @@ struct BatchGradient {
 struct Preparation {
   std::uint32_t version = 0;  // of the policy
   bool same_bits = true;      // a rollout of that version has the policy's own log-probs
-  int valid_ids = 0;          // that sampling may pick (truncated sampling)
   int micro_tokens = kMicroTokens;
 };
 

@@ -1,9 +1,6 @@
 #include "learner/checkpoint.h"
 
-#include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <cstdio>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -11,7 +8,6 @@
 
 #include "configs/error.h"
 #include "configs/files.h"
-#include "configs/sha256.h"
 #include "engine/checkpoint.h"
 #include "engine/safetensors.h"
 #include "kernels/linear.h"
@@ -21,162 +17,67 @@ namespace temper::learner {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int kFormat = 1;
-constexpr std::uint64_t kSmallFile = std::uint64_t{64} << 20;
 constexpr const char* kParts[] = {"master.", "exp_avg.", "exp_avg_sq."};
 
-std::string Numbered(const char* prefix, std::uint64_t number) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%s%06llu", prefix, static_cast<unsigned long long>(number));
-  return text;
-}
-
-/// N of "<prefix>N<suffix>", or nothing.
-std::optional<std::uint64_t> NumberOf(const std::string& name, const std::string& prefix,
-                                      const std::string& suffix) {
-  if (name.size() <= prefix.size() + suffix.size() || !name.starts_with(prefix) ||
-      !name.ends_with(suffix))
-    return {};
-  const char* end = name.data() + name.size() - suffix.size();
-  std::uint64_t number = 0;
-  const auto [rest, error] = std::from_chars(name.data() + prefix.size(), end, number);
-  if (error != std::errc() || rest != end) return {};
-  return number;
-}
-
-std::string FileSha256(const std::string& path, std::uint64_t* size) {
-  const configs::InputFile file(path);
-  *size = file.size();
-  configs::Sha256 hash;
-  std::vector<std::byte> buffer(std::size_t{1} << 20);
-  for (std::uint64_t at = 0; at < file.size();) {
-    const std::size_t n = std::min<std::uint64_t>(buffer.size(), file.size() - at);
-    file.ReadAt(at, {buffer.data(), n});
-    hash.Add({buffer.data(), n});
-    at += n;
-  }
-  return hash.Hex();
-}
-
-void Rename(const fs::path& from, const fs::path& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) {
-    throw MachineError(to.string() + ": rename: " + std::strerror(errno));
-  }
-}
-
-void RemoveAll(const fs::path& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  if (error) throw MachineError(path.string() + ": cannot be removed: " + error.message());
-}
-
+using Tensors = std::vector<TrainedBuffers::Tensor>;
 using Buffers = std::vector<std::pair<std::string, const float*>>;  // prefix of the names, values
 
-void WriteMasters(const std::string& path, const Parameters& parameters, const Buffers& buffers) {
+void WriteBuffers(const std::string& path, const Tensors& tensors, const Buffers& buffers) {
   std::vector<engine::SafetensorsWriter::Entry> entries;
   for (const auto& [part, buffer] : buffers) {
-    for (const auto& entry : parameters.entries())
-      entries.push_back({part + entry.spec.name, engine::Dtype::kF32, entry.spec.shape});
+    for (const auto& tensor : tensors)
+      entries.push_back({part + tensor.name, engine::Dtype::kF32, tensor.shape});
   }
   engine::SafetensorsWriter writer(path, std::move(entries));
   for (const auto& [part, buffer] : buffers) {
-    for (const auto& entry : parameters.entries())
-      writer.WriteFloats({buffer + entry.offset, std::size_t(entry.spec.count())});
+    for (const auto& tensor : tensors)
+      writer.WriteFloats({buffer + tensor.offset, std::size_t(tensor.count())});
   }
   writer.Close();
 }
 
-void ReadMasters(const std::string& path, const Parameters& parameters,
+void ReadBuffers(const std::string& path, const Tensors& tensors,
                  const std::vector<std::pair<std::string, float*>>& buffers) {
   const engine::SafetensorsFile file(path);
   for (const auto& [part, buffer] : buffers) {
-    for (const auto& entry : parameters.entries()) {
-      const std::string name = part + entry.spec.name;
+    for (const auto& tensor : tensors) {
+      const std::string name = part + tensor.name;
       const auto info = file.tensors().find(name);
       if (info == file.tensors().end() || info->second.dtype != engine::Dtype::kF32 ||
-          info->second.shape != entry.spec.shape) {
+          info->second.shape != tensor.shape) {
         throw UserError(file.path() + ": " + name +
                         " is missing or has another shape than the model's");
       }
-      file.Read(name, {reinterpret_cast<std::byte*>(buffer + entry.offset),
-                       std::size_t(entry.spec.count()) * sizeof(float)});
+      file.Read(name, {reinterpret_cast<std::byte*>(buffer + tensor.offset),
+                       std::size_t(tensor.count()) * sizeof(float)});
     }
   }
 }
 
-Json ToJson(const TrainState& s) {
-  return {{"format", kFormat},
-          {"step", s.step},
-          {"version", s.version},
-          {"incarnation", s.incarnation},
-          {"data", {{"epoch", s.epoch}, {"position", s.position}, {"next_group", s.next_group}}},
-          {"numerics", s.numerics},
-          {"config", s.config}};
-}
+}  // namespace
 
-TrainState ReadState(const std::string& path) {
-  const Json json = configs::ParseJson(configs::ReadWholeFile(path, kSmallFile), path);
-  const auto number = [&](const Json& object, const char* key) {
-    if (!object.is_object() || !object.contains(key))
-      throw UserError(path + ": " + key + " is missing");
-    return configs::GetInt(object[key], path + ": " + key, 0, INT64_MAX);
-  };
-  if (number(json, "format") != kFormat)
-    throw UserError(path + ": format must be " + std::to_string(kFormat));
-  TrainState s;
-  s.step = number(json, "step");
-  s.version = std::uint32_t(number(json, "version"));
-  s.incarnation = number(json, "incarnation");
-  const Json data = json.value("data", Json());
-  s.epoch = std::uint64_t(number(data, "epoch"));
-  s.position = std::uint64_t(number(data, "position"));
-  s.next_group = std::uint64_t(number(data, "next_group"));
-  s.numerics = json.value("numerics", "");
-  s.config = json.value("config", Json());
-  return s;
-}
-
-/// Throws UserError saying what is torn.
-void CheckManifest(const fs::path& dir) {
-  const std::string path = (dir / "manifest.json").string();
-  const Json manifest = configs::ParseJson(configs::ReadWholeFile(path, kSmallFile), path);
-  const Json files = manifest.is_object() ? manifest.value("files", Json()) : Json();
-  if (!files.is_array() || files.empty()) throw UserError(path + ": files must be a list");
-  for (const Json& file : files) {
-    const std::string name =
-        file.is_object() && file.contains("name") && file["name"].is_string() ? file["name"] : "";
-    if (name.empty() || fs::path(name).filename() != name)
-      throw UserError(path + ": a file has no plain name");
-    std::uint64_t size = 0;
-    const std::string sha256 = FileSha256((dir / name).string(), &size);
-    if (file.value("size", std::uint64_t{0}) != size)
-      throw UserError((dir / name).string() + ": its size is not the manifest's");
-    if (file.value("sha256", "") != sha256)
-      throw UserError((dir / name).string() + ": its SHA-256 is not the manifest's");
+Snapshot::Snapshot(Policy& policy, const std::string& model_dir, const Parameters* reference)
+    : policy_(policy), model_dir_(model_dir), trained_(policy.trained()) {
+  const Published& published = policy.published();
+  for (const Published::Tensor& tensor : published.tensors()) {
+    const std::span<const std::byte> bytes = published.Bytes(tensor);
+    published_.insert(published_.end(), bytes.begin(), bytes.end());
   }
-}
-
-std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
-  std::vector<std::uint64_t> steps;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(checkpoints, error)) {
-    if (const auto step = NumberOf(entry.path().filename().string(), "step-", ""))
-      steps.push_back(*step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
+  values_.assign(trained_.values, trained_.values + trained_.size);
+  moment1_.assign(trained_.moment1, trained_.moment1 + trained_.size);
+  moment2_.assign(trained_.moment2, trained_.moment2 + trained_.size);
+  if (reference) reference_.assign(reference->values(), reference->values() + reference->size());
 }
 
 /// The published bytes as they are: fp32 scales keep codes unchanged.
-void WriteModel(const std::string& dir, const engine::ModelConfig& config,
-                const Published& published, const engine::Numerics& numerics,
-                const std::string& tokenizer_dir) {
+void Snapshot::WriteModel(const std::string& dir) const {
+  const Published& published = policy_.published();  // its table alone
   std::map<std::string, const Published::Tensor*> tensors;
   for (const Published::Tensor& tensor : published.tensors()) tensors[tensor.name] = &tensor;
   std::vector<float> copy;  // tensors lie without gaps: floats may start anywhere
   const auto floats = [&](const Published::Tensor& t, std::size_t from, std::size_t n) {
     copy.resize(n);
-    std::memcpy(copy.data(), published.Bytes(t).data() + from * sizeof(float), n * sizeof(float));
+    std::memcpy(copy.data(), published_.data() + t.begin + from * sizeof(float), n * sizeof(float));
     return std::span<const float>(copy);
   };
   const engine::RowSource rows = [&](const engine::TensorSpec& spec, std::int64_t first,
@@ -187,7 +88,7 @@ void WriteModel(const std::string& dir, const engine::ModelConfig& config,
     engine::RowData data;
     data.first = first;
     data.rows = count;
-    const std::byte* bytes = published.Bytes(tensor).data();
+    const std::byte* bytes = published_.data() + tensor.begin;
     if (tensor.dtype == engine::Dtype::kF8E4m3) {
       const std::size_t blocks = (k + kernels::kBlock - 1) / kernels::kBlock;
       data.codes = {reinterpret_cast<const std::uint8_t*>(bytes) + at, n};
@@ -200,139 +101,82 @@ void WriteModel(const std::string& dir, const engine::ModelConfig& config,
     }
     return data;
   };
+  const engine::Numerics& numerics = policy_.weights().numerics();
   const engine::Dtype dtype = numerics.fp8()      ? engine::Dtype::kF8E4m3
                               : numerics.rounds() ? engine::Dtype::kBf16
                                                   : engine::Dtype::kF32;
-  engine::WriteCheckpoint(dir, config, {dtype}, tokenizer_dir, rows);
+  engine::WriteCheckpoint(dir, policy_.config(), {dtype}, model_dir_, rows);
 }
 
-/// Everything of a checkpoint into a folder, its manifest last.
-void WriteFiles(const fs::path& aside, const TrainState& state, Policy& policy,
-                const std::string& tokenizer_dir, const Parameters* reference) {
-  Parameters& parameters = policy.parameters();
-  WriteModel(aside.string(), policy.config(), policy.published(), policy.weights().numerics(),
-             tokenizer_dir);
-  WriteMasters((aside / "optimizer.safetensors").string(), parameters,
-               {{kParts[0], parameters.values()},
-                {kParts[1], parameters.moment1()},
-                {kParts[2], parameters.moment2()}});
-  if (reference) {
-    WriteMasters((aside / "reference.safetensors").string(), *reference,
-                 {{"master.", reference->values()}});
+void Snapshot::Write(const std::string& dir) const {
+  WriteModel(dir);
+  WriteBuffers(
+      dir + "/optimizer.safetensors", *trained_.tensors,
+      {{kParts[0], values_.data()}, {kParts[1], moment1_.data()}, {kParts[2], moment2_.data()}});
+  if (const Lora* lora = policy_.lora()) {
+    const std::string adapter = dir + "/adapter";
+    std::error_code error;
+    fs::create_directory(adapter, error);
+    if (error) throw MachineError(adapter + ": cannot be made: " + error.message());
+    lora->Write(adapter, model_dir_, values_.data());
+    configs::SyncFolder(adapter);
   }
-  configs::WriteWholeFile((aside / "state.json").string(), ToJson(state).dump(1) + "\n");
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(aside))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  Json files = Json::array();
-  for (const std::string& file : names) {
-    std::uint64_t size = 0;
-    const std::string sha256 = FileSha256((aside / file).string(), &size);
-    files.push_back({{"name", file}, {"size", size}, {"sha256", sha256}});
+  if (!reference_.empty()) {
+    WriteBuffers(dir + "/reference.safetensors", *policy_.parameters().buffers().tensors,
+                 {{kParts[0], reference_.data()}});
   }
-  configs::WriteWholeFile((aside / "manifest.json").string(),
-                          Json{{"format", kFormat}, {"files", files}}.dump(1) + "\n");
-  configs::SyncFolder(aside.string());
 }
 
-}  // namespace
-
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Policy& policy,
-                           const std::string& tokenizer_dir, int keep,
-                           const Parameters* reference) {
-  const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
-  const std::string name = Numbered("step-", std::uint64_t(state.step));
-  const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
-  RemoveAll(aside);
-  std::error_code error;
-  fs::create_directories(aside, error);
-  if (error) throw MachineError(aside.string() + ": cannot be made: " + error.message());
-
-  try {
-    WriteFiles(aside, state, policy, tokenizer_dir, reference);
-  } catch (...) {
-    fs::remove_all(aside, error);  // of a full disk, above all
-    throw;
-  }
-
-  // A folder of this name is a torn one, or a lost future that this run replaces.
-  if (fs::exists(final)) RemoveAll(final);
-  Rename(aside, final);
-  const fs::path link = checkpoints / "latest.tmp";
-  fs::remove(link, error);
-  fs::create_directory_symlink(name, link, error);
-  if (error) throw MachineError(link.string() + ": cannot be made: " + error.message());
-  Rename(link, checkpoints / "latest");
-  configs::SyncFolder(checkpoints.string());
-
-  if (keep > 0) {
-    std::vector<std::uint64_t> steps = Steps(checkpoints);
-    std::erase_if(steps, [&](std::uint64_t step) { return step > std::uint64_t(state.step); });
-    for (std::size_t i = 0; i + std::size_t(keep) < steps.size(); ++i)
-      RemoveAll(checkpoints / Numbered("step-", steps[i]));
-  }
-  return name;
+CheckpointSaver::~CheckpointSaver() {
+  if (writing_.valid()) writing_.wait();
 }
 
-FoundCheckpoint FindCheckpoint(const std::string& run_dir) {
-  const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
-  std::vector<std::uint64_t> steps = Steps(checkpoints);
-  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    const fs::path dir = checkpoints / Numbered("step-", *step);
-    try {
-      CheckManifest(dir);
-      return {dir.string(), ReadState((dir / "state.json").string())};
-    } catch (const UserError& torn) {
-      std::fprintf(stderr, "temper-learner: checkpoint %s is torn and skipped: %s\n", dir.c_str(),
-                   torn.what());
-    }
-  }
-  throw UserError(run_dir +
-                  ": no valid checkpoint to resume from; begin a new run in another output_dir");
+void CheckpointSaver::Save(const TrainState& state, std::shared_ptr<const Snapshot> snapshot) {
+  writing_ = std::async(
+      std::launch::async, [this, state, snapshot = std::move(snapshot)]() mutable -> Saved {
+        const std::string name =
+            WriteCheckpointFolder(run_dir_, state, keep_, [&](const std::string& aside) {
+              snapshot->Write(aside);
+              snapshot.reset();
+            });
+        return {state.step, name};
+      });
 }
 
-void LoadOptimizer(const std::string& dir, Parameters& parameters) {
-  ReadMasters((fs::path(dir) / "optimizer.safetensors").string(), parameters,
-              {{kParts[0], parameters.values()},
-               {kParts[1], parameters.moment1()},
-               {kParts[2], parameters.moment2()}});
+std::optional<CheckpointSaver::Saved> CheckpointSaver::Take(bool wait) {
+  if (!writing_.valid()) return {};
+  if (!wait && writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return {};
+  return writing_.get();
+}
+
+void Restore(const std::string& dir, const std::string& model_dir, Policy& policy) {
+  const TrainedBuffers trained = policy.trained();
+  if (Lora* lora = policy.lora()) {
+    policy.Load(model_dir);
+    lora->SetBase(policy.parameters());
+  }
+  ReadBuffers(
+      dir + "/optimizer.safetensors", *trained.tensors,
+      {{kParts[0], trained.values}, {kParts[1], trained.moment1}, {kParts[2], trained.moment2}});
+  if (Lora* lora = policy.lora()) lora->Merge(policy.parameters(), policy.pool());
+  policy.Load(dir, /*masters=*/false);
 }
 
 void LoadReference(const std::string& dir, Parameters& parameters) {
-  ReadMasters((fs::path(dir) / "reference.safetensors").string(), parameters,
+  ReadBuffers(dir + "/reference.safetensors", *parameters.buffers().tensors,
               {{kParts[0], parameters.values()}});
 }
 
 void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published) {
-  const fs::path versions = fs::path(run_dir) / "versions";
-  std::error_code error;
-  fs::create_directories(versions, error);
-  if (error) throw MachineError(versions.string() + ": cannot be made: " + error.message());
-  const fs::path path = versions / (Numbered("v", version) + ".safetensors");
-  const std::string aside = path.string() + ".tmp";
-  std::vector<engine::SafetensorsWriter::Entry> entries;
-  for (const Published::Tensor& tensor : published.tensors())
-    entries.push_back({tensor.name, tensor.dtype, tensor.shape});
-  engine::SafetensorsWriter writer(aside, std::move(entries));
-  for (const Published::Tensor& tensor : published.tensors()) writer.Write(published.Bytes(tensor));
-  writer.Close();
-  Rename(aside, path);
-  configs::SyncFolder(versions.string());
-}
-
-void PruneVersions(const std::string& run_dir, const std::string& keep_versions,
-                   std::uint32_t newest) {
-  std::uint64_t keep = 0;
-  const auto [end, bad] =
-      std::from_chars(keep_versions.data(), keep_versions.data() + keep_versions.size(), keep);
-  if (bad != std::errc() || end != keep_versions.data() + keep_versions.size())
-    return;  // all, checkpoints
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(fs::path(run_dir) / "versions", error)) {
-    const auto version = NumberOf(entry.path().filename().string(), "v", ".safetensors");
-    if (version && *version + keep <= newest) RemoveAll(entry.path());
-  }
+  WriteVersionFile(run_dir, version, [&](const std::string& aside) {
+    std::vector<engine::SafetensorsWriter::Entry> entries;
+    for (const Published::Tensor& tensor : published.tensors())
+      entries.push_back({tensor.name, tensor.dtype, tensor.shape});
+    engine::SafetensorsWriter writer(aside, std::move(entries));
+    for (const Published::Tensor& tensor : published.tensors())
+      writer.Write(published.Bytes(tensor));
+    writer.Close();
+  });
 }
 
 }  // namespace temper::learner

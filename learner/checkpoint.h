@@ -1,60 +1,77 @@
 #pragma once
 // Checkpoints of a run: a Hugging Face folder with the optimizer beside it, whole or not at all.
+#include <cstddef>
 #include <cstdint>
+#include <future>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "configs/json.h"
+#include "learner/core/checkpoint_folder.h"
 #include "learner/policy.h"
 
 namespace temper::learner {
 
-/// RUN/checkpoints/step-000100/:
+/// What a checkpoint holds, copied from a policy at one moment: training goes on while it is
+/// written. RUN/checkpoints/step-000100/ (learner/core/checkpoint_folder.h has the rest):
 ///   model.safetensors, config.json, tokenizer files   the published weights: what actors ran
-///   optimizer.safetensors                             master.NAME, exp_avg.NAME, exp_avg_sq.NAME,
-///   F32 state.json                                        TrainState manifest.json {"format": 1,
-///   "files": [{"name", "size", "sha256"}]}
-struct TrainState {
-  std::int64_t step = 0;      // optimizer steps done
-  std::uint32_t version = 0;  // weights published last
-  std::uint64_t epoch = 0;    // data cursor: the next row is row `position` of this epoch's order
-  std::uint64_t position = 0;
-  std::uint64_t next_group = 0;  // GRPO: first group of the next batch
-  std::int64_t incarnation = 0;
-  std::string numerics;  // "canon-1/fp32/cache-fp32"
-  Json config;           // resolved
+///   optimizer.safetensors                             F32 master.NAME, exp_avg.NAME,
+///                                                     exp_avg_sq.NAME of what is trained
+///   adapter/                                          of a policy with adapters: PEFT's folder
+///   reference.safetensors                             `reference`'s masters (one that follows the
+///                                                     policy)
+class Snapshot {
+ public:
+  /// `policy` outlives it; `model_dir` is the model that the run began with.
+  Snapshot(Policy& policy, const std::string& model_dir, const Parameters* reference = nullptr);
+  /// Writes and fsyncs the files. Throws MachineError with errno's text.
+  void Write(const std::string& dir) const;
+
+ private:
+  void WriteModel(const std::string& dir) const;
+
+  Policy& policy_;
+  const std::string model_dir_;
+  TrainedBuffers trained_;  // of the policy; the copies below have its layout
+  std::vector<std::byte> published_;
+  std::vector<float> values_, moment1_, moment2_;
+  std::vector<float> reference_;
 };
 
-/// `reference`: its masters too, reference.safetensors (one that follows the policy).
-/// Writes step-N.tmp, fsyncs everything, renames, fsyncs the folder, moves the symlink `latest`,
-/// removes all but the last `keep` (0 = all). Returns the folder's name "step-000100". Throws
-/// MachineError with errno's text.
-std::string SaveCheckpoint(const std::string& run_dir, const TrainState& state, Policy& policy,
-                           const std::string& tokenizer_dir, int keep,
-                           const Parameters* reference = nullptr);
+/// Saves checkpoints beside training, one at a time.
+class CheckpointSaver {
+ public:
+  CheckpointSaver(std::string run_dir, int keep) : run_dir_(std::move(run_dir)), keep_(keep) {}
+  /// Waits for the one under way; its error is lost.
+  ~CheckpointSaver();
 
-struct FoundCheckpoint {
-  std::string dir;
-  TrainState state;
+  struct Saved {
+    std::int64_t step;
+    std::string name;  // of its folder
+  };
+  /// Begins to write one, after the one under way.
+  void Save(const TrainState& state, std::shared_ptr<const Snapshot> snapshot);
+  /// The one that has become durable since the last call, if any; with `wait` after the one under
+  /// way. Throws what writing it threw.
+  std::optional<Saved> Take(bool wait);
+
+ private:
+  const std::string run_dir_;
+  const int keep_;
+  std::future<Saved> writing_;
 };
 
-/// The newest checkpoint whose manifest holds; torn ones are named on stderr and skipped. Throws
-/// UserError where none is left.
-FoundCheckpoint FindCheckpoint(const std::string& run_dir);
+/// A policy as a checkpoint has it: what is trained with its moments, and the very bytes that the
+/// actors ran. Adapters are merged into the weights of `model_dir`. Throws UserError for other
+/// tensors than the model's.
+void Restore(const std::string& dir, const std::string& model_dir, Policy& policy);
 
-/// Masters and moments of a checkpoint. Throws UserError for other tensors than the model's.
-void LoadOptimizer(const std::string& dir, Parameters& parameters);
-
-/// Masters of the reference policy that a checkpoint holds. Throws UserError as LoadOptimizer.
+/// Masters of the reference policy that a checkpoint holds. Throws UserError as Restore.
 void LoadReference(const std::string& dir, Parameters& parameters);
 
 /// The published weights as a safetensors file, whole or not at all:
 /// RUN/versions/v000001.safetensors.
 void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published);
-
-/// Applies keep_versions ("all", a number, "checkpoints") after `newest` was published: removes
-/// RUN/versions files that go.
-void PruneVersions(const std::string& run_dir, const std::string& keep_versions,
-                   std::uint32_t newest);
 
 }  // namespace temper::learner

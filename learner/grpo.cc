@@ -26,6 +26,7 @@
 #include "learner/core/prompts.h"
 #include "learner/core/run_folder.h"
 #include "learner/core/stopwatch.h"
+#include "learner/mtp_loss.h"
 #include "learner/process.h"
 
 namespace temper::learner {
@@ -40,7 +41,9 @@ class Trainer {
 
  private:
   void Begin();
-  void Save(bool record);
+  void Save();
+  /// Notes the checkpoint that became durable; with `wait` that under way too.
+  void NoteCheckpoint(bool wait);
   void Publish();
   /// Whether the batch just trained is the run's last, or reached another multiple of `steps`.
   bool Due(int steps) const {
@@ -67,6 +70,7 @@ class Trainer {
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Service> service_;
   std::shared_ptr<WeightSet> served_, spare_;
+  std::optional<CheckpointSaver> saver_;
   SkippedSteps skipped_{"grpo"};
   double changed_ = 1;  // share of its bytes that the former set did not have
 };
@@ -97,6 +101,8 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
   service.model_dir = config.model;
   service.valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
   service.prompts = prompts_;
+  if (grpo_.routing_replay == "rollout")
+    service.experts = {model_.moe_layers(), model_.top_k, model_.experts};
   service.zygote_argv = zygote_argv;
   service.resume_step = resume_step_;
   if (resume_step_) service.resume_group = state_.next_group;
@@ -112,13 +118,13 @@ void Trainer::Begin() {
   options.plain = config_.learner.forward == "libtorch";
   options.recompute = config_.learner.gradient_checkpointing;
   options.numerics = NumericsOf(config_);
+  options.lora = config_.lora;
   policy_ = std::make_unique<Policy>(model_, options);
   std::string resumed_from;
   if (config_.resume) {
     const FoundCheckpoint found = FindCheckpoint(config_.output_dir);
     ContinueRun(config_, found.state.config);
-    LoadOptimizer(found.dir, policy_->parameters());
-    policy_->Load(found.dir, /*masters=*/false);
+    Restore(found.dir, config_.model, *policy_);
     resumed_from = found.dir;
     state_ = found.state;
     ++state_.incarnation;
@@ -127,6 +133,7 @@ void Trainer::Begin() {
       resume_step_ = state_.step;
   } else {
     policy_->Load(config_.model);
+    if (policy_->lora()) policy_->BeginAdapters(config_.seed);
     BeginRun(config_);
   }
   state_.config = configs::ToJson(config_);
@@ -141,17 +148,23 @@ void Trainer::Begin() {
       reference_->Load(config_.model);
     }
   }
-  if (!config_.resume) Save(/*record=*/false);
+  saver_.emplace(config_.output_dir, grpo_.save_total_limit);
+  if (config_.resume) return;
+  Save();  // a run killed in its first steps resumes from here
+  saver_->Take(/*wait=*/true);
 }
 
-void Trainer::Save(bool record) {
+void Trainer::NoteCheckpoint(bool wait) {
+  if (const auto saved = saver_->Take(wait)) service_->SetCheckpoint(saved->step, saved->name);
+}
+
+void Trainer::Save() {
   const std::uint64_t rows = prompts_->rows(), next = state_.next_group;
   state_.epoch = rows == 0 ? 0 : next / rows;
   state_.position = rows == 0 ? next : next % rows;
-  const std::string name =
-      SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model, grpo_.save_total_limit,
-                     grpo_.sync_ref_model ? &reference_->parameters() : nullptr);
-  if (record) service_->SetCheckpoint(state_.step, name);
+  saver_->Save(state_, std::make_shared<const Snapshot>(
+                           *policy_, config_.model,
+                           grpo_.sync_ref_model ? &reference_->parameters() : nullptr));
 }
 
 /// Bytes that are equal.
@@ -232,16 +245,12 @@ Preparation Trainer::Prepared() const {
   Preparation preparation;
   preparation.version = state_.version;
   preparation.same_bits = config_.numerics == "strict" && config_.learner.forward == "kernels";
-  preparation.valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
   return preparation;
 }
 
 UpdateReport Trainer::Optimize(const BatchGradient& gradient) {
-  if (!std::isfinite(gradient.loss.loss)) {
-    // Clipped to nothing below: a gradient that overflowed must not reach the weights.
-    policy_->parameters().gradients()[0] = std::numeric_limits<float>::quiet_NaN();
-  }
-  const UpdateReport update = Update(*policy_, grpo_, ++state_.step, gradient.loads);
+  const UpdateReport update =
+      Update(*policy_, grpo_, ++state_.step, gradient.loads, gradient.loss.loss);
   skipped_.Note(update, state_.step);
   if (grpo_.sync_ref_model && state_.step % grpo_.ref_model_sync_steps == 0) SyncReference();
   return update;
@@ -295,6 +304,8 @@ Json StepMetrics(const engine::ModelConfig& config, const BatchGradient& gradien
   line["grad_norm"] = update.gradient_norm;
   line["learning_rate"] = update.learning_rate;
   if (gradient.mtp_loss != 0) line["mtp_loss"] = gradient.mtp_loss;
+  AddAcceptance(gradient.mtp_acceptance, &line);
+  if (gradient.balance_loss != 0) line["balance_loss"] = gradient.balance_loss;
   line.update(gradient.loads.Metrics(config));
   line["timing_s/forward"] = gradient.forward_seconds;
   line["timing_s/backward"] = gradient.backward_seconds;
@@ -416,8 +427,11 @@ int Trainer::Run() {
       }
     }
     progress.At(state_.step, NoteOf(lines.back()));
-    if (Due(grpo_.save_steps)) Save(/*record=*/true);
+    const bool due = Due(grpo_.save_steps);
+    NoteCheckpoint(due);
+    if (due) Save();
   }
+  NoteCheckpoint(/*wait=*/true);
   return 0;
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "kernels/sampling.h"
 #include "learner/core/gradients.h"
@@ -46,7 +47,7 @@ Tensors HeadOp::Forward(const Tensors& in) {
                        *context_.pool);
     kernels::TokenLogProbs(logits, head.n, m, head.n, temperature_, targets_.target.data() + r,
                            logp.data_ptr<float>() + r, *context_.pool);
-    if (truncation_.kept) Renormalise(logits, r, m, logp.data_ptr<float>() + r);
+    if (forms_.kept || forms_.soft) Reform(logits, r, m, logp.data_ptr<float>() + r);
     if (want_entropy_) {
       kernels::Entropy(logits, head.n, m, head.n, temperature_, entropy_.data_ptr<float>() + r,
                        *context_.pool);
@@ -71,28 +72,41 @@ Tensors HeadOp::Plain(const Tensors& in) {
   const torch::Tensor logits = torch::mm(in[0].index_select(0, row), in[1].t());
   const torch::Tensor logp = torch::log_softmax(logits / temperature_, 1);
   correct_ = logits.argmax(1).eq(target).sum().item<std::int64_t>();
-  if (truncation_.kept) {
+  const torch::Tensor entropy = -(logp.exp() * logp).sum(1);
+  if (forms_.kept) {
     torch::Tensor out = torch::ones_like(logits, torch::kBool);
     for (std::int64_t r = 0; r < out.size(0); ++r) {
-      const std::vector<std::int32_t>& kept = (*truncation_.kept)[r];
+      const std::vector<std::int32_t>& kept = (*forms_.kept)[r];
       out[r].index_fill_(0, torch::tensor(std::vector<std::int64_t>(kept.begin(), kept.end())), 0);
     }
     const torch::Tensor of_kept = torch::log_softmax(
         (logits / temperature_).masked_fill(out, -std::numeric_limits<float>::infinity()), 1);
-    return {of_kept.gather(1, target.unsqueeze(1)).squeeze(1), -(logp.exp() * logp).sum(1)};
+    return {of_kept.gather(1, target.unsqueeze(1)).squeeze(1), entropy};
   }
-  return {logp.gather(1, target.unsqueeze(1)).squeeze(1), -(logp.exp() * logp).sum(1)};
+  if (!forms_.soft) return {logp.gather(1, target.unsqueeze(1)).squeeze(1), entropy};
+  torch::Tensor weight = torch::zeros_like(logp);
+  for (std::int64_t r = 0; r < weight.size(0); ++r) {
+    const WeightedIds& soft = (*forms_.soft)[r];
+    if (soft.ids.empty()) weight[r][targets_.target[r]] = 1;
+    for (std::size_t j = 0; j < soft.ids.size(); ++j) weight[r][soft.ids[j]] = soft.weights[j];
+  }
+  return {(logp * weight).sum(1), entropy};
 }
 
-void HeadOp::Renormalise(const float* logits, std::int64_t first, std::int64_t rows, float* logp) {
+void HeadOp::Reform(const float* logits, std::int64_t first, std::int64_t rows, float* logp) const {
   const int vocab = head_->n;
+  const float* lse = lse_.data_ptr<float>() + first;
   ForRows(*context_.pool, rows, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      std::vector<std::int32_t>& kept = (*truncation_.kept)[first + i];
       const float* row = logits + i * vocab;
-      if (kept.empty())
-        kernels::KeptIds(row, vocab, truncation_.valid_ids, truncation_.params, &kept);
-      logp[i] -= kernels::LogKeptMass(row, temperature_, lse_.data_ptr<float>()[first + i], kept);
+      if (forms_.kept)
+        logp[i] -= kernels::LogKeptMass(row, temperature_, lse[i], (*forms_.kept)[first + i]);
+      if (!forms_.soft || (*forms_.soft)[first + i].ids.empty()) continue;
+      const WeightedIds& soft = (*forms_.soft)[first + i];
+      double sum = 0;
+      for (std::size_t j = 0; j < soft.ids.size(); ++j)
+        sum += double(soft.weights[j]) * (double(row[soft.ids[j]]) / temperature_ - lse[i]);
+      logp[i] = float(sum);
     }
   });
 }
@@ -103,30 +117,43 @@ void HeadOp::ChunkGradient(torch::Tensor& logits, std::int64_t first, const torc
   float* d = logits.data_ptr<float>();
   const float* lse = lse_.data_ptr<float>() + first;
   const float* gradient = g.data_ptr<float>() + first;
-  // Of the kept tokens: g / T (delta - p / mass), nothing for the others.
+  // Of the kept ids: g / T (delta - p / mass), nothing for the others.
   std::vector<std::vector<float>> share;
-  torch::Tensor none;
-  if (truncation_.kept) {
+  torch::Tensor scaled;  // what is left for the whole vocabulary
+  if (forms_.kept) {
     share.resize(m);
     for (std::int64_t i = 0; i < m; ++i) {
       double mass = 0;
-      for (std::int32_t id : (*truncation_.kept)[first + i]) {
+      for (std::int32_t id : (*forms_.kept)[first + i]) {
         share[i].push_back(std::exp(d[i * vocab + id] / temperature_ - lse[i]));
         mass += share[i].back();
       }
       for (float& p : share[i]) p = float(p / mass);
     }
-    none = torch::zeros({m});
+    scaled = torch::zeros({m});
+  } else if (forms_.soft) {  // g / T (sum(w delta) - sum(w) p)
+    scaled = g.narrow(0, first, m).clone();
+    for (std::int64_t i = 0; i < m; ++i) {
+      const std::vector<float>& w = (*forms_.soft)[first + i].weights;
+      if (!w.empty()) scaled.data_ptr<float>()[i] *= std::accumulate(w.begin(), w.end(), 0.0f);
+    }
   }
-  LogProbGradient(d, m, int(vocab), temperature_, targets_.target.data() + first, lse,
-                  none.defined() ? none.data_ptr<float>() : gradient,
+  const float* whole = scaled.defined() ? scaled.data_ptr<float>() : gradient;
+  LogProbGradient(d, m, int(vocab), temperature_, targets_.target.data() + first, lse, whole,
                   ge.defined() ? ge.data_ptr<float>() + first : nullptr,
                   entropy_.data_ptr<float>() + first, *context_.pool);
   for (std::int64_t i = 0; i < std::int64_t(share.size()); ++i) {
-    const std::vector<std::int32_t>& kept = (*truncation_.kept)[first + i];
+    const std::vector<std::int32_t>& kept = (*forms_.kept)[first + i];
     const float scale = gradient[i] / temperature_;
     for (std::size_t j = 0; j < kept.size(); ++j) d[i * vocab + kept[j]] -= scale * share[i][j];
     d[i * vocab + targets_.target[first + i]] += scale;
+  }
+  for (std::int64_t i = 0; forms_.soft && i < m; ++i) {
+    const WeightedIds& soft = (*forms_.soft)[first + i];
+    if (soft.ids.empty()) continue;
+    d[i * vocab + targets_.target[first + i]] -= whole[i] / temperature_;
+    for (std::size_t j = 0; j < soft.ids.size(); ++j)
+      d[i * vocab + soft.ids[j]] += gradient[i] * soft.weights[j] / temperature_;
   }
 }
 

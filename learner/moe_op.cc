@@ -6,6 +6,7 @@
 #include "kernels/fp8.h"
 #include "kernels/ops.h"
 #include "kernels/router.h"
+#include "learner/core/capacity.h"
 #include "learner/core/gradients.h"
 #include "learner/ops.h"
 #include "learner/products.h"
@@ -27,24 +28,59 @@ torch::Tensor Down(const torch::Tensor& experts, int e, std::int64_t width, std:
 
 }  // namespace
 
+std::vector<std::int32_t> MoeOp::Replayed(int m) const {
+  const std::vector<std::uint16_t>& all = context_.pack->experts;
+  std::vector<std::int32_t> forced;
+  if (all.empty()) return forced;
+  const std::size_t k = std::size_t(context_.config->top_k);
+  const std::size_t stride = std::size_t(context_.config->moe_layers()) * k;
+  forced.reserve(std::size_t(m) * k);
+  for (int t = 0; t < m; ++t) {
+    const auto first = all.begin() + std::ptrdiff_t(std::size_t(t) * stride + layer_ * k);
+    forced.insert(forced.end(), first, first + std::ptrdiff_t(k));
+  }
+  return forced;
+}
+
 void MoeOp::Choose(const float* logits, int m) {
   const engine::ModelConfig& c = *context_.config;
   const std::int64_t pairs = std::int64_t(m) * c.top_k;
   routing_.ids.resize(pairs);
   weight_.resize(pairs);
-  kernels::Route(logits, c.experts, w_->router_bias.data(), c.router_shape(), m, nullptr,
-                 routing_.ids.data(), weight_.data(), *context_.pool);
+  const std::vector<std::int32_t> forced = Replayed(m);
+  kernels::Route(logits, c.experts, w_->router_bias.data(), c.router_shape(), m,
+                 forced.empty() ? nullptr : forced.data(), routing_.ids.data(), weight_.data(),
+                 *context_.pool);
   routing_.loads.assign(c.experts, 0);
   for (std::int32_t e : routing_.ids) ++routing_.loads[e];
+  if (context_.capacity > 0) {
+    dropped_ = PastCapacity(context_.capacity, c.router_shape(), *context_.pack,
+                            routing_.ids.data(), logits);
+    routing_.dropped = std::count(dropped_.begin(), dropped_.end(), 1);
+  }
+  Sort();
+}
+
+void MoeOp::Sort() {
+  const engine::ModelConfig& c = *context_.config;
+  const std::int64_t pairs = std::int64_t(routing_.ids.size());
+  std::vector<std::int64_t> loads = routing_.loads;
+  for (std::size_t i = 0; i < dropped_.size(); ++i) loads[routing_.ids[i]] -= dropped_[i];
   begin_.assign(c.experts + 1, 0);
-  for (int e = 0; e < c.experts; ++e) begin_[e + 1] = begin_[e] + routing_.loads[e];
-  std::vector<std::int64_t> next(begin_.begin(), begin_.end() - 1);
+  for (int e = 0; e < c.experts; ++e) begin_[e + 1] = begin_[e] + loads[e];
+  std::vector<std::int64_t> next = begin_;
   slot_.resize(pairs);
   source_.resize(pairs);
   for (std::int64_t i = 0; i < pairs; ++i) {
-    slot_[i] = std::int32_t(next[routing_.ids[i]]++);
+    const bool dropped = !dropped_.empty() && dropped_[i];
+    if (dropped) weight_[i] = 0;
+    slot_[i] = std::int32_t(next[dropped ? c.experts : routing_.ids[i]]++);
     source_[slot_[i]] = std::int32_t(i / c.top_k);
   }
+}
+
+void MoeOp::ClearDropped(torch::Tensor* rows) const {
+  if (routing_.dropped > 0) rows->narrow(0, begin_.back(), routing_.dropped).zero_();
 }
 
 void MoeOp::Gather(const float* x) {
@@ -105,6 +141,8 @@ Tensors MoeOp::Forward(const Tensors& in) {
   gate_up_ = torch::empty({pairs, 2 * width});
   gated_ = torch::empty({pairs, width});
   expert_out_ = torch::empty({pairs, h});
+  ClearDropped(&gate_up_);
+  ClearDropped(&expert_out_);
   float* gate_up = gate_up_.data_ptr<float>();
   RunExperts(&engine::MlpWeights::gate_up, gathered_, gate_up, 2 * width);
   if (w_->experts[0].up.n > 0)
@@ -139,6 +177,11 @@ Tensors MoeOp::Plain(const Tensors& in) {
   torch::Tensor weight = scores.gather(1, ids);
   if (c.norm_topk_prob) weight = weight / (weight.sum(1, true) + kRouterEps);
   weight = weight * c.routed_scaling_factor;
+  if (!dropped_.empty()) {
+    const torch::Tensor dropped =
+        torch::tensor(std::vector<std::uint8_t>(dropped_.begin(), dropped_.end())).view({m, k});
+    weight = weight.masked_fill(dropped.to(torch::kBool), 0);
+  }
 
   const torch::Tensor source =
       torch::tensor(std::vector<std::int64_t>(source_.begin(), source_.end()));
@@ -150,6 +193,7 @@ Tensors MoeOp::Plain(const Tensors& in) {
         PlainMlp(context_, w_->experts[e], x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]),
                  GateUp(in[3], e, width, c.hidden_size), Down(in[3], e, width, c.hidden_size)));
   }
+  if (routing_.dropped > 0) parts.push_back(torch::zeros({routing_.dropped, c.hidden_size}));
   const torch::Tensor out = torch::cat(parts).index_select(0, slot).view({m, k, c.hidden_size});
   torch::Tensor sum = (out * weight.unsqueeze(2)).sum(1);
   if (in[4].defined()) sum = sum + PlainMlp(context_, w_->shared, in[0], in[4], in[5]);
@@ -198,6 +242,8 @@ torch::Tensor MoeOp::ExpertsBackward(const torch::Tensor& experts, const torch::
   kernels::ThreadPool& pool = *context_.pool;
   const std::int64_t pairs = d_out.size(0), h = c.hidden_size, width = c.moe_intermediate_size;
   torch::Tensor d_gated = torch::empty({pairs, width}), d_gathered = torch::empty({pairs, h});
+  ClearDropped(&d_gated);
+  ClearDropped(&d_gathered);
   const auto rows = [&](const torch::Tensor& x, int e) {
     return x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]);
   };

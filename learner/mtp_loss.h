@@ -20,11 +20,18 @@ class MtpLoss {
   bool wanted() const { return scale_ > 0 && !tokens_.empty(); }
   /// Of what was added, without the scale.
   double mean() const { return mean_; }
+  /// Of each layer the share of its targets with its largest logit: of sampled tokens those that
+  /// its draft would have hit, which is what speculation accepts.
+  std::vector<double> acceptance() const;
 
  private:
   double scale_;
-  std::vector<std::int64_t> tokens_;  // a layer's targets
+  std::vector<std::int64_t> tokens_;   // a layer's targets
+  std::vector<std::int64_t> correct_;  // of those added
   double mean_ = 0;
 };
+
+/// mtp/acceptance, of later layers mtp/acceptance/depth_N.
+void AddAcceptance(const std::vector<double>& acceptance, Json* metrics);
 
 }  // namespace temper::learner

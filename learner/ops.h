@@ -7,6 +7,7 @@
 #include "kernels/sampling.h"
 #include "learner/autograd.h"
 #include "learner/block.h"
+#include "learner/core/soft_target.h"
 
 namespace temper::learner {
 
@@ -91,15 +92,18 @@ struct Routing {
   std::vector<std::int32_t> ids;    // [T, k] ascending
   std::vector<std::int64_t> loads;  // [E] token count
   double balance_loss = 0;          // OpContext::balance's, of this layer
+  std::int64_t dropped = 0;         // pairs of token and expert that were not computed
 };
 
 /// in {h [T, H], residual [T, H], router [E, H], experts [E, 3 I H] (gate and up [2I, H], then down
 /// [H, I]), shared gate_up [2S, H], shared down [H, S] (both undefined without a shared expert)} ->
-/// residual + round(routed + shared). The chosen ids are constants; the gradient flows through the
-/// sigmoid gates, their normalisation and scale.
+/// residual + round(routed + shared). The chosen ids are constants, of the router or of the pack
+/// (`layer` counts MoE layers there); the gradient flows through the gates, their normalisation and
+/// scale. Pairs past a device's capacity give nothing and are not computed.
 class MoeOp : public Op {
  public:
-  MoeOp(OpContext context, const engine::LayerWeights* w) : context_(context), w_(w) {}
+  MoeOp(OpContext context, const engine::LayerWeights* w, int layer)
+      : context_(context), w_(w), layer_(layer) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
@@ -107,7 +111,13 @@ class MoeOp : public Op {
 
  private:
   void Choose(const float* logits, int m);
+  /// The experts that the pack says, [m, k]; empty where it says none.
+  std::vector<std::int32_t> Replayed(int m) const;
+  /// Sets the weight of pairs past a device's capacity to 0 and their slot behind all experts'.
+  void Sort();
   void Gather(const float* x);
+  /// Zeros in the rows of dropped pairs.
+  void ClearDropped(torch::Tensor* rows) const;
   /// The experts' matrices on rows sorted by expert.
   void RunExperts(engine::PackedLinear engine::MlpWeights::*member, const torch::Tensor& from,
                   float* to, std::int64_t ldo) const;
@@ -117,22 +127,24 @@ class MoeOp : public Op {
 
   OpContext context_;
   const engine::LayerWeights* w_;
+  int layer_;
   Routing routing_;
-  std::vector<float> weight_;         // [T, k]
-  std::vector<std::int32_t> slot_;    // [T, k] row among the sorted pairs
+  std::vector<float> weight_;         // [T, k]; 0 of dropped pairs
+  std::vector<char> dropped_;         // [T, k]; empty: none
+  std::vector<std::int32_t> slot_;    // [T, k] row among the sorted pairs, dropped ones last
   std::vector<std::int32_t> source_;  // [T k] token of a sorted pair
   std::vector<std::int64_t> begin_;   // [E + 1] first pair of each expert
   torch::Tensor logits_, gathered_, gate_up_, gated_, expert_out_;
   GatedMlp shared_;
 };
 
-/// Sampling left tokens out: log-probs are of the distribution over the kept ones.
-struct Truncation {
-  kernels::SampleParams params;  // of the actors
-  int valid_ids = 0;
-  /// A target's kept ids, ascending. Empty: this forward finds them (its weights are those that
-  /// sampled) and puts them here.
-  std::vector<std::vector<std::int32_t>>* kept = nullptr;
+/// What a target's log-prob is where it is not that of one id among all.
+struct TargetForms {
+  /// [R] the ids that sampling chose from, ascending: the log-prob is of the distribution over
+  /// them. Null: all.
+  std::shared_ptr<const std::vector<std::vector<std::int32_t>>> kept = nullptr;
+  /// [R] a teacher's. Null: all are empty.
+  std::shared_ptr<const std::vector<WeightedIds>> soft = nullptr;
 };
 
 /// Log-probs of targets: in {hidden [T, H] after the final norm, head [V, H]} -> {logp [R], entropy
@@ -140,13 +152,13 @@ struct Truncation {
 class HeadOp : public Op {
  public:
   HeadOp(OpContext context, const engine::PackedLinear* head, Targets targets, float temperature,
-         bool entropy, Truncation truncation = {})
+         bool entropy, TargetForms forms = {})
       : context_(context),
         head_(head),
         targets_(std::move(targets)),
         temperature_(temperature),
         want_entropy_(entropy),
-        truncation_(truncation) {}
+        forms_(std::move(forms)) {}
   Tensors Forward(const Tensors& in) override;
   Tensors Plain(const Tensors& in) override;
   Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) override;
@@ -154,7 +166,8 @@ class HeadOp : public Op {
   std::int64_t correct() const { return correct_; }
 
  private:
-  void Renormalise(const float* logits, std::int64_t first, std::int64_t rows, float* logp);
+  /// The forms' log-probs of a chunk.
+  void Reform(const float* logits, std::int64_t first, std::int64_t rows, float* logp) const;
   /// d loss / d logits of a chunk, in place.
   void ChunkGradient(torch::Tensor& logits, std::int64_t first, const torch::Tensor& g,
                      const torch::Tensor& ge);
@@ -164,7 +177,7 @@ class HeadOp : public Op {
   Targets targets_;
   float temperature_;
   bool want_entropy_;  // false: zeros without a gradient
-  Truncation truncation_;
+  TargetForms forms_;
   std::int64_t correct_ = 0;
   torch::Tensor rows_, lse_, entropy_;
   Tensors logits_;  // a chunk each; empty where they would not fit and Backward computes them again

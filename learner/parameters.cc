@@ -1,22 +1,31 @@
 #include "learner/parameters.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
 
 namespace temper::learner {
 
 using Kind = engine::TensorSpec::Kind;
 
-Parameters::Parameters(const engine::ModelConfig& config, bool gradients) : config_(config) {
+std::int64_t TrainedBuffers::Tensor::count() const {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+Parameters::Parameters(const engine::ModelConfig& config, bool gradients, bool moments)
+    : config_(config) {
   for (engine::TensorSpec& spec : engine::RequiredTensors(config)) {
     index_[spec.name] = entries_.size();
     const std::int64_t count = spec.count();
+    tensors_.push_back({spec.name, spec.shape, size_});
     entries_.push_back({std::move(spec), size_});
     size_ += count;
   }
   values_ = engine::AlignedFloats(size_);
   if (!gradients) return;
   gradients_ = engine::AlignedFloats(size_);
+  if (!moments) return;
   moment1_ = engine::AlignedFloats(size_);
   moment2_ = engine::AlignedFloats(size_);
 }
@@ -28,6 +37,10 @@ std::size_t Parameters::Index(const std::string& name) const {
 }
 
 void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); }
+
+TrainedBuffers Parameters::buffers() {
+  return {&tensors_, values(), gradients(), moment1(), moment2(), size_};
+}
 
 bool Parameters::IsMtp(const std::string& name) const {
   for (int j = 0; j < config_.mtp_layers; ++j) {

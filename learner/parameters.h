@@ -12,6 +12,19 @@
 
 namespace temper::learner {
 
+/// What AdamW moves: tensors in flat buffers of one layout.
+struct TrainedBuffers {
+  struct Tensor {
+    std::string name;
+    std::vector<std::int64_t> shape;
+    std::int64_t offset;  // floats
+    std::int64_t count() const;
+  };
+  const std::vector<Tensor>* tensors;
+  float *values, *gradients, *moment1, *moment2;
+  std::int64_t size;
+};
+
 class Parameters {
  public:
   struct Entry {
@@ -20,8 +33,10 @@ class Parameters {
         0;  // floats; entries follow each other without gaps, in RequiredTensors order
   };
 
-  /// Zeros. `gradients` false leaves out gradients and moments (a reference policy).
-  explicit Parameters(const engine::ModelConfig& config, bool gradients = true);
+  /// Zeros. Without gradients and moments: a reference policy; without moments: one whose adapters
+  /// are trained.
+  explicit Parameters(const engine::ModelConfig& config, bool gradients = true,
+                      bool moments = true);
 
   const engine::ModelConfig& config() const { return config_; }
   const std::vector<Entry>& entries() const { return entries_; }
@@ -43,6 +58,8 @@ class Parameters {
     return {values_.data() + entry.offset, std::size_t(entry.spec.count())};
   }
   void ZeroGradients();
+  /// All of them, by the names of the checkpoint.
+  TrainedBuffers buffers();
 
   /// How AdamW treats each entry; MTP layers are trained only where `train_mtp`.
   std::vector<AdamwSegment> Segments(bool train_mtp) const;
@@ -52,6 +69,7 @@ class Parameters {
  private:
   engine::ModelConfig config_;
   std::vector<Entry> entries_;
+  std::vector<TrainedBuffers::Tensor> tensors_;  // the same
   std::map<std::string, std::size_t> index_;
   std::int64_t size_ = 0;
   engine::AlignedFloats values_, gradients_, moment1_, moment2_;

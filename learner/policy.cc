@@ -28,14 +28,31 @@ torch::Tensor Biased(const torch::Tensor& y, const torch::Tensor& bias) {
 
 Policy::Policy(const engine::ModelConfig& config, const Options& options)
     : options_(options),
-      parameters_(config, options.gradients),
+      parameters_(config, options.gradients, options.lora.r == 0),
+      lora_(options.gradients && options.lora.r > 0
+                ? std::make_unique<Lora>(options.lora, parameters_)
+                : nullptr),
       weights_(config, options.numerics),
       published_(parameters_, weights_),
       pool_(options.threads) {
   MakeLeaves();
 }
 
+void Policy::BeginAdapters(std::uint64_t seed) {
+  lora_->Begin(parameters_, options_.lora.adapter, seed);
+  // New ones add nothing: the bytes that were loaded stay.
+  if (!options_.lora.adapter.empty()) Refresh();
+}
+
 void Policy::Refresh() {
+  if (lora_) {
+    lora_->Merge(parameters_, pool_);
+    const std::vector<std::size_t>& changed = lora_->entries();
+    ForRows(pool_, std::int64_t(changed.size()), 1, [&](std::int64_t begin, std::int64_t) {
+      published_.Round(changed[std::size_t(begin)]);
+    });
+    return;
+  }
   const auto& entries = parameters_.entries();
   ForRows(pool_, std::int64_t(entries.size()), 1,
           [&](std::int64_t begin, std::int64_t) { published_.Round(std::size_t(begin)); });
@@ -89,13 +106,22 @@ torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> sh
   const Parameters::Entry& entry = parameters_.Find(name);
   if (shape.empty()) shape = entry.spec.shape;
   torch::Tensor leaf = torch::from_blob(published_.values() + entry.offset, shape, torch::kFloat32);
-  if (options_.gradients) {
+  if (options_.gradients && Trains(entry.offset, leaf.numel())) {
     leaf.set_requires_grad(true);
     // Defined from the start: autograd then adds in place, into the flat buffer.
     leaf.mutable_grad() =
         torch::from_blob(parameters_.gradients() + entry.offset, shape, torch::kFloat32);
   }
   return leaf;
+}
+
+bool Policy::Trains(std::int64_t offset, std::int64_t count) const {
+  if (!lora_) return true;
+  const auto& entries = parameters_.entries();
+  const std::vector<std::size_t>& changed = lora_->entries();
+  return std::any_of(changed.begin(), changed.end(), [&](std::size_t i) {
+    return entries[i].offset >= offset && entries[i].offset < offset + count;
+  });
 }
 
 void Policy::MakeLeaves() {
@@ -230,23 +256,25 @@ torch::Tensor Policy::RunLayer(int index, const torch::Tensor& input, const OpCo
     return Apply(c10::make_intrusive<MlpOp>(context, &w.mlp), {h, l.gate_up, l.down, x},
                  options_.plain)[0];
   }
-  const auto op = c10::make_intrusive<MoeOp>(context, &w);
+  const auto op = c10::make_intrusive<MoeOp>(context, &w, c.MoeLayersBefore(index));
   const torch::Tensor y =
       Apply(op, {h, x, l.router, l.experts, l.shared_gate_up, l.shared_down}, options_.plain)[0];
   if (routing) routing->push_back(op->routing());
   return y;
 }
 
-OpContext Policy::Context(std::shared_ptr<const Pack> pack, const BalanceWeights& balance) {
+OpContext Policy::Context(std::shared_ptr<const Pack> pack, const Request& request) {
   GrowRopeTable(*pack);
   const bool recompute = options_.recompute && torch::GradMode::is_enabled();
-  return {&config(), &pool_, rope_table_.data(), std::move(pack), weights_.numerics(),
-          recompute, balance};
+  return {&config(),           &pool_,    rope_table_.data(), std::move(pack),
+          weights_.numerics(), recompute, request.balance,    request.capacity};
 }
 
 torch::Tensor Policy::Hidden(const OpContext& context, std::vector<Routing>* routing) {
   torch::Tensor x = Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
                           {embedding_}, options_.plain)[0];
+  // With adapters the embedding is a constant, but what Backward computes again hangs on its input.
+  if (torch::GradMode::is_enabled() && !x.requires_grad()) x.set_requires_grad(true);
   for (int i = 0; i < config().num_layers; ++i) x = Layer(i, x, context, routing);
   return RmsNorm(context, x, norm_, weights_.norm(), config().rms_norm_eps);
 }
@@ -254,7 +282,7 @@ torch::Tensor Policy::Hidden(const OpContext& context, std::vector<Routing>* rou
 Policy::Scores Policy::Score(std::shared_ptr<const Pack> pack,
                              const std::vector<std::int64_t>& rows, bool gradients) {
   torch::AutoGradMode mode(gradients && options_.gradients);
-  const OpContext context = Context(std::move(pack));
+  const OpContext context = Context(std::move(pack), {});
   Scores out;
   const torch::Tensor hidden = Hidden(context, &out.routing);
   const torch::Tensor ends = hidden.index_select(0, torch::tensor(rows));
@@ -265,11 +293,11 @@ Policy::Scores Policy::Score(std::shared_ptr<const Pack> pack,
 Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& targets,
                                const Request& request) {
   torch::AutoGradMode mode(request.gradients && options_.gradients);
-  const OpContext context = Context(std::move(pack), request.balance);
+  const OpContext context = Context(std::move(pack), request);
   Result result;
   const torch::Tensor hidden = Hidden(context, &result.routing);
   const auto head = c10::make_intrusive<HeadOp>(
-      context, &weights_.head(), targets, request.temperature, request.entropy, request.truncation);
+      context, &weights_.head(), targets, request.temperature, request.entropy, request.forms);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
   result.logp = out[0];
   result.entropy = out[1];
@@ -287,6 +315,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, torch::Tensor hi
     MtpRows rows = NextMtpRows(*before, depth == 0);
     OpContext context = main;
     context.balance = {};
+    context.capacity = 0;
     context.pack = before = std::make_shared<const Pack>(std::move(rows.pack));
     const Targets own = MtpTargets(*main.pack, targets, *context.pack, depth);
     if (own.count() == 0) return;
@@ -306,6 +335,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, torch::Tensor hi
     const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), own,
                                                   request.temperature, /*entropy=*/false);
     result->mtp_logp.push_back(Apply(head, {hidden, head_.detach()}, options_.plain)[0]);
+    result->mtp_correct.push_back(head->correct());
   }
 }
 

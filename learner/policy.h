@@ -9,6 +9,7 @@
 
 #include "engine/weights.h"
 #include "learner/core/pack.h"
+#include "learner/lora.h"
 #include "learner/ops.h"
 #include "learner/parameters.h"
 #include "learner/published.h"
@@ -23,6 +24,7 @@ class Policy {
     bool plain = false;      // learner.forward "libtorch": another numerics id
     bool recompute = false;  // activations of a layer are not kept, Backward runs it again
     engine::Numerics numerics = {};
+    configs::Lora lora = {};  // r > 0: adapters are trained, all else is constant
   };
   Policy(const engine::ModelConfig& config, const Options& options);
 
@@ -31,8 +33,9 @@ class Policy {
     bool gradients = true;
     bool entropy = true;          // false: Result::entropy is zeros
     bool mtp = false;             // also the MTP layers' log-probs of the same targets
-    Truncation truncation = {};   // of the main model's log-probs
+    TargetForms forms = {};       // of the main model's log-probs
     BalanceWeights balance = {};  // of the main model's routers; kernels' forward only
+    double capacity = 0;          // of devices in its MoE layers, see OpContext; 0: all
   };
   struct Result {
     torch::Tensor logp, entropy;  // [R]
@@ -40,7 +43,8 @@ class Policy {
     // Of MTP layer d the targets at position >= 2 + d of their sequence; ends before a layer that
     // has none.
     std::vector<torch::Tensor> mtp_logp;
-    std::vector<Routing> routing;  // a MoE layer of the main model
+    std::vector<std::int64_t> mtp_correct;  // of them, as `correct`: what a draft would have hit
+    std::vector<Routing> routing;           // a MoE layer of the main model
     std::vector<Routing> mtp_routing;
   };
   /// Log-probs of `targets` (row t of the pack gives token t + 1 of its sequence). Bitwise the
@@ -65,10 +69,16 @@ class Policy {
   /// `masters` false: the weights alone (what a checkpoint's actors ran, its masters came from
   /// elsewhere). Throws UserError as engine::ReadCheckpoint.
   void Load(const std::string& model_dir, bool masters = true);
-  /// Rounds and packs the masters again after they changed.
+  /// Of a policy with adapters, after Load: those of lora.adapter, or new ones drawn by `seed`.
+  void BeginAdapters(std::uint64_t seed);
+  /// Rounds and packs the masters again after they changed; merges adapters into them first.
   void Refresh();
 
   Parameters& parameters() { return parameters_; }
+  /// Null: the parameters themselves are trained.
+  Lora* lora() { return lora_.get(); }
+  /// What an optimizer step moves.
+  TrainedBuffers trained() { return lora_ ? lora_->buffers() : parameters_.buffers(); }
   const engine::Weights& weights() const { return weights_; }
   /// The weights of the last Load or Refresh as actors get them.
   const Published& published() const { return published_; }
@@ -87,9 +97,11 @@ class Policy {
   /// The values of a tensor, with the gradient of its master; `shape` may reach over the tensors
   /// that follow it in the flat buffer (up behind gate, all experts).
   torch::Tensor Leaf(const std::string& name, std::vector<std::int64_t> shape = {});
+  /// Whether an optimizer step moves a weight among `count` floats from `offset` on.
+  bool Trains(std::int64_t offset, std::int64_t count) const;
   void MakeLeaves();
   void Take(std::size_t entry, const engine::TensorData& data, bool masters);
-  OpContext Context(std::shared_ptr<const Pack> pack, const BalanceWeights& balance = {});
+  OpContext Context(std::shared_ptr<const Pack> pack, const Request& request);
   /// The main model up to its final norm.
   torch::Tensor Hidden(const OpContext& context, std::vector<Routing>* routing);
   void MakeMoeLeaves(LayerLeaves& leaves, const std::string& prefix);
@@ -110,6 +122,7 @@ class Policy {
 
   Options options_;
   Parameters parameters_;
+  std::unique_ptr<Lora> lora_;
   engine::Weights weights_;
   Published published_;
   kernels::ThreadPool pool_;

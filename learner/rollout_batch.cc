@@ -6,6 +6,9 @@
 #include <map>
 #include <stdexcept>
 
+#include "configs/error.h"
+#include "learner/core/rollout_arrays.h"
+
 namespace temper::learner {
 
 LossInput RolloutBatch::Input() const {
@@ -69,6 +72,11 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
       batch.mask[at + j] = !masked && (row.loss_mask.empty() || row.loss_mask[j]) ? 1.0f : 0.0f;
       batch.rollout_logp[at + j] = row.logp[j];
     }
+    if (!config.truncates()) continue;
+    batch.kept.resize(std::size_t(batch.n));
+    batch.kept[std::size_t(i)] = UnpackKept(row.kept);
+    if (batch.kept[std::size_t(i)].size() != row.ids.size())
+      throw UserError(row.Name() + ": the ids it was sampled from were not recorded");
   }
   return batch;
 }
@@ -88,24 +96,41 @@ RolloutBatch Slice(const RolloutBatch& batch, int first, int count) {
   for (auto member : {&RolloutBatch::mask, &RolloutBatch::rollout_logp, &RolloutBatch::logp,
                       &RolloutBatch::ref_logp, &RolloutBatch::entropy, &RolloutBatch::old_logp})
     cut(batch.*member, &(part.*member), batch.t);
-  cut(batch.kept, &part.kept, batch.t);
+  cut(batch.kept, &part.kept, 1);
   return part;
 }
 
 std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens) {
   std::vector<RowPack> packs;
   int prompt = 0;  // the newest pack's newest prompt
+  // Samples of one group may have run on different weights: then their prompts chose other experts.
+  const auto same_experts = [&](int a, int b) {
+    const std::vector<std::uint16_t>&x = batch.row[a]->experts, &y = batch.row[b]->experts;
+    const std::size_t tokens = batch.group[b]->prompt_ids.size();
+    const auto of_prompt = [&](const std::vector<std::uint16_t>& all, int i) {
+      return all.size() / (tokens + std::size_t(batch.length(i)) - 1) * tokens;
+    };
+    return std::equal(x.begin(), x.begin() + std::ptrdiff_t(of_prompt(x, a)), y.begin(),
+                      y.begin() + std::ptrdiff_t(of_prompt(y, b)));
+  };
   for (int i : rows) {
     const std::vector<std::int32_t>& prompt_ids = batch.group[i]->prompt_ids;
     const std::span<const std::int32_t> ids = batch.row[i]->ids;
     const int length = batch.length(i);
-    bool shares = !packs.empty() && batch.group[packs.back().rows.back()] == batch.group[i];
+    bool shares = !packs.empty() && batch.group[packs.back().rows.back()] == batch.group[i] &&
+                  same_experts(packs.back().rows.back(), i);
     const int wanted = length - 1 + (shares ? 0 : int(prompt_ids.size()));
     if (packs.empty() || packs.back().pack->tokens() + wanted > tokens) {
       packs.emplace_back();
       shares = false;
     }
     RowPack& pack = packs.back();
+    const std::vector<std::uint16_t>& experts = batch.row[i]->experts;
+    const std::size_t own =
+        shares ? experts.size() / (prompt_ids.size() + std::size_t(length) - 1) * prompt_ids.size()
+               : 0;
+    pack.pack->experts.insert(pack.pack->experts.end(), experts.begin() + std::ptrdiff_t(own),
+                              experts.end());
     if (!shares) prompt = pack.pack->Add(prompt_ids);
     pack.targets.row.push_back(pack.pack->start[prompt + 1] - 1);
     for (int j = 0; j + 1 < length; ++j) pack.targets.row.push_back(pack.pack->tokens() + j);

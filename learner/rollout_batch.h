@@ -22,8 +22,9 @@ struct RolloutBatch {
       entropy;                  // [N, T], filled by the forward; ref_logp empty without a reference
   std::vector<float> old_logp;  // [N, T] of the policy that the batch began with; empty: logp, that
                                 // of the one optimizer step
-  std::vector<double> advantages;               // [N]
-  std::vector<std::vector<std::int32_t>> kept;  // [N, T] ids, with truncated sampling; else empty
+  std::vector<double> advantages;  // [N]
+  std::vector<std::vector<std::vector<std::int32_t>>>
+      kept;                    // [N, length] ids that a token was sampled from; empty: all
   std::vector<bool> measured;  // [N] logp and entropy are of the policy that the batch began with;
                                // empty: all
 

@@ -114,13 +114,20 @@ void SkippedSteps::Note(const UpdateReport& report, std::int64_t step) {
 }
 
 UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,
-                    const ExpertLoads& loads) {
+                    const ExpertLoads& loads, double loss) {
   Parameters& parameters = policy.parameters();
-  const std::vector<AdamwSegment> segments = parameters.Segments(config.mtp_loss_scale > 0);
+  const TrainedBuffers trained = policy.trained();
+  std::vector<AdamwSegment> segments;
+  if (Lora* lora = policy.lora()) {
+    lora->TakeGradients(parameters, policy.pool());
+    segments = lora->Segments();
+  } else {
+    segments = parameters.Segments(config.mtp_loss_scale > 0);
+  }
   UpdateReport report;
   report.learning_rate = LearningRate(config, step);
-  report.gradient_norm = GradientNorm(segments, parameters.gradients());
-  report.applied = std::isfinite(report.gradient_norm);
+  report.gradient_norm = GradientNorm(segments, trained.gradients);
+  report.applied = std::isfinite(loss) && std::isfinite(report.gradient_norm);
   if (report.applied) {
     AdamwStep adamw;
     adamw.number = step;
@@ -130,8 +137,7 @@ UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64
     adamw.beta2 = config.adam_beta2;
     adamw.epsilon = config.adam_epsilon;
     adamw.weight_decay = config.weight_decay;
-    Adamw(segments, adamw, parameters.gradients(), parameters.values(), parameters.moment1(),
-          parameters.moment2());
+    Adamw(segments, adamw, trained.gradients, trained.values, trained.moment1, trained.moment2);
     if (config.router_bias_update_speed > 0)
       BalanceRouters(parameters, loads, config.router_bias_update_speed);
   }

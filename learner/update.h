@@ -33,7 +33,7 @@ class ExpertLoads {
 struct UpdateReport {
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  bool applied = true;  // false: the norm is not finite, so nothing moved
+  bool applied = true;  // false: loss or norm is not finite, so nothing moved
 };
 
 /// Counts updates in a row that moved nothing.
@@ -50,10 +50,11 @@ class SkippedSteps {
   int in_a_row_ = 0;
 };
 
-/// Clips, takes AdamW's step `step` (from 1), then adds speed * sign(mean load - load_e) to the
-/// routers' bias (DeepSeek-V3, arXiv 2412.19437, 2.1.2; layers without tokens keep theirs), packs
-/// the weights and zeroes the gradients.
+/// Where `loss` is not finite, nothing moves. Else clips, takes AdamW's step `step` (from 1), then
+/// adds speed * sign(mean load - load_e) to the routers' bias (DeepSeek-V3, arXiv
+/// 2412.19437, 2.1.2; layers without tokens keep theirs), packs the weights and zeroes the
+/// gradients.
 UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,
-                    const ExpertLoads& loads);
+                    const ExpertLoads& loads, double loss);
 
 }  // namespace temper::learner

@@ -6,6 +6,7 @@
 
 #include "configs/error.h"
 #include "engine/data/row_ids.h"
+#include "sft/teacher.h"
 
 namespace temper::sft {
 
@@ -24,6 +25,8 @@ std::vector<Example> LoadExamples(const std::string& path, const configs::Config
     example.ids = std::move(ids.ids);
     example.prompt = ids.prompt;
     example.assistant = std::move(ids.assistant);
+    example.teacher = TeacherTargets(row.json, where, row.completion_ids, model.vocab_size,
+                                     config.sft.distillation_alpha);
     if (TrainedTokens(example, config.sft).empty()) {
       throw UserError(where + ": no token of the row is trained" +
                       (config.sft.assistant_only_loss ? " (sft.assistant_only_loss)" : "") +

@@ -7,6 +7,7 @@
 #include "configs/config.h"
 #include "engine/model_config.h"
 #include "engine/tokenizer.h"
+#include "learner/core/soft_target.h"
 
 namespace temper::sft {
 
@@ -14,6 +15,7 @@ struct Example {
   std::vector<std::int32_t> ids;        // as engine::CompletionIds gives them
   int prompt = 0;                       // tokens before the completion; 0: whole conversations
   std::vector<std::uint8_t> assistant;  // with assistant_only_loss: one an id, 1 in its turns
+  std::vector<learner::WeightedIds> teacher;  // one an id of the completion; empty: no teacher
 };
 
 /// Tokens of a row that are trained: their positions, ascending.

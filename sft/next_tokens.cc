@@ -4,10 +4,12 @@
 #include <numeric>
 
 #include "configs/error.h"
+#include "kernels/sampling.h"
 #include "learner/core/stopwatch.h"
 #include "learner/mtp_loss.h"
 #include "sft/dataset.h"
 #include "sft/objective.h"
+#include "sft/teacher.h"
 
 namespace temper::sft {
 
@@ -21,6 +23,7 @@ using learner::Targets;
 struct MicroBatch {
   std::shared_ptr<Pack> pack = std::make_shared<Pack>();
   Targets targets;
+  std::vector<learner::WeightedIds> soft;  // one a target; empty: nothing of a teacher
 };
 
 /// Sums over a step or an evaluation, and the denominators of the whole step.
@@ -30,7 +33,10 @@ struct Totals {
   std::int64_t correct = 0;
   learner::BalanceWeights balance = {};
   double balance_loss = 0;
-  double loss = 0;  // sum of -log p
+  std::int64_t pairs = 0, dropped = 0;  // of tokens and experts
+  std::int64_t distilled = 0;           // targets of a teacher
+  double distillation_kl = 0;           // sum of KL(teacher's weights || policy)
+  double loss = 0;                      // sum of -log p
 };
 
 class NextTokens : public Objective {
@@ -43,6 +49,8 @@ class NextTokens : public Objective {
  private:
   std::vector<MicroBatch> Batch(const std::vector<Example>& rows,
                                 const std::vector<std::int64_t>& taken) const;
+  /// Whether a row never loses a token to a device's capacity: the same rows in every epoch.
+  bool Exempt(std::int64_t row) const;
   void AddRow(const Example& row, MicroBatch* batch) const;
   void Micro(const MicroBatch& batch, bool train, Totals* totals, StepReport* report);
 
@@ -68,7 +76,14 @@ void NextTokens::AddRow(const Example& row, MicroBatch* batch) const {
   for (const std::int32_t t : TrainedTokens(row, sft_)) {
     batch->targets.row.push_back(first + t - 1);
     batch->targets.target.push_back(row.ids[t]);
+    if (t < row.prompt || row.teacher.empty()) continue;
+    batch->soft.resize(batch->targets.target.size() - 1);
+    batch->soft.push_back(row.teacher[std::size_t(t - row.prompt)]);
   }
+}
+
+bool NextTokens::Exempt(std::int64_t row) const {
+  return kernels::SampleUniform(config_.seed, std::uint64_t(row), 0, 0) < sft_.token_drop_exempt;
 }
 
 std::vector<MicroBatch> NextTokens::Batch(const std::vector<Example>& rows,
@@ -80,7 +95,10 @@ std::vector<MicroBatch> NextTokens::Batch(const std::vector<Example>& rows,
   for (const std::vector<std::int64_t>& pack :
        BestFit(lengths, sft_.packing ? MicroTokens(sft_) : 0)) {
     batches.emplace_back();
-    for (const std::int64_t i : pack) AddRow(rows[taken[i]], &batches.back());
+    for (const std::int64_t i : pack) {
+      AddRow(rows[taken[i]], &batches.back());
+      batches.back().pack->exempt.push_back(Exempt(taken[i]));
+    }
   }
   return batches;
 }
@@ -92,11 +110,26 @@ void NextTokens::Micro(const MicroBatch& batch, bool train, Totals* totals, Step
   request.entropy = false;
   request.mtp = train && totals->mtp.wanted();
   if (train) request.balance = totals->balance;
+  if (train) request.capacity = sft_.token_drop_capacity;
+  if (!batch.soft.empty()) {
+    std::vector<learner::WeightedIds> soft = batch.soft;
+    soft.resize(batch.targets.target.size());
+    request.forms.soft = std::make_shared<const decltype(soft)>(std::move(soft));
+  }
   const Policy::Result result = policy_.Forward(batch.pack, batch.targets, request);
+  for (std::size_t i = 0; i < batch.soft.size(); ++i) {
+    if (batch.soft[i].ids.empty()) continue;
+    ++totals->distilled;
+    totals->distillation_kl += NegatedEntropy(batch.soft[i]) - result.logp.data_ptr<float>()[i];
+  }
   for (std::int64_t i = 0; i < result.logp.numel(); ++i)
     totals->loss -= result.logp.data_ptr<float>()[i];
   totals->correct += result.correct;
-  for (const learner::Routing& layer : result.routing) totals->balance_loss += layer.balance_loss;
+  for (const learner::Routing& layer : result.routing) {
+    totals->balance_loss += layer.balance_loss;
+    totals->pairs += std::int64_t(layer.ids.size());
+    totals->dropped += layer.dropped;
+  }
   report->forward += watch.Lap();
   if (!train) return;
   report->loads.Add(*batch.pack, result.routing, result.mtp_routing);
@@ -126,6 +159,12 @@ StepReport NextTokens::Train(const std::vector<std::int64_t>& rows) {
   report.metrics = {{"mean_token_accuracy", double(totals.correct) / double(totals.trained)},
                     {"trained_tokens", totals.trained}};
   if (totals.mtp.mean() != 0) report.metrics["mtp_loss"] = totals.mtp.mean();
+  learner::AddAcceptance(totals.mtp.acceptance(), &report.metrics);
+  if (totals.distilled > 0)
+    report.metrics["distillation_kl"] = totals.distillation_kl / double(totals.distilled);
+  if (sft_.token_drop_capacity > 0)
+    report.metrics["moe/dropped"] =
+        double(totals.dropped) / double(std::max<std::int64_t>(1, totals.pairs));
   if (totals.balance.wanted()) report.metrics["balance_loss"] = totals.balance_loss;
   return report;
 }

@@ -44,6 +44,7 @@ class Trainer {
   std::unique_ptr<Policy> policy_;
   std::unique_ptr<Objective> objective_;
   std::optional<Cursor> cursor_;
+  learner::CheckpointSaver saver_;
   learner::SkippedSteps skipped_{"sft"};
 };
 
@@ -61,12 +62,14 @@ Trainer::Trainer(const configs::Config& config)
       sft_(config.sft),
       base_(engine::ReadAnyModelConfig(config.model)),
       model_(TrainedModel(config, base_)),
-      tokenizer_(config.model) {
+      tokenizer_(config.model),
+      saver_(config.output_dir, sft_.save_total_limit) {
   Policy::Options options;
   options.threads = learner::UseThreads(config.threads);
   options.plain = config.learner.forward == "libtorch";
   options.recompute = config.learner.gradient_checkpointing;
   options.numerics = learner::NumericsOf(config);
+  options.lora = config.lora;
   policy_ = std::make_unique<Policy>(model_, options);
   objective_ = (sft_.loss_type == "pairwise" ? MakePreferences : MakeNextTokens)(config, tokenizer_,
                                                                                  *policy_);
@@ -74,20 +77,22 @@ Trainer::Trainer(const configs::Config& config)
     Resume();
   } else {
     policy_->Begin(config.model, base_, config.seed);
+    if (policy_->lora()) policy_->BeginAdapters(config.seed);
     learner::BeginRun(config);
   }
   state_.config = configs::ToJson(config);
   state_.numerics = learner::NumericsId(config);
   cursor_.emplace(std::int64_t(objective_->lengths().size()), config.data.shuffle, config.seed,
                   state_.epoch, state_.position);
-  if (!config.resume) Save();  // a run killed in its first steps resumes from here
+  if (config.resume) return;
+  Save();  // a run killed in its first steps resumes from here
+  saver_.Take(/*wait=*/true);
 }
 
 void Trainer::Resume() {
   const learner::FoundCheckpoint found = learner::FindCheckpoint(config_.output_dir);
   learner::ContinueRun(config_, found.state.config);
-  learner::LoadOptimizer(found.dir, policy_->parameters());
-  policy_->Load(found.dir, /*masters=*/false);
+  learner::Restore(found.dir, config_.model, *policy_);
   state_ = found.state;
   ++state_.incarnation;
 }
@@ -95,8 +100,8 @@ void Trainer::Resume() {
 void Trainer::Save() {
   state_.epoch = cursor_->epoch();
   state_.position = cursor_->position();
-  learner::SaveCheckpoint(config_.output_dir, state_, *policy_, config_.model,
-                          sft_.save_total_limit);
+  saver_.Take(/*wait=*/true);
+  saver_.Save(state_, std::make_shared<const learner::Snapshot>(*policy_, config_.model));
 }
 
 Json Trainer::Step() {
@@ -104,7 +109,8 @@ Json Trainer::Step() {
   const StepReport report =
       objective_->Train(cursor_->Take(objective_->lengths(), sft_.tokens_per_step));
   watch.Lap();
-  const learner::UpdateReport update = learner::Update(*policy_, sft_, ++state_.step, report.loads);
+  const learner::UpdateReport update =
+      learner::Update(*policy_, sft_, ++state_.step, report.loads, report.loss);
   const double optimizer = watch.Lap(), seconds = step.Lap();
   skipped_.Note(update, state_.step);
   Json line = {{"step", state_.step},
@@ -137,8 +143,10 @@ int Trainer::Run() {
     char note[64];
     std::snprintf(note, sizeof note, "loss %.4f", line["loss"].get<double>());
     progress.At(step, note);
+    saver_.Take(/*wait=*/false);
     if (last || (sft_.save_steps > 0 && step % sft_.save_steps == 0)) Save();
   }
+  saver_.Take(/*wait=*/true);
   return 0;
 }
 

@@ -63,7 +63,7 @@ Json WholeRow(const Json& row, Reader& parts) {
   out["prompt_ids"] = row["prompt_ids"];
   for (const auto& [key, value] : row.items()) {
     const bool of_prompt = key == "prompt_json" || key == "row_json" || key == "prompt_ids";
-    if (!of_prompt && key != "experts" && key != "place") out[key] = value;
+    if (!of_prompt && key != "experts" && key != "kept" && key != "place") out[key] = value;
   }
   out["parts"] = Json::array();
   parts.Query(

@@ -63,6 +63,14 @@ void CheckIdentity(Connection& connection) {
   }
 }
 
+void Migrate(Connection& connection) {
+  if (connection.Pragma("user_version") != "1") return;
+  connection.Execute("BEGIN IMMEDIATE");
+  connection.Execute("ALTER TABLE rollout ADD COLUMN kept BLOB");
+  connection.Pragma("user_version=2");
+  connection.Execute("COMMIT");
+}
+
 void SetWriterPragmas(Connection& connection) {
   connection.SetPragma("busy_timeout", "5000", "5000");
   connection.SetPragma("journal_mode", "WAL", "wal");

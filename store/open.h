@@ -27,6 +27,9 @@ bool HasWriter(const std::string& path);
 /// UserError unless PATH is a file with our application_id and a schema we know.
 void CheckIdentity(Connection& connection);
 
+/// What a database of an older schema lacks is added to it.
+void Migrate(Connection& connection);
+
 /// WAL, synchronous FULL, no mmap, checkpoints only when we ask; each read back.
 void SetWriterPragmas(Connection& connection);
 

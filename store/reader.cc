@@ -33,6 +33,8 @@ Json Array(std::string_view bytes, const std::string& where) {
 Json BlobToJson(std::string_view bytes, const std::string& column) {
   if (column == "ids" || column == "prompt_ids") return Array<std::int32_t>(bytes, column);
   if (column == "logp") return Array<float>(bytes, column);
+  if (column == "experts") return Array<std::uint16_t>(bytes, column);
+  if (column == "kept") return Array<std::int32_t>(bytes, column);
   if (column == "versions") return Array<std::uint32_t>(bytes, column);
   return Array<std::uint8_t>(bytes, column);
 }

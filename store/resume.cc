@@ -8,7 +8,8 @@ namespace {
 
 const char* const kRolloutColumns =
     "grp, sample, attempt, version, version_last, seed, state, reason, actor, text, ids, logp, "
-    "versions, loss_mask, finish_reason, score, status, advantage, trained_step, lag, "
+    "versions, loss_mask, experts, kept, finish_reason, score, status, advantage, trained_step, "
+    "lag, "
     "received_ms, crc32c";
 
 RolloutRow ReadRollout(const Statement& row, const std::string& path) {
@@ -28,14 +29,16 @@ RolloutRow ReadRollout(const Statement& row, const std::string& path) {
   r.logp = FromBlob<float>(row.GetBlob(11), where);
   r.versions = FromBlob<std::uint32_t>(row.GetBlob(12), where);
   r.loss_mask = FromBlob<std::uint8_t>(row.GetBlob(13), where);
-  r.finish_reason = row.GetText(14);
-  r.score = row.GetOptionalReal(15);
-  r.status = row.GetText(16);
-  r.advantage = row.GetOptionalReal(17);
-  r.trained_step = row.GetOptionalInt(18);
-  r.lag = row.GetOptionalInt(19);
-  r.received_ms = row.GetInt(20);
-  if (static_cast<std::uint32_t>(row.GetInt(21)) != RowCrc(r)) {
+  r.experts = FromBlob<std::uint16_t>(row.GetBlob(14), where);
+  r.kept = FromBlob<std::int32_t>(row.GetBlob(15), where);
+  r.finish_reason = row.GetText(16);
+  r.score = row.GetOptionalReal(17);
+  r.status = row.GetText(18);
+  r.advantage = row.GetOptionalReal(19);
+  r.trained_step = row.GetOptionalInt(20);
+  r.lag = row.GetOptionalInt(21);
+  r.received_ms = row.GetInt(22);
+  if (static_cast<std::uint32_t>(row.GetInt(23)) != RowCrc(r)) {
     throw MachineError(where + ": the stored checksum differs; the database is damaged");
   }
   return r;

@@ -33,10 +33,12 @@ template std::string ToBlob(const std::vector<std::int32_t>&);
 template std::string ToBlob(const std::vector<float>&);
 template std::string ToBlob(const std::vector<std::uint32_t>&);
 template std::string ToBlob(const std::vector<std::uint8_t>&);
+template std::string ToBlob(const std::vector<std::uint16_t>&);
 template std::vector<std::int32_t> FromBlob(std::string_view, const std::string&);
 template std::vector<float> FromBlob(std::string_view, const std::string&);
 template std::vector<std::uint32_t> FromBlob(std::string_view, const std::string&);
 template std::vector<std::uint8_t> FromBlob(std::string_view, const std::string&);
+template std::vector<std::uint16_t> FromBlob(std::string_view, const std::string&);
 
 std::uint32_t RowCrc(const RolloutRow& row) {
   std::uint32_t crc = 0;
@@ -58,6 +60,9 @@ std::uint32_t RowCrc(const RolloutRow& row) {
   bytes(row.versions.data(), row.versions.size() * sizeof(std::uint32_t));
   bytes(row.loss_mask.data(), row.loss_mask.size());
   bytes(row.text.data(), row.text.size());
+  // Rows without them keep the checksum that they had before there were such columns.
+  if (!row.experts.empty()) bytes(row.experts.data(), row.experts.size() * sizeof(std::uint16_t));
+  if (!row.kept.empty()) bytes(row.kept.data(), row.kept.size() * sizeof(std::int32_t));
   return crc;
 }
 

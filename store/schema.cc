@@ -39,7 +39,8 @@ CREATE TABLE rollout (
   logp          BLOB    NOT NULL CHECK (length(logp) = length(ids)),
   versions      BLOB    CHECK (versions IS NULL OR length(versions) = length(ids)),
   loss_mask     BLOB    NOT NULL CHECK (length(loss_mask) * 4 = length(ids)),
-  experts       BLOB,
+  experts       BLOB,                -- u16le [prompt + ids - 1][MoE layers][top_k]
+  kept          BLOB,                -- i32le, of each id a count and so many ids; since schema 2
   finish_reason TEXT    NOT NULL,
   score         REAL,
   status        TEXT    NOT NULL,    -- of the reward; '' until scored

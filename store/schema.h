@@ -5,7 +5,7 @@
 namespace temper::store {
 
 constexpr std::int64_t kApplicationId = 0x544D5052;  // "TMPR"
-constexpr std::int64_t kSchemaVersion = 1;           // PRAGMA user_version
+constexpr std::int64_t kSchemaVersion = 2;           // PRAGMA user_version
 
 /// Creates every table and index; runs inside the creating transaction.
 extern const char* const kSchemaSql;

@@ -109,14 +109,17 @@ void Trajectories::State::Insert(const RolloutRow& row, const std::string& state
                                  const std::string& reason) {
   Statement s = db.Prepare(
       "INSERT INTO rollout (grp, sample, attempt, version, version_last, seed, state, reason, "
-      "actor, text, ids, logp, versions, loss_mask, finish_reason, score, status, advantage, "
-      "trained_step, lag, received_ms, crc32c) "
-      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+      "actor, text, ids, logp, versions, loss_mask, experts, kept, finish_reason, score, status, "
+      "advantage, trained_step, lag, received_ms, crc32c) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   s.Unsigned(row.grp).Int(row.sample).Int(row.attempt).Int(row.version).Int(row.version_last);
   s.Unsigned(row.seed).Text(state).Text(reason).Text(row.actor).Text(row.text);
   s.Blob(ToBlob(row.ids)).Blob(ToBlob(row.logp));
   row.versions.empty() ? s.Null() : s.Blob(ToBlob(row.versions));
-  s.Blob(ToBlob(row.loss_mask)).Text(row.finish_reason).Real(row.score).Text(row.status);
+  s.Blob(ToBlob(row.loss_mask));
+  row.experts.empty() ? s.Null() : s.Blob(ToBlob(row.experts));
+  row.kept.empty() ? s.Null() : s.Blob(ToBlob(row.kept));
+  s.Text(row.finish_reason).Real(row.score).Text(row.status);
   s.Real(row.advantage).Int(row.trained_step).Int(row.lag).Int(row.received_ms).Int(RowCrc(row));
   s.Run();
 }

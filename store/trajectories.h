@@ -44,6 +44,8 @@ struct RolloutRow {
   std::vector<float> logp;
   std::vector<std::uint32_t> versions;    // empty = all equal to version
   std::vector<std::uint8_t> loss_mask;    // one an id
+  std::vector<std::uint16_t> experts;     // [prompt + ids - 1][MoE layers][top_k]; empty = not recorded
+  std::vector<std::int32_t> kept;         // of each id the number of ids it was sampled from, then those; empty = not recorded
   std::string finish_reason;
   std::optional<double> score;
   std::string status;                     // reward status; "" until scored

@@ -39,9 +39,10 @@ class Report {
   std::int64_t more_ = 0;
 };
 
+/// %KEPT: a database of schema 1 has no such column.
 constexpr char kColumns[] =
     "SELECT grp, sample, attempt, version, version_last, seed, state, reason, text, ids, logp, "
-    "versions, loss_mask, crc32c FROM rollout ORDER BY grp, sample, attempt";
+    "versions, loss_mask, crc32c, experts, %KEPT FROM rollout ORDER BY grp, sample, attempt";
 
 void CheckRollout(Statement& s, Report* report) {
   RolloutRow row;
@@ -58,6 +59,8 @@ void CheckRollout(Statement& s, Report* report) {
     row.logp = FromBlob<float>(s.GetBlob(10), "logp");
     if (!s.IsNull(11)) row.versions = FromBlob<std::uint32_t>(s.GetBlob(11), "versions");
     row.loss_mask = FromBlob<std::uint8_t>(s.GetBlob(12), "loss_mask");
+    row.experts = FromBlob<std::uint16_t>(s.GetBlob(14), "experts");
+    row.kept = FromBlob<std::int32_t>(s.GetBlob(15), "kept");
   } catch (const MachineError& error) {
     return report->Add(name + ": " + error.what());
   }
@@ -126,7 +129,9 @@ void CheckDatabase(Connection& db, Report* report, Json* counts) {
     }
   }
   {
-    Statement s = db.Prepare(kColumns);
+    std::string columns = kColumns;
+    columns.replace(columns.find("%KEPT"), 5, db.Pragma("user_version") == "1" ? "NULL" : "kept");
+    Statement s = db.Prepare(columns);
     while (s.Step()) CheckRollout(s, report);
   }
   for (const Rule& rule : kRules) {
@@ -163,7 +168,8 @@ void CheckCheckpoint(const fs::path& dir, Report* report) {
     const bool good = file.is_object() && file.contains("name") && file["name"].is_string() &&
                       file.contains("size") && file.contains("sha256");
     const std::string name = good ? file["name"].get<std::string>() : "";
-    if (name.empty() || fs::path(name).filename() != name) {
+    const fs::path plain = fs::path(name).lexically_normal();
+    if (name.empty() || plain != name || plain.is_absolute() || *plain.begin() == "..") {
       return report->Add(path + ": a file has no plain name");
     }
     const std::string full = (dir / name).string();

@@ -17,6 +17,7 @@ struct Trajectories::State {
   explicit State(const std::string& path) : lock(path), db(path, SQLITE_OPEN_READWRITE) {
     CheckIdentity(db);
     SetWriterPragmas(db);
+    Migrate(db);
     sqlite3_wal_hook(
         db.handle(),
         [](void* self, sqlite3*, const char*, int pages) {

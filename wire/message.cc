@@ -22,7 +22,8 @@ struct TypeInfo {
   const char* name;
   std::size_t bytes;
 };
-constexpr std::array<TypeInfo, 6> kTypes = {{{ArrayType::kU8, "u8", 1},
+constexpr std::array<TypeInfo, 7> kTypes = {{{ArrayType::kU8, "u8", 1},
+                                             {ArrayType::kU16, "u16", 2},
                                              {ArrayType::kI32, "i32", 4},
                                              {ArrayType::kU32, "u32", 4},
                                              {ArrayType::kF32, "f32", 4},

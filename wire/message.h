@@ -40,13 +40,17 @@ struct Bytes {
   static Bytes Copy(std::string_view from);
 };
 
-enum class ArrayType : std::uint8_t { kU8, kI32, kU32, kF32, kU64, kF64 };
+enum class ArrayType : std::uint8_t { kU8, kU16, kI32, kU32, kF32, kU64, kF64 };
 
 template <class T>
 constexpr ArrayType ArrayTypeOf();
 template <>
 constexpr ArrayType ArrayTypeOf<std::uint8_t>() {
   return ArrayType::kU8;
+}
+template <>
+constexpr ArrayType ArrayTypeOf<std::uint16_t>() {
+  return ArrayType::kU16;
 }
 template <>
 constexpr ArrayType ArrayTypeOf<std::int32_t>() {

@@ -134,6 +134,7 @@ struct WeightsManifest {
   std::vector<Tensor> tensors;        // contiguous from 0 to bytes
   std::optional<std::uint32_t> base = std::nullopt;  // whoever has this version may pull the delta instead
   std::uint64_t delta_bytes = 0;      // the tensors' pieces are contiguous from 0 to it
+  std::string shared = {};  // where a process of this machine finds the full set (wire/shared_bytes.h); "": nowhere
 
   Message Encode() const;
   static WeightsManifest Decode(const Message& message);
@@ -177,6 +178,8 @@ struct Sampling {
   double temperature = 1, top_p = 1, min_p = 0;
   int top_k = 0;
   std::vector<std::int32_t> stop_ids;
+  bool experts = false;  // rollouts carry them
+  bool kept = false;     // rollouts carry the ids that sampling chose from
 };
 
 struct GrantedGroup {
@@ -205,6 +208,8 @@ struct Rollout {
   std::vector<std::int32_t> ids;
   std::vector<float> logp;              // one an id
   std::vector<std::uint32_t> versions;  // one an id, or empty: all equal to version
+  std::vector<std::uint16_t> experts = {};  // if asked for: [prompt + ids - 1][MoE layers][top_k]
+  std::vector<std::int32_t> kept = {};  // if asked for: of each id their number, then those, ascending
 
   Message Encode() const;
   static Rollout Decode(const Message& message);

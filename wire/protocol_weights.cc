@@ -9,6 +9,7 @@ Message WeightsManifest::Encode() const {
     m.header["base"] = *base;
     m.header["delta_bytes"] = delta_bytes;
   }
+  if (!shared.empty()) m.header["shared"] = shared;
   Json list = Json::array();
   for (const Tensor& t : tensors) {
     Json tensor = {{"name", t.name},   {"dtype", t.dtype}, {"shape", t.shape},
@@ -67,6 +68,7 @@ WeightsManifest WeightsManifest::Decode(const Message& message) {
   const Fields fields = Open(message, Kind::kWeightsManifest, "weights_manifest");
   fields.ExpectArrays(1);
   WeightsManifest manifest;
+  if (fields.Has("shared")) manifest.shared = fields.Text("shared");
   manifest.session = U64FromHex(fields, "session");
   manifest.version = static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32));
   manifest.bytes = static_cast<std::uint64_t>(fields.Int("bytes", 0, kMaxI64));

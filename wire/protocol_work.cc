@@ -13,7 +13,9 @@ Message Grant::Encode() const {
               {"temperature", sampling.temperature},
               {"top_p", sampling.top_p},
               {"top_k", sampling.top_k},
-              {"min_p", sampling.min_p}};
+              {"min_p", sampling.min_p},
+              {"experts", sampling.experts},
+              {"kept", sampling.kept}};
   std::vector<std::uint64_t> grps;
   std::vector<std::int32_t> attempts, prompt_ids;
   std::vector<std::uint32_t> prompt_counts, sample_counts, samples;
@@ -47,6 +49,8 @@ Grant Grant::Decode(const Message& message) {
   grant.sampling.top_p = fields.Number("top_p");
   grant.sampling.top_k = static_cast<int>(fields.Int("top_k", 0, kMaxI32));
   grant.sampling.min_p = fields.Number("min_p");
+  grant.sampling.experts = fields.Bool("experts");
+  grant.sampling.kept = fields.Bool("kept");
   const auto grps = fields.Values<std::uint64_t>(0);
   const auto attempts = fields.Values<std::int32_t>(1);
   const auto prompt_counts = fields.Values<std::uint32_t>(2);
@@ -71,12 +75,14 @@ Message Rollout::Encode() const {
   m.Add(ids);
   m.Add(logp);
   m.Add(versions);
+  m.Add(experts);
+  m.Add(kept);
   return m;
 }
 
 Rollout Rollout::Decode(const Message& message) {
   const Fields fields = Open(message, Kind::kRollout, "rollout");
-  fields.ExpectArrays(3);
+  fields.ExpectArrays(5);
   Rollout rollout;
   rollout.session = U64FromHex(fields, "session");
   rollout.id = {static_cast<std::uint64_t>(fields.Int("grp", 0, kMaxI64)),
@@ -87,6 +93,8 @@ Rollout Rollout::Decode(const Message& message) {
   rollout.ids = fields.Values<std::int32_t>(0);
   rollout.logp = fields.Values<float>(1);
   rollout.versions = fields.Values<std::uint32_t>(2);
+  rollout.experts = fields.Values<std::uint16_t>(3);
+  rollout.kept = fields.Values<std::int32_t>(4);
   if (rollout.logp.size() != rollout.ids.size()) {
     fields.Fail(std::to_string(rollout.ids.size()) + " ids, but " +
                 std::to_string(rollout.logp.size()) + " log-probs");

@@ -175,8 +175,13 @@ std::vector<std::uint8_t> MarkSpans(const std::string& text, const std::vector<s
 TrainingIds CompletionIds(const Row& row, const Tokenizer& tokenizer, bool assistant) {
   return At(row, [&] {
     if (!row.messages.is_null()) return ChatCompletionIds(row, tokenizer, assistant);
+    if (!row.completion_ids.empty() && !assistant) {
+      TrainingIds out{row.ids, static_cast<int>(row.ids.size()), {}};
+      out.ids.insert(out.ids.end(), row.completion_ids.begin(), row.completion_ids.end());
+      return out;
+    }
     if (assistant) {
-      throw UserError("a row of text has no assistant's turns; it needs messages");
+      throw UserError("a row of text or ids has no assistant's turns; it needs messages");
     }
     if (tokenizer.eos_id() < 0) {
       throw UserError("the tokenizer has no eos_token: every text must end with one");

@@ -36,7 +36,7 @@ struct TrainingIds {
   std::vector<std::uint8_t> assistant;  // one an id: 1 in an assistant's turn; empty: not asked for
 };
 
-/// Ids of a RowUse::kCompletion row. Texts end with EOS; conversations end as the chat template
+/// Ids of a RowUse::kCompletion row. Rows of ids are taken as they are; texts end with EOS; conversations end as the chat template
 /// ends them, and their prompt is what the rendering with a prompt for an answer has in common with
 /// the whole (templates that drop an earlier turn's thinking end it earlier). Throws UserError
 /// "<path>:<line>: ...".

@@ -155,14 +155,27 @@ class RowReader {
     }
     const Json* ids = Find(row.json, "ids");
     if (!ids) FailMissing(row.json, "\"prompt\", \"question\", \"messages\" or \"ids\"");
-    if (!ids->is_array() || ids->empty()) Fail("\"ids\" must be a list of token ids, not empty");
-    for (const Json& id : *ids) {
-      row.ids.push_back(static_cast<std::int32_t>(
-          configs::GetInt(id, where_ + ": \"ids\"", 0, std::numeric_limits<std::int32_t>::max())));
+    row.ids = Ids(*ids, "ids");
+  }
+
+  std::vector<std::int32_t> Ids(const Json& value, const std::string& column) const {
+    if (!value.is_array() || value.empty())
+      Fail(configs::Quote(column) + " must be a list of token ids, not empty");
+    std::vector<std::int32_t> ids;
+    for (const Json& id : value) {
+      ids.push_back(
+          static_cast<std::int32_t>(configs::GetInt(id, where_ + ": " + configs::Quote(column), 0,
+                                                    std::numeric_limits<std::int32_t>::max())));
     }
+    return ids;
   }
 
   void ReadCompletion(Row& row) const {
+    if (const Json* ids = Find(row.json, "completion_ids"); ids && Find(row.json, "prompt_ids")) {
+      row.ids = Ids(*Find(row.json, "prompt_ids"), "prompt_ids");
+      row.completion_ids = Ids(*ids, "completion_ids");
+      return;
+    }
     const Json* completion = Find(row.json, "completion");
     const Json* text = Find(row.json, "text");
     const Json* messages = Find(row.json, "messages");

@@ -18,7 +18,8 @@ struct Row {
   Json completion_messages;  // sft rows: the completion as messages, null: none
   Json tools;  // of rows with messages: column "tools", a list or a text of one; null: none
   Json template_variables;  // of rows with messages: column "chat_template_kwargs"; null: none
-  std::vector<std::int32_t> ids;  // {"ids": [...]} rows
+  std::vector<std::int32_t> ids;  // {"ids": [...]} rows; the prompt of {"prompt_ids", "completion_ids"}
+  std::vector<std::int32_t> completion_ids;  // sft rows of ids
   std::string completion;  // sft rows: prompt + completion; {"text"} rows have an empty prompt
   std::string answer;      // the first present of answer, solution, ground_truth, label,
                            // reward_model.ground_truth, metadata.answer
@@ -27,7 +28,8 @@ struct Row {
 };
 
 /// kPrompt: prompt, question, messages (less a last assistant turn) or ids is required.
-/// kCompletion: prompt and completion (both texts or both messages), text, or messages.
+/// kCompletion: prompt and completion (both texts or both messages), text, messages, or prompt_ids and
+/// completion_ids.
 enum class RowUse { kPrompt, kCompletion };
 
 /// Gives the value of every line of a JSONL file with "<path>:<line>" and the line's number. Blank

@@ -44,26 +44,41 @@ class Scores {
   std::vector<double> sum_;
 };
 
-/// d loss / d P_e of one sequence, without its factor 1 / sequences.
-std::vector<double> Slopes(const BalanceWeights& weights, const kernels::RouterShape& shape,
-                           const std::int32_t* ids, int tokens) {
-  const int experts = shape.experts, groups = shape.groups, each = experts / groups;
-  std::vector<double> f(std::size_t(experts), 0.0), sent(std::size_t(groups), 0.0);
-  for (int t = 0; t < tokens; ++t) {
-    std::vector<char> seen(std::size_t(groups), 0);
-    for (int j = 0; j < shape.top_k; ++j) {
-      const int e = ids[std::ptrdiff_t(t) * shape.top_k + j];
-      f[e] += double(experts) / (double(shape.top_k) * tokens);
-      if (!std::exchange(seen[e / each], 1))
-        sent[e / each] += double(groups) / (double(shape.topk_groups) * tokens);
+/// How often a sequence's tokens chose each expert, and were sent to each group.
+struct Counts {
+  Counts(int experts, int groups)
+      : chosen(std::size_t(experts), 0.0), sent(std::size_t(groups), 0.0) {}
+
+  void Add(const kernels::RouterShape& shape, const std::int32_t* ids, int count) {
+    const int each = shape.experts / shape.groups;
+    for (int t = 0; t < count; ++t) {
+      std::vector<char> seen(sent.size(), 0);
+      for (int j = 0; j < shape.top_k; ++j) {
+        const int e = ids[std::ptrdiff_t(t) * shape.top_k + j];
+        ++chosen[e];
+        if (!std::exchange(seen[e / each], 1)) ++sent[e / each];
+      }
     }
+    tokens += count;
   }
+
+  std::vector<double> chosen, sent;
+  double tokens = 0;
+};
+
+/// d loss / d s_e of a sequence's tokens.
+std::vector<double> Slopes(const BalanceWeights& weights, const kernels::RouterShape& shape,
+                           const Counts& counts) {
+  const int experts = shape.experts, groups = shape.groups, each = experts / groups;
+  const double f = double(experts) / (double(shape.top_k) * counts.tokens),
+               sent = double(groups) / (double(shape.topk_groups) * counts.tokens);
   std::vector<double> slope(std::size_t(experts), 0.0);
   for (int e = 0; e < experts; ++e) {
-    const auto group = f.begin() + e / each * each;
-    slope[e] = weights.expert * f[e] +
-               weights.device * std::accumulate(group, group + each, 0.0) / each +
-               weights.communication * sent[e / each];
+    const auto group = counts.chosen.begin() + e / each * each;
+    slope[e] = weights.expert * f * counts.chosen[e] +
+               weights.device * f * std::accumulate(group, group + each, 0.0) / each +
+               weights.communication * sent * counts.sent[e / each];
+    slope[e] /= counts.tokens * weights.sequences;
   }
   return slope;
 }
@@ -73,19 +88,36 @@ std::vector<double> Slopes(const BalanceWeights& weights, const kernels::RouterS
 double AddBalanceGradient(const BalanceWeights& weights, const kernels::RouterShape& shape,
                           const Pack& pack, const std::int32_t* ids, const float* logits,
                           float* d_logits) {
+  const std::size_t experts = std::size_t(shape.experts);
+  const auto of = [&](const auto* values, int s, int width) {
+    return values + std::ptrdiff_t(pack.start[s]) * width;
+  };
+  // A trunk's tokens stand in the losses of all of its branches.
+  std::vector<std::vector<double>> slopes(std::size_t(pack.sequences()),
+                                          std::vector<double>(experts, 0.0));
+  for (int s = 0; s < pack.sequences(); ++s) {
+    if (pack.BranchesEnd(s) > s + 1) continue;
+    Counts counts(shape.experts, shape.groups);
+    const int parts[] = {pack.trunk[s], s};
+    for (int part : parts) {
+      if (part >= 0) counts.Add(shape, of(ids, part, shape.top_k), pack.length(part));
+    }
+    if (counts.tokens == 0) continue;
+    const std::vector<double> slope = Slopes(weights, shape, counts);
+    for (int part : parts) {
+      for (std::size_t e = 0; part >= 0 && e < experts; ++e) slopes[part][e] += slope[e];
+    }
+  }
   double loss = 0;
   for (int s = 0; s < pack.sequences(); ++s) {
     const int tokens = pack.length(s);
-    if (tokens == 0) continue;
-    const std::ptrdiff_t first = pack.start[s];
-    std::vector<double> slope = Slopes(weights, shape, ids + first * shape.top_k, tokens);
-    for (double& x : slope) x /= double(tokens) * weights.sequences;
-    const Scores scores(shape, logits + first * shape.experts, tokens);
+    const std::vector<double>& slope = slopes[std::size_t(s)];
+    const Scores scores(shape, of(logits, s, shape.experts), tokens);
     for (int t = 0; t < tokens; ++t) {
-      for (int e = 0; e < shape.experts; ++e)
-        loss += slope[std::size_t(e)] * scores.at(std::size_t(t), std::size_t(e));
+      for (std::size_t e = 0; e < experts; ++e) loss += slope[e] * scores.at(std::size_t(t), e);
     }
-    if (d_logits) scores.AddGradient(slope, d_logits + first * shape.experts);
+    if (d_logits)
+      scores.AddGradient(slope, d_logits + std::ptrdiff_t(pack.start[s]) * shape.experts);
   }
   return loss;
 }

@@ -15,8 +15,9 @@ struct BalanceWeights {
   bool wanted() const { return expert > 0 || device > 0 || communication > 0; }
 };
 
-/// For each sequence of T tokens, with s the scores of its tokens (softmax, or sigmoid over its
-/// sum), E experts in D groups (devices), k chosen experts and M groups a token:
+/// For each sequence that ends (a branch with its trunk) of T tokens, with s the scores of its
+/// tokens (softmax, or sigmoid over its sum), E experts in D groups (devices), k chosen experts and
+/// M groups a token:
 ///   expert         sum_e f_e P_e, f_e = E / (k T) * tokens that chose e, P_e = mean over tokens of
 ///   s_e device         sum_d f'_d P'_d, f'_d = mean of f_e over the group, P'_d = sum of P_e over
 ///   the group communication  sum_d f''_d P'_d, f''_d = D / (M T) * tokens with an expert in d

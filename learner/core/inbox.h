@@ -74,6 +74,7 @@ class Inbox {
     configs::Config config;
     wire::Welcome welcome;  // what peers are told
     std::vector<std::int32_t> stop_ids;
+    ExpertShape experts;  // that rollouts must carry
     std::function<std::string(std::span<const std::int32_t>)> detokenize;
   };
   Inbox(Options options, Micros now);
@@ -197,7 +198,7 @@ class Inbox {
   Peer* FreestActor(const Group& group, std::size_t share, std::string* id);
   void OnRollout(const std::string& id, wire::Rollout rollout, Effects* out);
   std::string WhyUnknown(const wire::Rollout& rollout, const Group* group) const;
-  std::string WhyBroken(const wire::Rollout& rollout) const;
+  std::string WhyBroken(const wire::Rollout& rollout, const Group* group) const;
   void Accept(Group& group, store::RolloutRow row, Effects* out);
   store::RolloutRow ToRow(wire::Rollout rollout, const std::string& actor) const;
 

@@ -55,8 +55,8 @@ Inbox::Peer* Inbox::FreestActor(const Group& group, std::size_t share, std::stri
   Peer* best = nullptr;
   for (auto& [name, peer] : peers_) {
     if (!peer.is_actor() || peer.loaded != weights_->version) continue;
-    const bool fits = peer.samples == 0 || peer.samples + group.missing <= peer.hello.rows;
-    if (!fits || peer.groups.size() >= share) continue;
+    // A group for the first free row: those of its samples that find none wait there.
+    if (peer.samples >= peer.hello.rows || peer.groups.size() >= share) continue;
     const bool alone = std::any_of(peer.groups.begin(), peer.groups.end(),
                                    [&](std::uint64_t grp) { return Suspect(groups_.at(grp)); });
     if (alone || (Suspect(group) && !peer.groups.empty())) continue;
@@ -131,7 +131,10 @@ void Inbox::SendGrant(const std::string& id, wire::Grant grant, Effects* out) co
       options_.config.seed, grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.min_p,
       grpo.top_k,           options_.stop_ids};
   if (grpo.ignore_eos) grant.sampling.stop_ids.clear();
+  grant.sampling.experts = options_.experts.moe_layers > 0;
+  grant.sampling.kept = grpo.truncates();
   if (grant.groups.front().grp >= kFirstEval) {
+    grant.sampling.experts = grant.sampling.kept = false;
     grant.sampling.temperature = 0;
     grant.sampling.top_p = 1;
     grant.sampling.min_p = 0;
@@ -167,7 +170,7 @@ std::string Inbox::WhyUnknown(const wire::Rollout& rollout, const Group* group) 
   return "";
 }
 
-std::string Inbox::WhyBroken(const wire::Rollout& rollout) const {
+std::string Inbox::WhyBroken(const wire::Rollout& rollout, const Group* group) const {
   const std::string name = NameOf(rollout.id);
   if (rollout.finish == "error" || rollout.finish == "cancelled")
     return name + " ended as " + rollout.finish;
@@ -185,7 +188,15 @@ std::string Inbox::WhyBroken(const wire::Rollout& rollout) const {
   if (!rollout.versions.empty() && rollout.versions.front() != rollout.version) {
     return name + ": its first token's version is not its version";
   }
-  return "";
+  if (rollout.id.grp >= kFirstEval || group == nullptr) return "";
+  std::string why;
+  if (options_.experts.moe_layers > 0) {
+    why = WhyNotExperts(rollout.experts, group->row.prompt_ids.size() + rollout.ids.size(),
+                        options_.experts);
+  }
+  if (why.empty() && options_.config.grpo.truncates())
+    why = WhyNotKept(rollout.kept, rollout.ids, options_.welcome.valid_ids);
+  return why.empty() ? "" : name + ": " + why;
 }
 
 store::RolloutRow Inbox::ToRow(wire::Rollout rollout, const std::string& actor) const {
@@ -205,6 +216,9 @@ store::RolloutRow Inbox::ToRow(wire::Rollout rollout, const std::string& actor) 
   row.loss_mask.assign(rollout.ids.size(), 1);
   row.ids = std::move(rollout.ids);
   row.logp = std::move(rollout.logp);
+  // What nobody asked for is not kept.
+  if (options_.experts.moe_layers > 0) row.experts = std::move(rollout.experts);
+  if (options_.config.grpo.truncates()) row.kept = std::move(rollout.kept);
   row.finish_reason = rollout.finish;
   return row;
 }
@@ -214,7 +228,7 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
   Group* group = found == groups_.end() ? nullptr : &found->second;
   const Peer& peer = peers_.at(id);
   const std::string unknown = WhyUnknown(rollout, group);
-  const std::string why = unknown.empty() ? WhyBroken(rollout) : unknown;
+  const std::string why = unknown.empty() ? WhyBroken(rollout, group) : unknown;
   if (!why.empty()) {
     refusals_.Add("not_taken", peer.hello.name + ": " + why, now_);
     Refuse(id, wire::kNotTaken, why, out, rollout.id);

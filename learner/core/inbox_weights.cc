@@ -19,6 +19,7 @@ void Inbox::Publish(std::shared_ptr<const WeightSet> weights, Effects* out,
   manifest.session = options_.welcome.session;
   manifest.version = weights_->version;
   manifest.bytes = weights_->bytes.size();
+  manifest.shared = weights_->bytes.path();
   for (const WeightSet::Tensor& t : weights_->tensors) {
     manifest.tensors.push_back({t.name, t.dtype, t.shape, t.begin, t.end, t.sha256});
   }
@@ -59,7 +60,8 @@ void Inbox::OnPull(const std::string& id, const wire::WeightsPull& pull, Effects
     return Refuse(id, wire::kVersionGone,
                   "version " + std::to_string(pull.version) + " is no longer served", out);
   }
-  const std::span<const std::byte> all(pull.delta ? delta_->bytes : weights_->bytes);
+  const std::span<const std::byte> all = pull.delta ? std::span<const std::byte>(delta_->bytes)
+                                                    : std::span<const std::byte>(weights_->bytes);
   if (pull.offset > all.size() || pull.length > all.size() - pull.offset) {
     return Refuse(id, wire::kBadMessage,
                   "weights_pull past the end of version " + std::to_string(pull.version), out);

@@ -15,6 +15,10 @@ struct Pack {
   std::vector<std::int32_t> position;  // [T] from 0 in each sequence, trunk included
   std::vector<std::int32_t> start{0};  // [S + 1] first token of each sequence, then T
   std::vector<std::int32_t> trunk;     // [S] an earlier sequence without a trunk; -1: none
+  /// [T][MoE layers][top_k] ascending, which routers use instead of choosing; empty: they choose.
+  std::vector<std::uint16_t> experts;
+  /// [S] 1: loses no token to a device's capacity; empty: all may.
+  std::vector<char> exempt;
 
   int tokens() const { return int(ids.size()); }
   int sequences() const { return int(trunk.size()); }

@@ -66,6 +66,7 @@ Inbox::Options InboxOptions(const Service::Options& options) {
   welcome.valid_ids = options.valid_ids;
   welcome.files = ReadScripts(options.config);
   inbox.stop_ids = options.stop_ids;
+  inbox.experts = options.experts;
   inbox.detokenize = options.detokenize;
   return inbox;
 }

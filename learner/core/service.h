@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "configs/config.h"
+#include "learner/core/rollout_arrays.h"
 #include "store/trajectories.h"
+#include "wire/shared_bytes.h"
 
 namespace temper::learner {
 
@@ -35,7 +37,7 @@ struct WeightSet {
     std::string sha256;
   };
   std::vector<Tensor> tensors;  // RequiredTensors order
-  std::vector<std::byte> bytes;
+  wire::SharedBytes bytes;  // actors of this machine copy them from there
   /// engine::Canary of these weights in the run's numerics. None: the first actor's counts.
   std::optional<std::uint32_t> canary = std::nullopt;
 };
@@ -83,6 +85,7 @@ class Service {
     std::string model_dir;               // for the actors' config.json (welcome)
     int valid_ids = 0;                   // the tokenizer's size; >= 1
     std::vector<std::int32_t> stop_ids;  // end a sample; not empty
+    ExpertShape experts;                 // that rollouts must carry (grpo.routing_replay)
     std::shared_ptr<const PromptSource> prompts;
     std::optional<std::int64_t> resume_step;    // state.json's step; nullopt = fresh run
     std::optional<std::uint64_t> resume_group;  // first group after it; nullopt: groups_per_step a

@@ -12,6 +12,7 @@
 #include "kernels/fp8.h"
 #include "tests/actor/fixture.h"
 #include "wire/patch.h"
+#include "wire/shared_bytes.h"
 
 namespace temper::actor {
 namespace {
@@ -70,6 +71,43 @@ TEST_F(WeightClientTest, TouchesNothingBeforeApplyWhileSamplesRun) {
   EXPECT_EQ(weights_->embedding(), before);
   EXPECT_EQ(client_.Apply(), 6u);
   EXPECT_NE(weights_->embedding(), before);
+}
+
+TEST_F(WeightClientTest, CopiesWhatTheLearnerSharesAndPullsWhatIsNotTheManifests) {
+  const Published published = Publish(config_, 1, 5);
+  wire::SharedBytes shared;
+  shared.resize(published.bytes.size());
+  std::copy(published.bytes.begin(), published.bytes.end(), shared.begin());
+  client_.Start(published.manifest);
+  client_.Fetch(shared.path(), true);
+  EXPECT_EQ(Serve(published), 0);
+  ExpectInPlace(published);
+  // A flipped bit anywhere: from its tensor on everything is pulled, and counted as nobody's fault.
+  const auto& tensors = published.manifest.tensors;
+  for (const std::size_t at : {std::size_t{0}, tensors.size() / 2, tensors.size() - 1}) {
+    Published next = published;
+    next.manifest.version = std::uint32_t(100 + at);
+    shared[tensors[at].begin] ^= std::byte{4};
+    WeightClient client(weights_, &pool_);
+    client.Start(next.manifest);
+    client.Fetch(shared.path(), true);
+    EXPECT_FALSE(client.complete());
+    const auto pulls = client.Pulls();
+    ASSERT_FALSE(pulls.empty());
+    EXPECT_EQ(pulls[0].offset, tensors[at].begin);
+    EXPECT_EQ(client.corrupt(), 0u);
+    shared[tensors[at].begin] ^= std::byte{4};
+  }
+  // Nothing there, or another thing: all is pulled.
+  wire::SharedBytes shorter;
+  shorter.resize(published.bytes.size() - 1);
+  for (const std::string& path :
+       {std::string("/proc/1/fd/99"), std::string("/dev/null"), shorter.path()}) {
+    WeightClient client(weights_, &pool_);
+    client.Start(published.manifest);
+    client.Fetch(path, true);
+    EXPECT_EQ(client.Pulls().front().offset, 0u) << path;
+  }
 }
 
 TEST_F(WeightClientTest, WidensBf16) {

@@ -96,7 +96,7 @@ class LifeOfARolloutTest : public ::testing::Test {
     const actor::Published published = actor::Publish(model_, 0, version);
     auto set = std::make_shared<learner::WeightSet>();
     set->version = version;
-    set->bytes = published.bytes;
+    set->bytes.assign(published.bytes);
     for (const auto& t : published.manifest.tensors)
       set->tensors.push_back({t.name, t.dtype, t.shape, t.begin, t.end, t.sha256});
     return set;

@@ -327,6 +327,34 @@ TEST(SchedulerTest, ReportsTheExpertsOfEveryTokenInAnyBatch) {
   ExpectSame(plain.results, Drive(weights, o, groups).results);
 }
 
+TEST(SchedulerTest, ReportsTheIdsThatEachTokenWasSampledFrom) {
+  auto weights = TinyWeights(TinyConfig(), 5);
+  std::vector<GroupRequest> groups = Mixture();
+  for (GroupRequest& g : groups) {
+    g.kept = true;
+    g.params.temperature = 1;
+    g.params.top_k = 5;
+  }
+  const Ran plain = Drive(weights, Plain(), groups);
+  for (const auto& [key, s] : plain.results) {
+    std::size_t at = 0;
+    for (const std::int32_t id : s.ids) {
+      ASSERT_LT(at, s.kept.size());
+      const auto first = s.kept.begin() + std::ptrdiff_t(at) + 1, end = first + s.kept[at];
+      EXPECT_EQ(s.kept[at], 5);
+      EXPECT_TRUE(std::is_sorted(first, end));
+      EXPECT_TRUE(std::binary_search(first, end, id));
+      at += 1 + std::size_t(s.kept[at]);
+    }
+    EXPECT_EQ(at, s.kept.size());
+  }
+  EngineOptions o;
+  o.cache_tokens = 160;
+  o.speculation = Speculation::kAlways;
+  const Ran drafted = Drive(weights, o, groups);
+  for (const auto& [key, s] : plain.results) EXPECT_EQ(s.kept, drafted.results.at(key).kept);
+}
+
 TEST(SchedulerTest, RefusesWhatCannotFitTheCacheAndFreesWhatIsCancelled) {
   auto weights = TinyWeights(TinyConfig(), 5);
   EngineOptions o;

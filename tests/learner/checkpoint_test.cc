@@ -33,6 +33,12 @@ class CheckpointTest : public testing::Test {
 
   std::string Run() const { return dir_.path(); }
   fs::path Checkpoints() const { return fs::path(dir_.path()) / "checkpoints"; }
+  std::string SavePolicy(const TrainState& state, Policy& policy, int keep = 0) {
+    CheckpointSaver saver(Run(), keep);
+    saver.Save(state, std::make_shared<const Snapshot>(
+                          policy, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes"));
+    return saver.Take(/*wait=*/true)->name;
+  }
   std::string Save(std::int64_t step, int keep = 0) {
     TrainState state;
     state.step = step;
@@ -43,8 +49,7 @@ class CheckpointTest : public testing::Test {
     state.config = {{"seed", 7}};
     policy_.parameters().values()[0] = float(step);
     policy_.Refresh();
-    return SaveCheckpoint(Run(), state, policy_, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes",
-                          keep);
+    return SavePolicy(state, policy_, keep);
   }
   static void Damage(const fs::path& file) {
     std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
@@ -66,8 +71,9 @@ TEST_F(CheckpointTest, GivesBackMastersMomentsAndState) {
   EXPECT_EQ(found.state.epoch, 3u);
   EXPECT_EQ(found.state.position, 14u);
   EXPECT_EQ(found.state.config["seed"], 7);
-  Parameters other(config_);
-  LoadOptimizer(found.dir, other);
+  Policy restored(config_, {});
+  Restore(found.dir, "", restored);
+  Parameters& other = restored.parameters();
   Parameters& parameters_ = policy_.parameters();
   const std::size_t n = std::size_t(parameters_.size());
   EXPECT_TRUE(std::equal(parameters_.values(), parameters_.values() + n, other.values()));
@@ -98,7 +104,7 @@ TEST_F(CheckpointTest, HoldsWhatTheActorsRanInEveryMode) {
     const auto policy = TinyPolicy(config_, 6, 2, false, numerics);
     TrainState state;
     state.config = Json::object();
-    SaveCheckpoint(Run(), state, *policy, TEMPER_SOURCE_DIR "/configs/tokenizers/bytes", 0);
+    SavePolicy(state, *policy);
     const std::string dir = FindCheckpoint(Run()).dir;
     Policy::Options options;
     options.numerics = numerics;
@@ -116,8 +122,9 @@ TEST_F(CheckpointTest, HoldsWhatTheActorsRanInEveryMode) {
                           weights.layer(1).q_a.storage.size()),
               0);
     const std::size_t n = std::size_t(policy->parameters().size());
-    Parameters masters(config_);
-    LoadOptimizer(dir, masters);
+    Policy restored(config_, options);
+    Restore(dir, "", restored);
+    Parameters& masters = restored.parameters();
     EXPECT_TRUE(std::equal(masters.values(), masters.values() + n, policy->parameters().values()));
   }
 }
@@ -196,8 +203,8 @@ TEST_F(CheckpointTest, ADiskThatFillsLeavesTheFormerOneAndNothingHalfWritten) {
 
 TEST_F(CheckpointTest, TakesNoOptimizerOfAnotherModel) {
   Save(1);
-  Parameters other(engine::TinyConfig(/*q_lora=*/false));
-  EXPECT_THROW(LoadOptimizer((Checkpoints() / "step-000001").string(), other), UserError);
+  Policy other(engine::TinyConfig(/*q_lora=*/false), {});
+  EXPECT_THROW(Restore((Checkpoints() / "step-000001").string(), "", other), UserError);
 }
 
 TEST_F(CheckpointTest, KeepsTheVersionsThatTheSettingNames) {

@@ -116,7 +116,7 @@ TEST_P(OpsTest, ExpertsHaveTheGradientOfTheirPlainFormThroughTheGatesToo) {
   const std::int64_t h = config_.hidden_size, width = config_.moe_intermediate_size;
   const std::string p = "model.layers.1.mlp.";
   for (bool shared : {true, false}) {
-    Check(c10::make_intrusive<MoeOp>(context_, &policy_->weights().layer(1)),
+    Check(c10::make_intrusive<MoeOp>(context_, &policy_->weights().layer(1), 0),
           {torch::randn({kTokens, h}), torch::randn({kTokens, h}), Master(p + "gate.weight"),
            Master(p + "experts.0.gate_proj.weight", {config_.experts, 3 * width * h}),
            shared ? Master(p + "shared_experts.gate_proj.weight", {2 * width, h}) : torch::Tensor(),
@@ -152,11 +152,30 @@ TEST_P(OpsTest, HeadHasTheGradientOfTheKeptTokensAlone) {
     kept[r].push_back(targets.target[r]);
     std::sort(kept[r].begin(), kept[r].end());
   }
-  Truncation truncation;
-  truncation.valid_ids = config_.vocab_size;
-  truncation.kept = &kept;
+  TargetForms forms;
+  forms.kept = std::make_shared<const decltype(kept)>(std::move(kept));
   Check(c10::make_intrusive<HeadOp>(context_, &policy_->weights().head(), targets, 0.7f,
-                                    /*entropy=*/true, truncation),
+                                    /*entropy=*/true, forms),
+        {torch::randn({kTokens, config_.hidden_size}), Master("lm_head.weight")});
+}
+
+TEST_P(OpsTest, HeadHasTheGradientOfATeachersDistribution) {
+  Targets targets;
+  std::vector<WeightedIds> soft;
+  for (int t = 0; t < kTokens; ++t) {
+    targets.row.push_back(t);
+    targets.target.push_back(t * 5 % config_.vocab_size);
+    soft.emplace_back();
+    if (t % 3 == 0) continue;  // of the target itself
+    for (std::int32_t id : {t % 7, 7 + t % 11, 20 + t % 5}) {
+      soft.back().ids.push_back(id);
+      soft.back().weights.push_back(0.1f * float(1 + id % 4));
+    }
+  }
+  TargetForms forms;
+  forms.soft = std::make_shared<const decltype(soft)>(std::move(soft));
+  Check(c10::make_intrusive<HeadOp>(context_, &policy_->weights().head(), targets, 0.7f,
+                                    /*entropy=*/true, forms),
         {torch::randn({kTokens, config_.hidden_size}), Master("lm_head.weight")});
 }
 

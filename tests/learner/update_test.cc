@@ -37,7 +37,7 @@ TEST(UpdateTest, RaisesTheBiasOfIdleExpertsAndLowersThatOfBusyOnes) {
   optimizer.router_bias_update_speed = 0.01;
   const ExpertLoads loads = Loads(config, {0, 10, 20, 10, 10, 10, 10, 10});
   EXPECT_NEAR(loads.Metrics(config)["moe/max_vio_batch"].get<double>(), 1.0, 1e-12);
-  Update(*policy, optimizer, 1, loads);
+  Update(*policy, optimizer, 1, loads, 0.5);
   const std::vector<float> after = Value(*policy, kBias);
   EXPECT_FLOAT_EQ(after[0], before[0] + 0.01f);
   EXPECT_FLOAT_EQ(after[2], before[2] - 0.01f);
@@ -72,7 +72,7 @@ TEST(UpdateTest, MovesNothingWhenTheGradientIsNotFinite) {
   const std::vector<float> before(policy->parameters().values(),
                                   policy->parameters().values() + policy->parameters().size());
   policy->parameters().gradients()[5] = NAN;
-  const UpdateReport report = Update(*policy, {}, 1, Loads(config, {0, 1, 2, 3, 4, 5, 6, 7}));
+  const UpdateReport report = Update(*policy, {}, 1, Loads(config, {0, 1, 2, 3, 4, 5, 6, 7}), 0.5);
   EXPECT_FALSE(report.applied);
   EXPECT_TRUE(std::equal(before.begin(), before.end(), policy->parameters().values()));
   EXPECT_EQ(policy->parameters().gradients()[5], 0.0f);
@@ -85,7 +85,7 @@ TEST(UpdateTest, LeavesAnUntrainedMtpLayerAlone) {
   AddGradients(*policy, RandomBatch(config, {9, 12}, 4), 0.1);
   configs::Optimizer optimizer;
   optimizer.mtp_loss_scale = 0;
-  Update(*policy, optimizer, 1, {});
+  Update(*policy, optimizer, 1, {}, 0.5);
   EXPECT_EQ(Value(*policy, "model.layers.3.eh_proj.weight"), before);
 }
 
@@ -98,7 +98,7 @@ TEST(UpdateTest, PacksTheNewWeightsAndLowersTheLoss) {
   std::vector<double> losses;
   for (int step = 1; step <= 5; ++step) {
     losses.push_back(AddGradients(*policy, batch));
-    const UpdateReport report = Update(*policy, optimizer, step, {});
+    const UpdateReport report = Update(*policy, optimizer, step, {}, 0.5);
     EXPECT_TRUE(report.applied);
     EXPECT_GT(report.gradient_norm, 0);
   }

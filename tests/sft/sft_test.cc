@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <set>
 
 #include "configs/error.h"
@@ -127,6 +129,124 @@ TEST_F(SftTest, BalanceLossesEvenTheLoadsAndAnySplitGivesTheSameStep) {
             balanced.front()["balance_loss"].get<double>());
   EXPECT_THROW(Config("plain", {"sft.expert_balance_loss=1", "learner.forward=libtorch"}),
                UserError);
+}
+
+TEST_F(SftTest, TokensPastADevicesCapacityAreDroppedButForExemptRows) {
+  const std::vector<std::string> sets = {"sft.token_drop_capacity=1", "sft.token_drop_exempt=0"};
+  const std::vector<Json> dropped = Run(Config("dropped", sets));
+  EXPECT_GT(dropped[0]["moe/dropped"].get<double>(), 0.0);
+  EXPECT_LT(dropped[0]["moe/dropped"].get<double>(), 0.5);
+  const std::vector<Json> again = Run(Config("again", sets));
+  EXPECT_EQ(again.back()["loss"], dropped.back()["loss"]);
+  const std::vector<Json> whole = Run(Config("whole"));
+  EXPECT_NE(whole[0]["loss"], dropped[0]["loss"]);
+  EXPECT_FALSE(whole[0].contains("moe/dropped"));
+  // With every row exempt, or room for all, nothing changes.
+  for (const char* set : {"sft.token_drop_exempt=1", "sft.token_drop_capacity=100"}) {
+    std::vector<std::string> all = sets;
+    all.push_back(set);
+    const std::vector<Json> same = Run(Config("same", all));
+    EXPECT_EQ(same.back()["loss"], whole.back()["loss"]) << set;
+    EXPECT_EQ(same[0]["moe/dropped"], 0.0);
+    fs::remove_all(Path("same"));
+  }
+}
+
+TEST_F(SftTest, ATeachersRowsTrainItsDistribution) {
+  // A teacher that is sure of the row's own ids is the row itself.
+  std::string own, soft;
+  std::mt19937 rng(4);
+  for (int i = 0; i < 12; ++i) {
+    Json prompt = Json::array(), completion = Json::array(), ids = Json::array(),
+         sure = Json::array(), two = Json::array(), logps = Json::array();
+    for (int j = 0; j < 5; ++j) prompt.push_back(rng() % 200);
+    for (int j = 0; j < 6; ++j) {
+      const int id = int(rng() % 100);
+      completion.push_back(id);
+      ids.push_back({id});
+      sure.push_back({0.0});
+      two.push_back({id, id + 100});
+      logps.push_back({std::log(0.3), std::log(0.6)});
+    }
+    Json row = {{"prompt_ids", prompt}, {"completion_ids", completion}};
+    own += row.dump() + "\n";
+    row["teacher_ids"] = ids;
+    row["teacher_logprobs"] = sure;
+    soft += row.dump() + "\n";
+    row["teacher_ids"] = two;
+    row["teacher_logprobs"] = logps;
+    Write("two.jsonl", (i == 0 ? "" : Bytes(Path("two.jsonl"))) + row.dump() + "\n");
+  }
+  Write("own.jsonl", own);
+  Write("sure.jsonl", soft);
+  const auto run = [&](const std::string& rows, std::vector<std::string> sets = {}) {
+    sets.insert(sets.end(), {"data.train=" + Path(rows), "sft.packing=false"});
+    fs::remove_all(Path("run"));
+    return Run(Config("run", sets));
+  };
+  const std::vector<Json> plain = run("own.jsonl"), sure = run("sure.jsonl");
+  for (const char* key : {"loss", "grad_norm"})
+    EXPECT_NEAR(sure[0][key].get<double>(), plain[0][key].get<double>(), 1e-5) << key;
+  EXPECT_NEAR(sure[0]["distillation_kl"].get<double>(), sure[0]["loss"].get<double>(), 1e-5);
+  // Of two ids: the loss goes down to the teacher's entropy, not below.
+  const std::vector<Json> two =
+      run("two.jsonl", {"sft.max_steps=80", "sft.learning_rate=1e-2", "sft.weight_decay=0",
+                        "sft.mtp_loss_scale=0", "sft.tokens_per_step=200"});
+  const double entropy = -(std::log(1 / 3.0) / 3 + 2 * std::log(2 / 3.0) / 3);
+  EXPECT_GT(two.back()["loss"].get<double>(), entropy - 1e-3);
+  EXPECT_LT(two.back()["distillation_kl"].get<double>(), 0.3);
+  EXPECT_NEAR(two.back()["loss"].get<double>() - two.back()["distillation_kl"].get<double>(),
+              entropy, 1e-4);
+  // Nothing of the teacher is left at alpha 0.
+  EXPECT_NEAR(run("two.jsonl", {"sft.distillation_alpha=0"})[0]["loss"].get<double>(),
+              plain[0]["loss"].get<double>(), 1e-5);
+}
+
+TEST_F(SftTest, ABrokenTeachersRowIsNamed) {
+  const Json good = {{"prompt_ids", {1, 2}},
+                     {"completion_ids", {3, 4}},
+                     {"teacher_ids", {{3}, {4, 5}}},
+                     {"teacher_logprobs", {{-0.1}, {-0.1, -2}}}};
+  const std::vector<std::pair<Json, std::string>> cases = {
+      {{{"teacher_logprobs", nullptr}}, "must be 2 lists"},
+      {{{"teacher_ids", {{3}}}}, "must be 2 lists"},
+      {{{"teacher_ids", {{3}, {4}}}}, "lists of one length"},
+      {{{"teacher_ids", {{3}, {4, 4}}}}, "twice"},
+      {{{"teacher_ids", {{3}, {4, 100000}}}}, "teacher_ids[1]"},
+      {{{"teacher_logprobs", {{-0.1}, {-0.1, 2}}}}, "no log-probability"},
+      {{{"completion_ids", "x"}}, "completion_ids"},
+      {{{"completion_ids", {3, -1}}}, "completion_ids"}};
+  for (const auto& [change, message] : cases) {
+    Json row = good;
+    row.update(change);
+    Write("broken.jsonl", good.dump() + "\n" + row.dump() + "\n");
+    try {
+      RunSft(Config("run", {"data.train=" + Path("broken.jsonl")}));
+      ADD_FAILURE() << message;
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find("broken.jsonl:2"), std::string::npos)
+          << error.what();
+      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_F(SftTest, AdaptersLowerTheLossAndResumeBitForBit) {
+  const std::vector<std::string> sets = {"lora.r=4", "sft.learning_rate=2e-2"};
+  const std::vector<Json> lines = Run(Config("whole", sets));
+  EXPECT_LT(lines.back()["loss"].get<double>(), lines[0]["loss"].get<double>());
+  std::vector<std::string> half = sets;
+  half.push_back("sft.max_steps=3");
+  Run(Config("half", half));
+  std::vector<std::string> rest = sets;
+  rest.insert(rest.end(), {"resume=true", "resume_allow=[\"sft.max_steps\"]"});
+  Run(Config("half", rest));
+  for (const char* file : {"model.safetensors", "optimizer.safetensors",
+                           "adapter/adapter_model.safetensors", "adapter/adapter_config.json"}) {
+    EXPECT_EQ(Bytes(Path("half/checkpoints/latest/") + file),
+              Bytes(Path("whole/checkpoints/latest/") + file))
+        << file;
+  }
 }
 
 TEST_F(SftTest, APackHasTheLossOfItsRowsAlone) {

@@ -99,7 +99,7 @@ TEST(Verify, NamesEveryKindOfDamage) {
       {"UPDATE rollout SET status = '' WHERE grp = 0 AND sample = 1",
        "g0.s1: scored without a status"},
       {"INSERT INTO rollout SELECT grp, sample, 1, version, version_last, seed, state, reason, "
-       "actor, text, ids, logp, versions, loss_mask, experts, finish_reason, score, status, "
+       "actor, text, ids, logp, versions, loss_mask, experts, kept, finish_reason, score, status, "
        "advantage, trained_step, lag, received_ms, crc32c FROM rollout WHERE grp = 0 AND sample = "
        "0",
        "g0.s0.a1@v3: its checksum"},

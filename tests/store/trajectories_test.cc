@@ -8,6 +8,7 @@
 
 #include "configs/crc32c.h"
 #include "configs/error.h"
+#include "store/verify.h"
 #include "tests/store/fixtures.h"
 
 namespace temper::store {
@@ -244,7 +245,7 @@ TEST(Trajectories, CarryTheIdentityThatDesignFixes) {
   std::string header(100, '\0');
   file.read(header.data(), 100);
   EXPECT_EQ(header.substr(68, 4), "TMPR");
-  EXPECT_EQ(header.substr(60, 4), std::string("\0\0\0\1", 4));
+  EXPECT_EQ(header.substr(60, 4), std::string("\0\0\0\2", 4));
   EXPECT_EQ(header.substr(16, 2), std::string("\x20\0", 2));  // pages of 8192 bytes
   EXPECT_EQ(Rows(folder / "t.db", "SELECT * FROM run")[0].dump(),
             R"({"name":"tiny","temper_version":"0.1.0","numerics":"strict","config_json":"{}",)"
@@ -271,9 +272,36 @@ TEST(Trajectories, RefuseForeignMissingAndNewerFiles) {
   EXPECT_THROW(Reader(folder / "text.db"), UserError);
 
   Trajectories::Create(folder / "newer.db", SomeRun());
-  Meddle(folder / "newer.db", "PRAGMA user_version = 2");
+  Meddle(folder / "newer.db", "PRAGMA user_version = 3");
   const std::string said = Refusal<UserError>([&] { Trajectories::Open(folder / "newer.db"); });
-  EXPECT_NE(said.find("schema 2 is newer"), std::string::npos) << said;
+  EXPECT_NE(said.find("schema 3 is newer"), std::string::npos) << said;
+}
+
+TEST(Trajectories, ADatabaseOfTheFirstSchemaIsReadAndGetsWhatItLacks) {
+  const Folder folder;
+  {
+    Trajectories db = Trajectories::Create(folder / "trajectories.db", SomeRun());
+    db.PutGroup(SomeGroup(1));
+    db.PutRollout(SomeRollout(1, 0));
+  }
+  Meddle(folder / "trajectories.db",
+         "ALTER TABLE rollout DROP COLUMN kept; PRAGMA user_version = 1");
+  EXPECT_EQ(VerifyRun(folder.path())["problems"], Json::array());
+  {
+    Trajectories db = Trajectories::Open(folder / "trajectories.db");
+    RolloutRow row = SomeRollout(1, 1);
+    row.experts = {3, 7, 65535};
+    row.kept = {2, -1, 4};
+    db.PutRollout(row);
+    const auto rows = db.LiveRollouts(1);
+    ASSERT_EQ(rows.size(), 2u);
+    EXPECT_TRUE(rows[0].kept.empty());
+    EXPECT_EQ(rows[1].experts, row.experts);
+    EXPECT_EQ(rows[1].kept, row.kept);
+  }
+  EXPECT_EQ(VerifyRun(folder.path())["problems"], Json::array());
+  Meddle(folder / "trajectories.db", "UPDATE rollout SET experts = x'0000' WHERE sample = 1");
+  EXPECT_EQ(VerifyRun(folder.path())["problems"].size(), 1u);
 }
 
 TEST(Trajectories, HaveOneWriterOnly) {

@@ -15,7 +15,7 @@ import zmq
 
 HELLO, WELCOME, HEARTBEAT, GOODBYE, REFUSE = 1, 2, 3, 4, 5
 MANIFEST, PULL, CHUNK, LOADED, GRANT, ROLLOUT, ACK = 10, 11, 12, 13, 20, 21, 22
-FORMATS = {"u8": "B", "i32": "i", "u32": "I", "f32": "f", "u64": "Q", "f64": "d"}
+FORMATS = {"u8": "B", "u16": "H", "i32": "i", "u32": "I", "f32": "f", "u64": "Q", "f64": "d"}
 WIDTH = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
 TABLE = []
 for n in range(256):
@@ -154,7 +154,8 @@ class Actor:
             for sample in samples[at:at + count]:
                 n = min(3, header["max_new_tokens"])
                 message = encode(ROLLOUT, {"session": self.session, "grp": grp, "sample": sample, "attempt": attempt, "finish": "length",
-                                           "version": self.version}, ("i32", [(grp + sample + t) % 90 for t in range(n)]), ("f32", [-1.5] * n), ("u32", []))
+                                           "version": self.version}, ("i32", [(grp + sample + t) % 90 for t in range(n)]), ("f32", [-1.5] * n), ("u32", []),
+                                 ("u16", []), ("i32", []))
                 self.outbox[(grp, sample, attempt)] = message
                 self.socket.send_multipart(message)
                 self.done["rollouts"] += 1

@@ -115,6 +115,41 @@ TEST_P(BalanceTest, AnEvenLoadHasTheSmallestLoss) {
             AddBalanceGradient(w, shape_, pack, uneven.data(), peaked.data(), nullptr));
 }
 
+TEST_P(BalanceTest, ABranchIsASequenceWithItsTrunk) {
+  // Two completions of one prompt, once as two whole sequences, once behind a common trunk.
+  constexpr int kPrompt = 4, kFirst = 3, kSecond = 5;
+  const auto rows = [&](auto* to, const auto& from, int first, int count, int width) {
+    to->insert(to->end(), from.begin() + first * width, from.begin() + (first + count) * width);
+  };
+  Pack apart, shared;
+  apart.Add(std::vector<std::int32_t>(kPrompt + kFirst));
+  apart.Add(std::vector<std::int32_t>(kPrompt + kSecond));
+  const int trunk = shared.Add(std::vector<std::int32_t>(kPrompt));
+  shared.AddBranch(trunk, std::vector<std::int32_t>(kFirst));
+  shared.AddBranch(trunk, std::vector<std::int32_t>(kSecond));
+  std::vector<float> logits;
+  std::vector<std::int32_t> ids;
+  for (const auto& [first, count] :
+       {std::pair{0, kPrompt + kFirst}, {0, kPrompt}, {kPrompt + kFirst, kSecond}}) {
+    rows(&logits, logits_, first, count, 8);
+    rows(&ids, ids_, first, count, 3);
+  }
+  std::vector<float> d_apart(logits.size(), 0.0f),
+      d_shared(std::size_t(kPrompt + kFirst + kSecond) * 8, 0.0f);
+  const BalanceWeights& w = GetParam().weights;
+  const double a = AddBalanceGradient(w, shape_, apart, ids.data(), logits.data(), d_apart.data());
+  const double b =
+      AddBalanceGradient(w, shape_, shared, ids_.data(), logits_.data(), d_shared.data());
+  EXPECT_NEAR(a, b, 1e-12);
+  for (int t = 0; t < kPrompt + kFirst + kSecond; ++t) {
+    for (int e = 0; e < 8; ++e) {
+      double want = d_apart[(t < kPrompt + kFirst ? t : t + kPrompt) * 8 + e];
+      if (t < kPrompt) want += d_apart[(kPrompt + kFirst + t) * 8 + e];
+      EXPECT_NEAR(d_shared[t * 8 + e], want, 1e-7) << t << " " << e;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Losses, BalanceTest,
                          testing::Values(Case{RouterMethod::kGreedy, {1, 0, 0, 2}},
                                          Case{RouterMethod::kGroupLimitedGreedy, {0, 1, 0, 2}},

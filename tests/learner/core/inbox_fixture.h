@@ -28,7 +28,8 @@ inline configs::Config SmallConfig(int groups = 2, int samples = 3, int max_lag 
 inline std::shared_ptr<const WeightSet> WeightsOf(std::uint32_t version, std::size_t bytes = 16) {
   auto set = std::make_shared<WeightSet>();
   set->version = version;
-  set->bytes.resize(bytes, std::byte{static_cast<unsigned char>(version)});
+  set->bytes.resize(bytes);
+  std::fill(set->bytes.begin(), set->bytes.end(), std::byte{static_cast<unsigned char>(version)});
   set->tensors = {
       {"w", "F32", {static_cast<std::int64_t>(bytes / 4)}, 0, bytes, std::string(64, '0')}};
   return set;
@@ -36,7 +37,7 @@ inline std::shared_ptr<const WeightSet> WeightsOf(std::uint32_t version, std::si
 
 class InboxTest : public ::testing::Test {
  protected:
-  void Use(const configs::Config& config) {
+  void Use(const configs::Config& config, const ExpertShape& experts = {}) {
     config_ = config;
     Inbox::Options options;
     options.config = config;
@@ -44,6 +45,7 @@ class InboxTest : public ::testing::Test {
     options.welcome.numerics = "canon-1/fp32/cache-fp32";
     options.welcome.valid_ids = 100;
     options.stop_ids = {1};
+    options.experts = experts;
     options.detokenize = [](std::span<const std::int32_t> ids) {
       return "t" + std::to_string(ids.size());
     };
