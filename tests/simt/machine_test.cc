@@ -68,6 +68,14 @@ TEST_F(MachineTest, ShowsLanesThatAreNotInStep) {
   EXPECT_TRUE(wrong);
 }
 
+TEST_F(MachineTest, ShowsAWarpThatReadsBeforeAnotherWroteThoughBothWaitForTheirOwnLanes) {
+  Buffer<float> x(Normal(64, 1)), y(64);
+  EXPECT_FALSE(SameUnderEveryOrder(Results([&] {
+    planted::ReadsAhead(x.data(), y.data());
+    return y.Values();
+  })));
+}
+
 TEST_F(MachineTest, NamesABarrierThatSomeThreadsNeverReach) {
   const std::string fault = FaultOf([&] { planted::BarrierInABranch(x_.data(), kN, y_.data()); });
   EXPECT_NE(fault.find("planted.cu:"), std::string::npos) << fault;

@@ -81,6 +81,15 @@ __global__ void NeighbourKernel(int blocks, float* y) {
   y[b] = b + 1 < blocks ? y[b + 1] + 1.0f : 0.0f;
 }
 
+__global__ void AheadKernel(const float* x, float* y) {
+  __shared__ float shared[kThreads];
+  const int i = threadIdx.x;
+  shared[i] = x[i];
+  __syncwarp();
+  __syncwarp();
+  y[i] = shared[kThreads - 1 - i];
+}
+
 template <typename... P, typename... A>
 void Start(void (*kernel)(P...), unsigned grid, unsigned block, std::size_t shared, A... a) {
   cudaLaunchConfig_t config{};
@@ -104,6 +113,7 @@ void BarrierInABranch(const float* x, int n, float* y) {
 void ShuffleWithLeavers(const float* x, int n, float* y) {
   Start(LeaversKernel, 1, kWarp, 0, x, n, y);
 }
+void ReadsAhead(const float* x, float* y) { Start(AheadKernel, 1, kThreads, 0, x, y); }
 void WriteOneTooFar(const float* x, int n, float* y) {
   Start(TooFarKernel, 1, kThreads, 0, x, n, y, 0, 1);
 }

@@ -10,6 +10,7 @@ void SumRace(const float* x, int n, float* y);             // lanes add to one w
 void WarpSumWithoutSync(const float* x, float* y);         // counts on lanes in step
 void BarrierInABranch(const float* x, int n, float* y);    // half of the block waits
 void ShuffleWithLeavers(const float* x, int n, float* y);  // the full mask, some lanes gone
+void ReadsAhead(const float* x, float* y);  // another warp's words, after waits of its own
 void WriteOneTooFar(const float* x, int n, float* y);
 void ReadOneTooFar(const float* x, int n, float* y);
 void SharedOverrun(float* y);

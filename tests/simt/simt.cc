@@ -101,6 +101,7 @@ struct Machine {
   const std::function<void()>* body = nullptr;
   std::vector<Thread> threads;
   std::string failure;
+  bool released = false;  // a collective has let its lanes go on
   sigjmp_buf on_fault;
   const void* fault_address = nullptr;
 
@@ -208,9 +209,15 @@ void RunBlock(Index block) {
     for (int i : turn) {
       Thread& t = m.threads[static_cast<std::size_t>(i)];
       if (t.state == Thread::State::kReady) {
+        m.released = false;
         Resume(t);
         ran = true;
         if (!m.failure.empty()) throw Fault(m.failure);
+        // The first warps run ahead of all others as far as they may.
+        if (order != Order::kShuffled && m.released) {
+          done = false;
+          break;
+        }
       }
       done = done && t.state == Thread::State::kDone;
     }
@@ -297,6 +304,7 @@ void Collective(Resolver resolver, std::uint32_t mask, void* data, std::source_l
     lanes[i] = lane.data;
   }
   resolver(lanes, mask);
+  TheMachine().released = true;
   for (int i = 0; i < kWarp; ++i) {
     if (lanes[i] != nullptr) {
       threads[static_cast<std::size_t>(first + i)].state = Thread::State::kReady;

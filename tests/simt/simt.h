@@ -21,7 +21,8 @@ struct Fault : std::runtime_error {
 };
 
 enum class Order { kForward, kReverse, kShuffled };
-/// The order of threads and of blocks from here on.
+/// The order of threads and of blocks from here on. In the first two the first warp that can go on
+/// does, far ahead of the others; shuffled, all take turns between their waits.
 void SetOrder(Order order, std::uint64_t seed = 1);
 
 struct Index {
