@@ -321,7 +321,6 @@ __global__ void __launch_bounds__(kThreads, 1) RowKernel(AttentionArgs a) {
       const float merged = first ? value : fmaf(value, s->e_new[head], *to * s->e_old[head]);
       *to = last ? merged / s->all_sum[head] : merged;
     });
-    __syncthreads();
   }
 }
 
