@@ -193,7 +193,7 @@ int Bench(const Arguments& arguments) {
   args.Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &options.dtype);
   args.Text("--cache-dtype", "C", "fp32, bf16 or fp8; bf16 where dtype is not fp32",
             &options.cache_dtype);
-  args.Text("--speculation", "S", "drafts of the MTP layer: auto, on or off", &options.drafts);
+  args.Text("--speculation", "S", "drafts of the MTP layers: auto, on or off", &options.drafts);
   args.Number("--temperature", "0 is greedy", 0, 1e6, &options.temperature);
   args.Integer("--seed", "of prompt and samples", std::int64_t{0}, INT_MAX, &options.seed);
   args.Integer("--runs", "a batch size; rates are their minimum, median and maximum", 1, 1000,

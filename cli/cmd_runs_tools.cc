@@ -8,9 +8,11 @@
 #include "cli/reward_commands.h"
 #include "cli/runs_commands.h"
 #include "configs/error.h"
+#include "configs/files.h"
 #include "store/diff.h"
 #include "store/export.h"
 #include "store/maintain.h"
+#include "store/parquet.h"
 #include "store/verify.h"
 
 namespace temper::cli {
@@ -34,6 +36,26 @@ void Print(const Json& report, bool json) {
   json ? PrintLine(report.dump()) : PrintLine(Counts(report));
 }
 
+int ExportParquet(Args& args, const std::string& run, const store::ExportOptions& options,
+                  const std::string& out) {
+  if (options.sft) args.Fail("--sft rows are for temper sft, which reads JSON lines");
+  if (configs::Exists(out)) throw UserError(out + ": File exists; choose a new file");
+  std::int64_t rows = 0;
+  try {
+    store::ParquetWriter writer(out);
+    store::ExportRun(RunFolder(run), options, [&](const Json& row) {
+      writer.Add(row);
+      ++rows;
+    });
+    writer.Close();
+  } catch (...) {
+    std::remove(out.c_str());
+    throw;
+  }
+  std::fprintf(stderr, "%lld rows in %s\n", static_cast<long long>(rows), out.c_str());
+  return 0;
+}
+
 }  // namespace
 
 int RunsExport(const Arguments& arguments) {
@@ -42,7 +64,8 @@ int RunsExport(const Arguments& arguments) {
   store::ExportOptions options;
   Args args("temper runs export", "The rollouts of a run, an object a line.");
   args.Positional("RUN", "the run's folder", &run);
-  args.Text("--out", "F.jsonl", "the file; by default stdout", &out);
+  args.Text("--out", "F.jsonl", "the file; by default stdout; F.parquet in builds with Arrow",
+            &out);
   args.Text("--where", "SQL", "an expression over rollout and prompt_group: \"score > 0.5\"",
             &options.where);
   args.Flag("--sft", "rows of prompt and completion for temper sft", &options.sft);
@@ -52,6 +75,7 @@ int RunsExport(const Arguments& arguments) {
   args.Note(
       "Without --where, --sft takes the rollouts that have a score and ended by themselves.\n");
   if (!args.Parse(arguments)) return 0;
+  if (out.ends_with(".parquet")) return ExportParquet(args, run, options, out);
   std::unique_ptr<std::FILE, Close> file;
   if (!out.empty()) {
     file.reset(std::fopen(out.c_str(), "wbx"));

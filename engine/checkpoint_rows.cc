@@ -10,6 +10,7 @@
 #include "engine/float_bits.h"
 #include "engine/tensor_places.h"
 #include "kernels/bf16.h"
+#include "kernels/f16.h"
 #include "kernels/linear.h"
 
 namespace temper::engine {
@@ -111,7 +112,7 @@ RowData CheckpointRows::Read(std::size_t i, std::int64_t first, std::int64_t row
   } else {
     s.values.resize(count);
     const auto* half = reinterpret_cast<const std::uint16_t*>(s.raw.data());
-    std::transform(half, half + count, s.values.data(), FloatOfF16);
+    kernels::DecodeF16(half, std::int64_t(count), s.values.data());
     out.values = s.values;
     s.RefuseNonFinite(i, first, out.values);
   }

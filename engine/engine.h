@@ -79,7 +79,7 @@ class Engine {
   /// Throws UserError naming what is out of range: empty prompt, id, prompt + max_new_tokens > max_positions or more than
   /// the cache holds.
   void Add(GroupRequest request);
-  /// One step: a token for every running sample (two where a draft holds), prompts by chunks. Appends what finished; false
+  /// One step: a token for every running sample (one more for each draft that holds), prompts by chunks. Appends what finished; false
   /// when nothing is left. A sample's bits depend on weights, prompt, seed, group and sample number alone: never on its
   /// company, chunks, threads, preemption, prefix hits or drafts.
   bool Step(std::vector<FinishedSample>* finished);

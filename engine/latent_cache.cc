@@ -28,7 +28,6 @@ bool LatentRows::Reserve(int tokens) {
   while (room_ < tokens) {
     std::shared_ptr<LatentCache::Page> page = cache_->Allocate();
     if (!page) return false;
-    if (room_ == 0) open_ = int(pages_.size());
     pages_.push_back(std::move(page));
     room_ += LatentCache::kPageTokens;
   }

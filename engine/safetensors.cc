@@ -11,6 +11,7 @@
 #include "configs/json.h"
 #include "engine/float_bits.h"
 #include "kernels/bf16.h"
+#include "kernels/f16.h"
 
 static_assert(std::endian::native == std::endian::little, "safetensors is little-endian");
 
@@ -296,7 +297,7 @@ std::vector<float> SafetensorsFile::ReadFloats(const std::string& name) const {
     if (info.dtype == Dtype::kBf16) {
       kernels::DecodeBf16(raw.data(), std::int64_t(raw.size()), out.data() + at);
     } else {
-      std::transform(raw.begin(), raw.end(), out.data() + at, FloatOfF16);
+      kernels::DecodeF16(raw.data(), std::int64_t(raw.size()), out.data() + at);
     }
   }
   return out;

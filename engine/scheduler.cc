@@ -12,6 +12,10 @@ constexpr std::int64_t kPrefixBytes = std::int64_t{512} << 20;  // kept for late
 
 int Pages(std::int64_t tokens) { return int((tokens + kPageTokens - 1) / kPageTokens); }
 
+int DraftLayers(const ModelConfig& config, const EngineOptions& options) {
+  return options.speculation == Speculation::kOff ? 0 : config.mtp_layers;
+}
+
 }  // namespace
 
 Scheduler::Scheduler(std::shared_ptr<Weights> weights, const EngineOptions& options)
@@ -19,12 +23,11 @@ Scheduler::Scheduler(std::shared_ptr<Weights> weights, const EngineOptions& opti
       options_(options),
       pool_(options.threads),
       forward_(*weights_, pool_),
-      cache_(forward_.CacheBytes(config().num_layers + (config().mtp_layers > 0 &&
-                                                        options.speculation != Speculation::kOff)),
+      cache_(forward_.CacheBytes(config().num_layers + DraftLayers(config(), options)),
              Pages(options.cache_tokens)),
       prefixes_(std::min(options.prefix_tokens, kPrefixBytes / cache_.row()) / kPageTokens),
       rule_(config(), weights_->numerics().weight_bytes()),
-      can_draft_(config().mtp_layers > 0 && options.speculation != Speculation::kOff) {}
+      drafter_(forward_, config(), DraftLayers(config(), options)) {}
 
 bool Scheduler::Fits(const GroupRequest& r) const {
   // A fork leaves the rest of the prompt's last page; a draft looks one token ahead.
@@ -71,8 +74,6 @@ void Scheduler::SetVersion(std::uint32_t version, CachePolicy policy) {
   std::erase_if(preempted_, drop);
 }
 
-std::int64_t Scheduler::MtpOffset() const { return forward_.CacheBytes(config().num_layers); }
-
 bool Scheduler::HasRoom(int pages) const {
   return cache_.max_pages() == 0 || running_.empty() ||
          cache_.free_pages() + prefixes_.pages() >= pages;
@@ -86,11 +87,7 @@ void Scheduler::Admit() {
           prefixes_.Find(std::span(s->request->prompt).first(usable), &s->rows);
       s->computed = found.tokens;
       stats_.prefix_hits += found.tokens;
-      if (can_draft_ && !found.last_state.empty()) {
-        s->last_state.assign(found.last_state.begin(), found.last_state.end());
-        for (int p = 1; p < found.tokens; ++p) s->mtp_keys.push_back(s->rows.at(p) + MtpOffset());
-        s->mtp_next = found.tokens;
-      }
+      drafter_.Restore(*s, found.tokens, found.last_state);
     }
     running_.push_back(std::move(s));
   };
@@ -113,17 +110,18 @@ void Scheduler::Admit() {
 }
 
 void Scheduler::Plan() {
-  drafting_ =
-      can_draft_ && (options_.speculation == Speculation::kAlways || rule_.Pays(RunningSamples()));
+  drafts_ = options_.speculation == Speculation::kAlways
+                ? drafter_.layers()
+                : std::min(drafter_.layers(), rule_.Drafts(RunningSamples()));
   for (Owned& s : running_) {
     s->planned = 0;
-    if (!drafting_) s->draft.reset();
+    if (int(s->drafts.size()) > drafts_) s->drafts.resize(std::size_t(drafts_));
   }
   const auto decodes = [](const Sequence& s) { return !s.is_prompt() && s.pending() == 1; };
   // Reserve may take sequences off the end of the list, this one included.
   for (std::size_t i = 0; i < running_.size(); ++i) {
     if (!decodes(*running_[i])) continue;
-    running_[i]->planned = running_[i]->draft ? 2 : 1;
+    running_[i]->planned = 1 + int(running_[i]->drafts.size());
     Reserve(i);
   }
   int budget = options_.chunk;
@@ -140,9 +138,9 @@ void Scheduler::Reserve(std::size_t i) {
   Sequence& s = *running_[i];
   while (!s.rows.Reserve(s.computed + s.planned - s.rows.size())) {
     if (prefixes_.Evict()) continue;
-    if (s.draft) {
-      s.draft.reset();
-      s.planned = 1;
+    if (!s.drafts.empty()) {
+      s.drafts.pop_back();
+      --s.planned;
       continue;
     }
     const std::size_t last = running_.size() - 1;
@@ -169,11 +167,11 @@ void Scheduler::BuildRows() {
   for (Owned& s : running_) {
     s->from = s->computed;
     s->states = nullptr;
+    s->mtp_first = Sequence::kNone;
     for (int i = 0; i < s->planned; ++i) {
-      const int position = s->computed + i;
-      const bool draft = position == s->length();
+      const int position = s->computed + i, ahead = position - s->length();
       if (position == s->rows.size()) s->rows.Append();
-      ids_.push_back(draft ? *s->draft : s->token(position));
+      ids_.push_back(ahead >= 0 ? s->drafts[std::size_t(ahead)] : s->token(position));
       positions_.push_back(position);
       latent_.push_back(s->rows.at(position));
       attention_.push_back({nullptr, position + 1});
@@ -218,17 +216,17 @@ void Scheduler::RunModel() {
   if (!head_rows_.empty()) forward_.Logits(picked_.data(), int(head_rows_.size()), logits_.data());
 }
 
-std::vector<Scheduler::Target> Scheduler::Advance() {
+std::vector<Target> Scheduler::Advance() {
   std::vector<Owned> next;
   std::vector<Target> targets;
   for (Owned& s : running_) {
-    s->computed += s->planned - (s->draft && s->planned > 0 ? 1 : 0);
+    const int drafts = s->planned > 0 ? int(s->drafts.size()) : 0;
+    s->computed += s->planned - drafts;
     if (s->is_prompt()) KeepPrefix(*s);
     if (s->planned == 0 || s->pending() > 0) {
       next.push_back(std::move(s));
     } else if (!s->is_prompt()) {
-      targets.push_back({s.get(), 0, s->head_row});
-      if (s->draft) targets.push_back({s.get(), 1, s->head_row + 1});
+      for (int i = 0; i <= drafts; ++i) targets.push_back({s.get(), i, s->head_row + i});
       next.push_back(std::move(s));
     } else {
       for (std::uint32_t sample : s->forks) {
@@ -242,14 +240,8 @@ std::vector<Scheduler::Target> Scheduler::Advance() {
 }
 
 void Scheduler::KeepPrefix(const Sequence& s) {
-  const int h = config().hidden_size;
-  const bool drafted = can_draft_ && int(s.mtp_keys.size()) >= s.computed - 1;
-  const auto state = [&](int position) {
-    return drafted && s.states && position >= s.from
-               ? std::span(s.states + std::int64_t(position - s.from) * h, h)
-               : std::span<const float>();
-  };
-  prefixes_.Insert(std::span(s.request->prompt).first(s.computed), s.rows, state);
+  prefixes_.Insert(std::span(s.request->prompt).first(s.computed), s.rows,
+                   [&](int position) { return drafter_.StatesAfter(s, position); });
 }
 
 Scheduler::Owned Scheduler::Fork(const Sequence& prompt, std::uint32_t sample) const {
@@ -261,6 +253,8 @@ Scheduler::Owned Scheduler::Fork(const Sequence& prompt, std::uint32_t sample) c
   s->experts = prompt.experts;
   s->mtp_keys = prompt.mtp_keys;
   s->mtp_next = prompt.mtp_next;
+  s->mtp_run = prompt.mtp_run;
+  s->mtp_given = prompt.mtp_given;
   s->last_state = prompt.last_state;
   s->states = prompt.states;
   s->from = prompt.from;
@@ -318,24 +312,27 @@ void Scheduler::Accept(Sequence& s, const kernels::SampledToken& token,
 void Scheduler::File(const std::vector<Target>& targets,
                      const std::vector<kernels::SampledToken>& tokens) {
   const std::size_t stride = std::size_t(config().moe_layers()) * config().top_k;
-  for (std::size_t i = 0; i < targets.size(); ++i) {
+  for (std::size_t i = 0; i < targets.size();) {
     Sequence& s = *targets[i].sequence;
-    if (targets[i].ahead == 0) {
-      Accept(s, tokens[i], kept_[i]);
-      continue;
-    }
-    const bool holds = *s.draft == tokens[i - 1].id;
-    s.draft.reset();
-    ++stats_.drafted;
-    rule_.Count(1, holds);
-    if (holds && !s.ended) {
+    Accept(s, tokens[i], kept_[i]);
+    ++i;
+    std::size_t held = 0;
+    for (std::size_t d = 0; d < s.drafts.size(); ++d, ++i) {
+      ++stats_.drafted;
+      if (held < d) continue;  // a guess on from a wrong one
+      const bool holds = s.drafts[d] == tokens[i - 1].id;
+      rule_.Count(1, holds, int(d));
+      if (!holds || s.ended) continue;
+      ++held;
       ++s.computed;
       ++stats_.accepted;
       Accept(s, tokens[i], kept_[i]);
-    } else {
+    }
+    if (held < s.drafts.size()) {
       s.rows.Truncate(s.computed);
       if (s.experts.size() > s.computed * stride) s.experts.resize(s.computed * stride);
     }
+    s.drafts.clear();
   }
 }
 
@@ -350,64 +347,6 @@ void Scheduler::Collect(std::vector<FinishedSample>* finished) {
     finished->push_back(std::move(s->out));
     return true;
   });
-}
-
-void Scheduler::RunMtp(bool prompts) {
-  const int h = config().hidden_size;
-  ids_.clear();
-  positions_.clear();
-  latent_.clear();
-  attention_.clear();
-  owners_.clear();
-  picked_.clear();
-  for (Owned& s : running_) {
-    if (!s->states || s->ended || s->is_prompt() != prompts) continue;
-    const int known = s->from + s->planned;  // states of tokens [from, known), and of from - 1
-    for (int p = std::max(s->mtp_next, s->last_state.empty() ? s->from + 1 : s->from);
-         p < s->length() && p <= known; ++p) {
-      if (p == s->rows.size()) {
-        if (!s->rows.Reserve(1)) break;
-        s->rows.Append();
-      }
-      const float* state =
-          p == s->from ? s->last_state.data() : s->states + std::int64_t(p - 1 - s->from) * h;
-      s->mtp_next = p + 1;
-      s->mtp_keys.push_back(s->rows.at(p) + MtpOffset());
-      ids_.push_back(s->token(p));
-      positions_.push_back(p - 1);
-      latent_.push_back(s->rows.at(p) + MtpOffset());
-      attention_.push_back({nullptr, int(s->mtp_keys.size())});
-      owners_.push_back(s.get());
-      picked_.insert(picked_.end(), state, state + h);
-    }
-  }
-  for (std::size_t r = 0; r < owners_.size(); ++r) attention_[r].keys = owners_[r]->mtp_keys.data();
-  if (ids_.empty()) return;
-  mtp_hidden_.resize(picked_.size());
-  forward_.Mtp(
-      0, {int(ids_.size()), ids_.data(), positions_.data(), latent_.data(), attention_.data()},
-      picked_.data(), mtp_hidden_.data());
-}
-
-void Scheduler::Draft() {
-  const int h = config().hidden_size;
-  RunMtp(/*prompts=*/false);
-  std::vector<Target> targets;
-  picked_.clear();
-  for (std::size_t r = 0; r < owners_.size(); ++r) {
-    Sequence& s = *owners_[r];
-    const int left = s.request->max_new_tokens - int(s.out.ids.size());
-    if (positions_[r] + 1 != s.length() - 1 || left < 2) continue;
-    targets.push_back({&s, 0, int(targets.size())});
-    picked_.insert(picked_.end(), mtp_hidden_.begin() + std::int64_t(r) * h,
-                   mtp_hidden_.begin() + std::int64_t(r + 1) * h);
-  }
-  if (targets.empty()) return;
-  logits_.resize(targets.size() * config().vocab_size);
-  forward_.Logits(picked_.data(), int(targets.size()), logits_.data());
-  // The best guess of what the position's own uniform picks is what it picks here.
-  const std::vector<kernels::SampledToken> tokens = Sample(targets, logits_.data());
-  for (std::size_t i = 0; i < targets.size(); ++i) targets[i].sequence->draft = tokens[i].id;
 }
 
 void Scheduler::KeepStates() {
@@ -429,11 +368,13 @@ bool Scheduler::Step(std::vector<FinishedSample>* finished) {
   Plan();
   BuildRows();
   RunModel();
-  if (drafting_) RunMtp(/*prompts=*/true);
+  if (drafts_ > 0) drafter_.Follow(running_, /*prompts=*/true);
   const std::vector<Target> targets = Advance();
   File(targets, Sample(targets, logits_.data()));
-  if (drafting_) {
-    Draft();
+  if (drafts_ > 0) {
+    drafter_.Draft(running_, drafts_, [this](const std::vector<Target>& next, const float* logits) {
+      return Sample(next, logits);
+    });
     KeepStates();
   }
   Collect(finished);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/latent_cache.h"
@@ -14,9 +15,10 @@
 
 namespace temper::engine {
 
-/// A step admits what fits, plans rows (one for a sample, two with a draft, a chunk of prompts),
-/// takes pages for them, runs the model, samples, and drafts. When pages run out, the sequence
-/// admitted last gives its own up and is computed again later: every row has the same bits then.
+/// A step admits what fits, plans rows (one for a sample, one more for each draft, a chunk of
+/// prompts), takes pages for them, runs the model, samples, and drafts. When pages run out, the
+/// sequence admitted last gives its own up and is computed again later: every row has the same bits
+/// then.
 class Scheduler {
  public:
   using StopFunction =
@@ -39,17 +41,10 @@ class Scheduler {
 
  private:
   using Owned = std::unique_ptr<Sequence>;
-  /// A token to sample: the sequence's next but `ahead`, from a row of logits.
-  struct Target {
-    Sequence* sequence;
-    int ahead, logits_row;
-  };
 
   void Admit();
   bool HasRoom(int pages) const;
   int RunningSamples() const;
-  /// Where a token's row holds the MTP layer's part, in bytes.
-  std::int64_t MtpOffset() const;
   void Plan();
   /// Pages for the planned tokens of running_[i]; may preempt it or others.
   void Reserve(std::size_t i);
@@ -68,9 +63,6 @@ class Scheduler {
               const std::vector<std::int32_t>& kept);
   bool Ended(Sequence& s) const;
   void Collect(std::vector<FinishedSample>* finished);
-  /// The MTP layer on (state p-1, token p) of this step's prompts or samples.
-  void RunMtp(bool prompts);
-  void Draft();
   void KeepStates();
 
   std::shared_ptr<Weights> weights_;
@@ -80,8 +72,8 @@ class Scheduler {
   LatentCache cache_;
   PrefixTree prefixes_;
   SpeculationRule rule_;
-  const bool can_draft_;
-  bool drafting_ = false;  // this step feeds the MTP layer
+  Drafter drafter_;
+  int drafts_ = 0;  // of this step, for each sample; 0: the MTP layers rest
   std::deque<GroupRequest> waiting_;
   std::deque<Owned> preempted_;  // oldest first; before any that wait
   std::vector<Owned> running_;   // in the order of admission
@@ -93,10 +85,10 @@ class Scheduler {
   std::vector<std::int32_t> ids_, positions_;
   std::vector<std::byte*> latent_;
   std::vector<kernels::AttentionRow> attention_;
-  std::vector<Sequence*> owners_;  // of the rows
-  std::vector<int> head_rows_;     // rows whose logits are needed, ascending
+  std::vector<Sequence*> owners_;                // of the rows
+  std::vector<int> head_rows_;                   // rows whose logits are needed, ascending
   std::vector<std::vector<std::int32_t>> kept_;  // of Sample's targets that ask for them
-  std::vector<float> hidden_, picked_, logits_, mtp_hidden_;
+  std::vector<float> hidden_, picked_, logits_;
 };
 
 }  // namespace temper::engine

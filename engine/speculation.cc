@@ -35,7 +35,7 @@ double AttentionPerToken(const ModelConfig& c, double keys) {
 }
 
 SpeculationRule::SpeculationRule(const ModelConfig& c, double bytes_per_weight)
-    : bytes_(bytes_per_weight) {
+    : bytes_(bytes_per_weight), counts_(std::size_t(std::max(1, c.mtp_layers))) {
   const double h = c.hidden_size;
   moe_layers_ = c.moe_layers();
   experts_ = std::max(1, c.experts);
@@ -59,28 +59,40 @@ double SpeculationRule::Time(double rows, double dense, double moe_layers) const
   return std::max(read, rows * (dense + moe_layers * top_k_ * expert_) / kFmaPerByte);
 }
 
-double SpeculationRule::acceptance() const {
-  return (kPrior * kPriorDrafts + accepted_) / (kPriorDrafts + drafted_);
+double SpeculationRule::acceptance(int depth) const {
+  const Counts& c = counts_[std::size_t(depth)];
+  return (kPrior * kPriorDrafts + c.accepted) / (kPriorDrafts + c.drafted);
 }
 
-bool SpeculationRule::Pays(int samples) const {
+int SpeculationRule::Drafts(int samples) const {
   const double all = bytes_ * (dense_ + head_ + moe_layers_ * experts_ * expert_);
-  if (samples < 1 || all < kCacheBytes) return false;
-  const double a = acceptance();
-  const double plain = Cost(samples);
-  const double drafting = Cost(2.0 * samples) + DraftCost((1 + a) * samples);
-  return (1 + a) * plain > kMargin * drafting;
+  if (samples < 1 || all < kCacheBytes) return 0;
+  int best = 0;
+  double tokens = 1, held = 1, least = Cost(samples) / kMargin;  // time of a token
+  for (int n = 1; n <= int(counts_.size()); ++n) {
+    held *= acceptance(n - 1);
+    tokens += held;
+    double drafting = Cost((1.0 + n) * samples);
+    // All layers follow the tokens; layer j sees j drafts as well.
+    for (int j = 0; j < int(counts_.size()); ++j)
+      drafting += DraftCost((tokens + std::min(j, n - 1)) * samples);
+    if (drafting / tokens >= least) continue;
+    least = drafting / tokens;
+    best = n;
+  }
+  return best;
 }
 
-void SpeculationRule::Count(int drafted, int accepted) {
-  drafted_ += drafted;
-  accepted_ += accepted;
-  if (drafted_ > kMemory) {
-    accepted_ *= kMemory / drafted_;
-    drafted_ = kMemory;
+void SpeculationRule::Count(int drafted, int accepted, int depth) {
+  Counts& c = counts_[std::size_t(depth)];
+  c.drafted += drafted;
+  c.accepted += accepted;
+  if (c.drafted > kMemory) {
+    c.accepted *= kMemory / c.drafted;
+    c.drafted = kMemory;
   }
 }
 
-void SpeculationRule::Reset() { drafted_ = accepted_ = 0; }
+void SpeculationRule::Reset() { std::fill(counts_.begin(), counts_.end(), Counts{}); }
 
 }  // namespace temper::engine

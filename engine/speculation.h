@@ -1,6 +1,7 @@
 #pragma once
-// When a draft of the MTP layer pays: acceptance against what the extra rows cost on this model.
+// How many drafts of the MTP layers pay: acceptance against what the extra rows cost on this model.
 #include <cstdint>
+#include <vector>
 
 #include "engine/model_config.h"
 
@@ -13,18 +14,20 @@ double WeightsPerToken(const ModelConfig& config);
 double AttentionPerToken(const ModelConfig& config, double keys);
 
 /// Decoding is bound by the weights it reads, then by multiply-adds. A step of B rows reads every
-/// dense weight once and E (1 - (1 - k/E)^B) of a layer's E experts; drafting doubles the rows,
-/// runs the MTP layer and the head again, and gains the accepted share of a token.
+/// dense weight once and E (1 - (1 - k/E)^B) of a layer's E experts; each draft adds a row a sample
+/// and another run of the head, all MTP layers run beside it, and the drafts gain what is accepted
+/// of them, a deeper one only after those before it.
 class SpeculationRule {
  public:
   /// bytes_per_weight: 1 for FP8, 2 for BF16, 4 for FP32.
   SpeculationRule(const ModelConfig& config, double bytes_per_weight);
 
-  /// Whether to draft for `samples` sequences decoded together.
-  bool Pays(int samples) const;
-  void Count(int drafted, int accepted);
-  /// Smoothed share of accepted drafts, from a prior of 0.7.
-  double acceptance() const;
+  /// How many drafts to make for each of `samples` sequences decoded together: 0 to the MTP layers.
+  int Drafts(int samples) const;
+  /// Drafts number depth + 1 of which the ones before had held.
+  void Count(int drafted, int accepted, int depth = 0);
+  /// Smoothed share of those that hold, from a prior of 0.7.
+  double acceptance(int depth = 0) const;
   /// The policy has changed: what was counted fades to the prior.
   void Reset();
 
@@ -36,7 +39,10 @@ class SpeculationRule {
 
   double dense_, expert_, head_, draft_dense_;  // weights
   double moe_layers_, experts_, top_k_, bytes_;
-  double drafted_ = 0, accepted_ = 0;
+  struct Counts {
+    double drafted = 0, accepted = 0;
+  };
+  std::vector<Counts> counts_;  // by depth
 };
 
 }  // namespace temper::engine

@@ -75,7 +75,9 @@ class Weights {
 
   const ModelConfig& config() const { return config_; }
   const Numerics& numerics() const { return numerics_; }
-  const std::vector<float>& embedding() const { return embedding_; }  // [V, H], fp32 only
+  std::span<const float> embedding() const {  // [V, H], fp32 only
+    return {embedding_.data(), embedding_.size()};
+  }
   /// Row `id` of the embedding, [H], in any mode.
   void Embed(std::int32_t id, float* out) const;
   const std::vector<float>& norm() const { return norm_; }
@@ -100,7 +102,8 @@ class Weights {
   ModelConfig config_;
   Numerics numerics_;
   Arena arena_;  // of the matrices
-  std::vector<float> embedding_, norm_;
+  AlignedFloats embedding_;
+  std::vector<float> norm_;
   AlignedBytes embedding_bf16_;  // instead of embedding_ where the mode rounds
   PackedLinear head_;
   std::vector<LayerWeights> layers_;

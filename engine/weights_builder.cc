@@ -87,7 +87,7 @@ class Weights::Builder {
     w_.head_ = Allocate(w_.arena_, high_, c_.scalar_head ? 1 : vocab, h);
     w_.layers_.resize(c_.num_layers + c_.mtp_layers);
     if (high_ == WeightType::kF32) {
-      w_.embedding_.resize(std::size_t(vocab) * h);
+      w_.embedding_ = AlignedFloats(std::size_t(vocab) * h);
     } else {
       w_.embedding_bf16_ = AlignedBytes(std::size_t(vocab) * h * sizeof(std::uint16_t));
     }
@@ -108,7 +108,7 @@ class Weights::Builder {
                        const std::int64_t at = std::int64_t(first) * h,
                                           count = std::int64_t(rows) * h;
                        if (!w.numerics_.rounds()) {
-                         std::copy_n(v, count, w.embedding_.begin() + at);
+                         std::copy_n(v, count, w.embedding_.data() + at);
                        } else {
                          kernels::EncodeBf16(v, count, w.embedding_bf16() + at);
                        }

@@ -12,6 +12,7 @@
 #include "kernels/fp8.h"
 #include "kernels/fp8_table.h"
 #include "kernels/linear.h"
+#include "kernels/transpose8.h"
 
 namespace temper::kernels {
 namespace {
@@ -74,30 +75,6 @@ struct KeyReader {
   }
 };
 
-/// Transposes 8 x 8: column i of the 8 rows goes to out + 16 i.
-TEMPER_LANES void Transpose8(const float* const* row, int d, float* out) {
-  __m256 r[8], t[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(row[i] + d);
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(out + 16 * i, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(out + 16 * (i + 4), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
-}
-
 /// Tiles [ceil(n/16)][dim][16] of n keys. Lanes past n hold some finite or visible key's numbers or
 /// 0: they are masked before anything is summed.
 void TransposeKeys(const float* const* key, int n, int dim, float* tile) {
@@ -107,8 +84,8 @@ void TransposeKeys(const float* const* key, int n, int dim, float* tile) {
     const bool half = n - first <= 8;
     int d = 0;
     for (; d + 8 <= dim; d += 8) {
-      Transpose8(row, d, tile + 16 * d);
-      if (!half) Transpose8(row + 8, d, tile + 16 * d + 8);
+      Transpose8([&](int i) { return row[i] + d; }, tile + 16 * d, 16);
+      if (!half) Transpose8([&](int i) { return row[8 + i] + d; }, tile + 16 * d + 8, 16);
       for (int i = 0; i < 8 && half; ++i)
         _mm256_storeu_ps(tile + 16 * (d + i) + 8, _mm256_setzero_ps());
     }

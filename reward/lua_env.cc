@@ -6,6 +6,7 @@
 #include <string>
 
 #include "reward/lua_guard.h"
+#include "reward/lua_pairs.h"
 #include "reward/lua_pattern.h"
 #include "reward/lua_rules.h"
 #include "reward/lua_table.h"

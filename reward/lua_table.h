@@ -1,6 +1,5 @@
 #pragma once
-// Tables with one order in every process, and table functions that cannot be sent on an endless
-// walk.
+// Table functions that cannot be sent on an endless walk, and tables that cannot be written.
 #include <lua.hpp>
 
 namespace temper::reward {
@@ -9,12 +8,6 @@ namespace temper::reward {
 /// or __index changes nothing), count what they touch as instructions, and refuse ranges of more
 /// than kMaxRange. sort is stable and refuses a comparison that contradicts itself.
 void PushTableLibrary(lua_State* state);
-
-/// pairs and next. The order is: numbers ascending, strings by bytes, false, true, then the rest by
-/// address, which is one order (reward/arena.h). pairs walks over the keys that are
-/// there when it starts and skips those that are gone. __pairs is honoured.
-int Pairs(lua_State* state);
-int Next(lua_State* state);
 
 /// Replaces the library table on top of the stack by a proxy that can be read and not written.
 void LockTable(lua_State* state);

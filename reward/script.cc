@@ -1,68 +1,17 @@
 #include "reward/script.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 
 #include "reward/lua_env.h"
+#include "reward/lua_error.h"
 #include "reward/lua_task.h"
+#include "reward/sample_seed.h"
 
 namespace temper::reward {
 namespace {
 
 constexpr int kPeriod = 1000;
-
-std::uint64_t Fnv1a(std::uint64_t hash, std::string_view text) {
-  for (const char byte : text) {
-    hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001B3u;
-  }
-  return hash;
-}
-
-/// The same sample draws the same numbers in any process.
-std::uint64_t SeedOf(std::span<const SampleInput> samples) {
-  std::uint64_t hash = 0xCBF29CE484222325u;
-  for (const SampleInput& sample : samples) {
-    hash = Fnv1a(Fnv1a(hash, sample.prompt_json), sample.completion);
-  }
-  return hash;
-}
-
-/// Removes "NAME:12: " from the front; the line goes to outcome->line if it has none yet.
-std::string StripPosition(const std::string& name, const std::string& message, int* line) {
-  if (message.compare(0, name.size() + 1, name + ":") != 0) return message;
-  std::size_t i = name.size() + 1;
-  int found = 0;
-  while (i < message.size() && message[i] >= '0' && message[i] <= '9' && found < 1000000) {
-    found = found * 10 + (message[i++] - '0');
-  }
-  if (message.compare(i, 2, ": ") != 0) return message;
-  if (*line == 0) *line = found;
-  return message.substr(i + 2);
-}
-
-/// The message handler. Notes the innermost script line.
-int HandleError(lua_State* state) {
-  auto& outcome = *static_cast<Outcome*>(lua_touserdata(state, lua_upvalueindex(1)));
-  lua_Debug frame;
-  for (int level = 0; outcome.line == 0 && lua_getstack(state, level, &frame) != 0; ++level) {
-    lua_getinfo(state, "l", &frame);
-    if (frame.currentline > 0) outcome.line = frame.currentline;
-  }
-  std::size_t size = 0;
-  if (lua_type(state, 1) == LUA_TSTRING) {
-    const char* text = lua_tolstring(state, 1, &size);
-    outcome.message.assign(text, std::min(size, kMaxMessage));
-  } else {
-    outcome.message = std::string("error(") + luaL_typename(state, 1) + ")";
-  }
-  return 1;
-}
-
-bool IsMemoryMessage(const std::string& message) {
-  return message.find("not enough memory") != std::string::npos ||
-         message.find("block too big") != std::string::npos;
-}
 
 /// Pushes the global `name`; true if it is a function.
 bool PushGlobal(lua_State* state, const char* name) {

@@ -24,13 +24,15 @@ class WriterLock {
 /// closing the probe's file would drop SQLite's own locks.
 bool HasWriter(const std::string& path);
 
-/// UserError unless PATH is a file with our application_id and a schema we know.
+/// UserError unless PATH is a file with our application_id, a schema we know, and in it our tables
+/// as we made them.
 void CheckIdentity(Connection& connection);
 
 /// What a database of an older schema lacks is added to it.
 void Migrate(Connection& connection);
 
-/// WAL, synchronous FULL, no mmap, checkpoints only when we ask; each read back.
+/// WAL, synchronous FULL, no mmap, checkpoints only when we ask; each read back. MachineError for
+/// pages that do not hold together.
 void SetWriterPragmas(Connection& connection);
 
 /// Read-only, query_only, never checkpoints. UserError for a missing, foreign or newer file.

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -18,9 +19,7 @@ SharedBytes::~SharedBytes() {
   if (fd_ >= 0) close(fd_);
 }
 
-SharedBytes::SharedBytes(const SharedBytes& other) {
-  assign(other);
-}
+SharedBytes::SharedBytes(const SharedBytes& other) { assign(other); }
 
 void SharedBytes::assign(std::span<const std::byte> bytes) {
   resize(bytes.size());
@@ -68,6 +67,10 @@ std::string SharedBytes::path() const {
 }
 
 SharedView::SharedView(const std::string& path, std::size_t size) {
+  int process = 0, number = 0, end = 0;
+  const bool of_path =
+      std::sscanf(path.c_str(), "/proc/%9d/fd/%9d%n", &process, &number, &end) == 2;
+  if (!of_path || path.size() != static_cast<std::size_t>(end)) return;
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return;
   struct stat found {};

@@ -42,7 +42,7 @@ class SharedBytes {
 /// Another process's bytes, mapped for reading. They may change or be of anybody: copy, then check.
 class SharedView {
  public:
-  /// Empty unless PATH is a file of exactly `size` bytes.
+  /// Empty unless PATH is what path() gives, and a file of exactly `size` bytes.
   SharedView(const std::string& path, std::size_t size);
   ~SharedView();
   SharedView(const SharedView&) = delete;

@@ -8,6 +8,7 @@
 
 #include "kernels/linear.h"
 #include "kernels/parts.h"
+#include "kernels/transpose8.h"
 
 namespace temper::learner {
 
@@ -17,29 +18,6 @@ using kernels::kPanel;
 
 constexpr std::int64_t kPackRows = 64;
 constexpr std::int64_t kLine = 16;  // floats of a cache line
-
-void Transpose8(const float* from, std::int64_t ldf, float* to, std::int64_t ldt) {
-  __m256 r[8], t[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * ldf);
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(to + i * ldt, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(to + (i + 4) * ldt, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
-}
 
 /// An operand on its way into the scratch.
 struct PackTask {
@@ -95,7 +73,7 @@ void Transpose(const float* from, std::int64_t ldf, std::int64_t rows, std::int6
   const std::int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
   for (std::int64_t i = 0; i < whole_rows; i += 8) {
     for (std::int64_t j = 0; j < whole_columns; j += 8)
-      Transpose8(from + i * ldf + j, ldf, to + j * ldt + i, ldt);
+      kernels::Transpose8([&](int r) { return from + (i + r) * ldf + j; }, to + j * ldt + i, ldt);
   }
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j)

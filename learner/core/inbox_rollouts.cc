@@ -55,8 +55,8 @@ Inbox::Peer* Inbox::FreestActor(const Group& group, std::size_t share, std::stri
   Peer* best = nullptr;
   for (auto& [name, peer] : peers_) {
     if (!peer.is_actor() || peer.loaded != weights_->version) continue;
-    const bool fits = peer.samples == 0 || peer.samples + group.missing <= peer.hello.rows;
-    if (!fits || peer.groups.size() >= share) continue;
+    // A group for the first free row: those of its samples that find none wait there.
+    if (peer.samples >= peer.hello.rows || peer.groups.size() >= share) continue;
     const bool alone = std::any_of(peer.groups.begin(), peer.groups.end(),
                                    [&](std::uint64_t grp) { return Suspect(groups_.at(grp)); });
     if (alone || (Suspect(group) && !peer.groups.empty())) continue;

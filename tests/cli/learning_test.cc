@@ -78,6 +78,19 @@ TEST_F(LearningTest, ReplayedExpertsAreStoredAndChangeNothingInASynchronousRun) 
   ExpectSound("replayed");
 }
 
+TEST_F(LearningTest, ParquetIsWrittenWholeOrRefused) {
+  Train("run", {"grpo.max_steps=1"});
+  const Ran ran = Temper({"runs", "export", Path("run"), "--out", Path("x.parquet")});
+  if (ran.code == 0) {  // a build with Arrow
+    const std::string file = Read(Path("x.parquet"));
+    EXPECT_EQ(file.substr(0, 4) + file.substr(file.size() - 4), "PAR1PAR1");
+  } else {
+    EXPECT_EQ(ran.code, 2);
+    EXPECT_NE(ran.err.find("this build writes no Parquet"), std::string::npos) << ran.err;
+    EXPECT_FALSE(fs::exists(Path("x.parquet")));
+  }
+}
+
 TEST_F(LearningTest, AsynchronousRunsReplayExpertsAndKeptIds) {
   const std::vector<Json> lines =
       Train("run", {"grpo.routing_replay=rollout", "grpo.max_lag=2", "grpo.max_steps=6",

@@ -7,7 +7,8 @@
 // F35: checkpoint_test.cc, NonFiniteWeightsAreRefusedByName.
 // F38: tests/learner/checkpoint_test.cc, SkipsTornOnesForTheNewestWhole; tests/store/tools_test.cc,
 // ChecksTheFilesOfCheckpoints.
-// F39: tests/store/trajectories_test.cc, RefuseForeignMissingAndNewerFiles; tools_test.cc, Verify.
+// F39: tests/store/trajectories_test.cc, RefuseWhatPosesAsATable, RefuseBrokenPagesBeforeTheyWrite,
+// RefuseForeignMissingAndNewerFiles.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>

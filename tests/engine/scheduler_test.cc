@@ -86,15 +86,15 @@ EngineOptions Plain() {
   return o;
 }
 
-/// One token has nearly all the mass everywhere, so that the MTP layer guesses right often.
-std::shared_ptr<Weights> Predictable(float bias) {
-  const ModelConfig config = TinyConfig();
+/// One token has nearly all the mass everywhere, so that the MTP layers guess right often.
+std::shared_ptr<Weights> Predictable(float bias, int mtp_layers = 1) {
+  const ModelConfig config = TinyConfig(true, mtp_layers);
   auto weights = TinyWeights(config, 5);
-  for (const char* name : {"model.norm.weight", "model.layers.3.shared_head.norm.weight"}) {
-    std::vector<float> norm(config.hidden_size, 0.02f);
-    norm[0] = bias;
-    weights->Set(name, norm);
-  }
+  std::vector<float> norm(config.hidden_size, 0.02f);
+  norm[0] = bias;
+  weights->Set("model.norm.weight", norm);
+  for (int j = 0; j < mtp_layers; ++j)
+    weights->Set("model.layers." + std::to_string(3 + j) + ".shared_head.norm.weight", norm);
   return weights;
 }
 
@@ -184,8 +184,9 @@ TEST(SchedulerTest, APrefixOfFormerWeightsIsNotUsed) {
 
 TEST(SchedulerTest, DraftsChangeNoBitAtAnyTemperature) {
   int accepted = 0;
-  for (float bias : {0.02f, 1.0f, 3.0f}) {
-    auto weights = Predictable(bias);
+  const std::pair<float, int> kModels[] = {{0.02f, 1}, {1.0f, 1}, {3.0f, 1}, {0.5f, 2}, {3.0f, 3}};
+  for (const auto& [bias, mtp_layers] : kModels) {
+    auto weights = Predictable(bias, mtp_layers);
     for (float temperature : {0.0f, 0.7f, 1.0f}) {
       std::vector<GroupRequest> groups = Mixture();
       for (GroupRequest& g : groups) {
@@ -209,8 +210,10 @@ TEST(SchedulerTest, DraftsChangeNoBitAtAnyTemperature) {
   EXPECT_GT(accepted, 500);  // both ways of a draft were taken
 }
 
-/// What the MTP layer guesses greedily for each position from 2 on, given the whole text.
-std::vector<std::int32_t> Guesses(const Weights& weights, const std::vector<std::int32_t>& ids) {
+/// What each MTP layer guesses greedily for each position, given the whole text; -1 for the first
+/// ones, of which it knows nothing.
+std::vector<std::vector<std::int32_t>> Guesses(const Weights& weights,
+                                               const std::vector<std::int32_t>& ids) {
   const ModelConfig& c = weights.config();
   const int t = int(ids.size());
   kernels::ThreadPool pool(1);
@@ -229,21 +232,28 @@ std::vector<std::int32_t> Guesses(const Weights& weights, const std::vector<std:
       logits(std::size_t(t) * c.vocab_size);
   forward_rows(c.num_layers, ids.data(), t,
                [&](const ForwardRows& rows) { forward.Hidden(rows, hidden.data()); });
-  forward_rows(1, ids.data() + 1, t - 1,
-               [&](const ForwardRows& rows) { forward.Mtp(0, rows, hidden.data(), out.data()); });
-  forward.Logits(out.data(), t - 1, logits.data());
-  std::vector<std::int32_t> guesses(2, -1);
-  for (int i = 0; i < t - 1; ++i) {
-    const float* row = logits.data() + std::int64_t(i) * c.vocab_size;
-    guesses.push_back(std::int32_t(std::max_element(row, row + c.vocab_size) - row));
+  std::vector<std::vector<std::int32_t>> guesses;
+  for (int j = 0; j < c.mtp_layers; ++j) {
+    const int m = t - 1 - j;
+    forward_rows(1, ids.data() + 1 + j, m,
+                 [&](const ForwardRows& rows) { forward.Mtp(j, rows, hidden.data(), out.data()); });
+    forward.Logits(out.data(), m, logits.data());
+    guesses.emplace_back(2 + j, -1);
+    for (int i = 0; i < m; ++i) {
+      const float* row = logits.data() + std::int64_t(i) * c.vocab_size;
+      guesses[j].push_back(std::int32_t(std::max_element(row, row + c.vocab_size) - row));
+    }
+    hidden.swap(out);
   }
   return guesses;
 }
 
-TEST(SchedulerTest, DraftsAreTheGuessesOfTheMtpLayerOverTheWholeText) {
-  for (float bias : {1.0f, 30.0f}) {
-    auto weights = Predictable(bias);
-    for (int chunk : {6, 512}) {
+// Where the drafts before it held, a layer has seen the very text.
+TEST(SchedulerTest, DraftsAreTheGuessesOfTheMtpLayersOverTheWholeText) {
+  const std::pair<float, int> kModels[] = {{1.0f, 1}, {30.0f, 1}, {1.0f, 2}, {30.0f, 2}, {2.0f, 3}};
+  for (const auto& [bias, mtp_layers] : kModels) {
+    auto weights = Predictable(bias, mtp_layers);
+    for (int chunk : {1, 6, 512}) {
       EngineOptions o = Plain();
       o.speculation = Speculation::kAlways;
       o.chunk = chunk;
@@ -254,17 +264,45 @@ TEST(SchedulerTest, DraftsAreTheGuessesOfTheMtpLayerOverTheWholeText) {
       std::vector<std::int32_t> text = group.prompt;
       const std::vector<std::int32_t>& ids = drafted.results.begin()->second.ids;
       text.insert(text.end(), ids.begin(), ids.end());
-      const std::vector<std::int32_t> guesses = Guesses(*weights, text);
+      const auto guesses = Guesses(*weights, text);
       std::uint64_t tried = 0, held = 0;
-      for (std::size_t n = 1; 60 - n >= 2;) {
-        ++tried;
-        const bool holds = guesses[20 + n] == ids[n];
-        held += holds;
-        n += holds ? 2 : 1;
+      for (int n = 1; 60 - n >= 2;) {
+        const int drafts = std::min(mtp_layers, 60 - n - 1);
+        int good = 0;
+        while (good < drafts && guesses[good][20 + n + good] == ids[n + good]) ++good;
+        tried += drafts;
+        held += good;
+        n += good + 1;
       }
       EXPECT_EQ(drafted.stats.drafted, tried) << bias;
       EXPECT_EQ(drafted.stats.accepted, held) << bias;
       EXPECT_GT(held, 0u);
+    }
+  }
+}
+
+TEST(SchedulerTest, DraftsAreAsGoodBehindAPrefixThatWasThereAlready) {
+  for (int mtp_layers : {1, 3}) {
+    auto weights = Predictable(2.0f, mtp_layers);
+    GroupRequest group = Group(1, Ids(1, 60), 1, 60);
+    group.params.temperature = 0;
+    group.stop_ids = {};
+    EngineOptions o = Plain();
+    o.speculation = Speculation::kAlways;
+    for (int chunk : {9, 512}) {
+      o.chunk = chunk;
+      o.prefix_tokens = 0;
+      const Ran fresh = Drive(weights, o, {group});
+      o.prefix_tokens = 1024;
+      Engine engine(weights, o);
+      Drive(engine, {group});
+      const EngineStats first = engine.stats();
+      group.group = 1;
+      const Ran again = Drive(engine, {group});
+      EXPECT_EQ(again.stats.prefix_hits, 48u);
+      ExpectSame(fresh.results, again.results);
+      EXPECT_EQ(again.stats.drafted - first.drafted, fresh.stats.drafted) << mtp_layers;
+      EXPECT_EQ(again.stats.accepted - first.accepted, fresh.stats.accepted) << mtp_layers;
     }
   }
 }
@@ -371,6 +409,27 @@ TEST(SchedulerTest, RefusesWhatCannotFitTheCacheAndFreesWhatIsCancelled) {
   EXPECT_EQ(Drive(engine, {Group(30, Ids(3, 30), 2, 30)}).results.size(), 2u);
 }
 
+TEST(LatentRowsTest, RowsTakenBackAcrossPagesAreGivenAgain) {
+  LatentCache cache(8);
+  LatentRows rows(&cache);
+  std::vector<std::byte*> places;
+  for (int i = 0; i < 40; ++i) places.push_back(rows.Append());
+  LatentRows fork = rows.Fork();
+  for (LatentRows* of : {&rows, &fork}) {
+    const int kept = of == &rows ? 0 : 40;
+    std::vector<std::byte*> own;
+    for (int i = of->size(); i < 80; ++i) own.push_back(of->Append());
+    for (int size : {79, 50, 47, kept + 16, kept + 1, kept}) {
+      of->Truncate(size);
+      for (int i = size; i < 80; ++i) {
+        std::byte* want = i < 80 - int(own.size()) ? places[i] : own[i - (80 - own.size())];
+        ASSERT_EQ(of->Append(), want) << size << " " << i;
+      }
+    }
+  }
+  EXPECT_EQ(cache.used_pages(), 5 + 3);
+}
+
 TEST(PrefixTreeTest, EvictsTheLeastRecentlyUsedLeaf) {
   LatentCache cache(1);
   PrefixTree tree(2);
@@ -403,12 +462,19 @@ TEST(SpeculationRuleTest, PaysAtSmallBatchesOfPredictableText) {
   c.moe_intermediate_size = 512;
   c.num_layers = 20;
   SpeculationRule rule(c, 1);
-  EXPECT_TRUE(rule.Pays(1));
-  EXPECT_FALSE(rule.Pays(64));
+  EXPECT_EQ(rule.Drafts(1), 1);
+  EXPECT_EQ(rule.Drafts(64), 0);
   rule.Count(1000, 100);
-  EXPECT_FALSE(rule.Pays(1));
+  EXPECT_EQ(rule.Drafts(1), 0);
   rule.Reset();
-  EXPECT_TRUE(rule.Pays(1));
+  EXPECT_EQ(rule.Drafts(1), 1);
+  c.mtp_layers = 2;
+  SpeculationRule deep(c, 1);
+  deep.Count(1000, 950, 0);
+  deep.Count(1000, 950, 1);
+  EXPECT_EQ(deep.Drafts(1), 2);
+  deep.Count(2000, 0, 1);  // the second hardly ever holds
+  EXPECT_EQ(deep.Drafts(1), 1);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "reward/lua_guard.h"
+#include "reward/lua_pairs.h"
 #include "reward/lua_pattern.h"
 #include "reward/lua_table.h"
 

@@ -304,6 +304,63 @@ TEST(Trajectories, ADatabaseOfTheFirstSchemaIsReadAndGetsWhatItLacks) {
   EXPECT_EQ(VerifyRun(folder.path())["problems"].size(), 1u);
 }
 
+// A file from elsewhere: what stands under our names must be our tables, for writer and reader.
+TEST(Trajectories, RefuseWhatPosesAsATable) {
+  struct Trick {
+    const char *sql, *said;
+  };
+  const Trick tricks[] = {
+      {"ALTER TABLE rollout RENAME TO kept; CREATE VIEW rollout AS SELECT * FROM kept",
+       "table \"rollout\" is a view; use only the database that a run has written"},
+      {"DROP TABLE metric; CREATE VIRTUAL TABLE metric USING fts5(step, name, value)",
+       "table \"metric\" is not as temper makes it; use only the database that a run has written"},
+      {"DROP TABLE metric; CREATE TABLE metric (step, name, value AS (zeroblob(1 << 30)))",
+       "table \"metric\" is not as temper makes it; use only the database that a run has written"},
+      {"DROP TABLE step", "table \"step\" is missing; this is not a run's whole database"},
+      {"CREATE TRIGGER t AFTER INSERT ON rollout BEGIN DELETE FROM step; END",
+       "trigger \"t\": a run's database has none; drop it, if you know what it does"},
+      {"PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', "
+       "'DEFAULT (zeroblob(9))') WHERE name = 'run'",
+       "table \"run\" is not as temper makes it; use only the database that a run has written"},
+  };
+  int number = 0;
+  for (const Trick& trick : tricks) {
+    const Folder folder;
+    const std::string path = folder / "t.db";
+    Trajectories::Create(path, SomeRun());
+    Meddle(path, trick.sql);
+    const std::string want = path + ": " + trick.said;
+    EXPECT_EQ(Refusal<UserError>([&] { Trajectories::Open(path); }), want) << ++number;
+    EXPECT_EQ(Refusal<UserError>([&] { Reader reader(path); }), want);
+  }
+  const Folder folder;  // a reader's own view and index beside ours harm nobody
+  Trajectories::Create(folder / "t.db", SomeRun());
+  Meddle(folder / "t.db", "CREATE VIEW mine AS SELECT 1; CREATE INDEX i ON rollout (actor)");
+  Trajectories::Open(folder / "t.db").PutRollout(SomeRollout(1, 0));
+  EXPECT_EQ(Rows(folder / "t.db", "SELECT * FROM rollout").size(), 1u);
+}
+
+TEST(Trajectories, RefuseBrokenPagesBeforeTheyWrite) {
+  const Folder folder;
+  const std::string path = folder / "t.db";
+  {
+    Trajectories db = Trajectories::Create(path, SomeRun());
+    for (std::uint64_t g = 1; g < 400; ++g) db.PutRollout(SomeRollout(g, 0));
+  }
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(0, std::ios::end);
+  for (std::int64_t at = 12 * 8192; at + 64 < file.tellp(); at += 8192) {
+    const auto size = file.tellp();
+    file.seekp(at);
+    file << std::string(64, '\xff');
+    file.seekp(size);
+  }
+  file.close();
+  const std::string said = Refusal<MachineError>([&] { Trajectories::Open(path); });
+  EXPECT_EQ(said.rfind(path + ": ", 0), 0u) << said;
+  EXPECT_EQ(said.find('\n'), said.npos) << said;
+}
+
 TEST(Trajectories, HaveOneWriterOnly) {
   const Folder folder;
   Trajectories db = Trajectories::Create(folder / "t.db", SomeRun());

@@ -1,0 +1,46 @@
+# kernels_cuda: every .cu of this folder by nvcc, one command a file. No CMake language: any CMake then works with any nvcc,
+# and a build without CUDA asks for none.
+set(TEMPER_CUDA_TOOLKIT "" CACHE PATH "What scripts/cuda-toolkit prepared; empty: build-toolkit/")
+if(NOT TEMPER_CUDA_TOOLKIT)
+  set(TEMPER_CUDA_TOOLKIT ${CMAKE_SOURCE_DIR}/build-toolkit)
+endif()
+if(NOT EXISTS ${TEMPER_CUDA_TOOLKIT}/bin/nvcc)
+  message(FATAL_ERROR "TEMPER_CUDA: no toolkit at ${TEMPER_CUDA_TOOLKIT}; run scripts/cuda-toolkit")
+endif()
+# A spill is an error in kernels of our own. -fmad=false: what is fused is written fmaf, as on the CPU.
+set(TEMPER_NVCC ${TEMPER_CUDA_TOOLKIT}/bin/nvcc -std=c++20 -O3 -fmad=false -arch=sm_90a -lineinfo
+  -I${CMAKE_SOURCE_DIR} -I${TEMPER_CUDA_TOOLKIT}/include
+  -I${TEMPER_CUDA_TOOLKIT}/cutlass_util -DNDEBUG)
+set(TEMPER_NVCC_OWN -Xcompiler=-Wall,-Werror -Werror=all-warnings -Xptxas=-warn-spills,-Werror)
+# CUTLASS warns about itself; -lineinfo would double its object.
+set(TEMPER_NVCC_CUTLASS --expt-relaxed-constexpr -diag-suppress=2908,20013,20015)
+
+file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
+set(objects)
+foreach(source IN LISTS sources)
+  get_filename_component(name ${source} NAME_WE)
+  set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+  set(flags ${TEMPER_NVCC_OWN})
+  if(name MATCHES "^cutlass_")
+    set(flags ${TEMPER_NVCC_CUTLASS})
+  endif()
+  add_custom_command(OUTPUT ${object} DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu"
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
+    COMMAND ${TEMPER_NVCC} ${flags} -MD -MF ${object}.d -MT ${object} -c ${source} -o ${object} VERBATIM)
+  list(APPEND objects ${object})
+endforeach()
+
+add_library(kernels_cuda STATIC ${objects})
+set_target_properties(kernels_cuda PROPERTIES LINKER_LANGUAGE CXX)
+target_include_directories(kernels_cuda SYSTEM PUBLIC ${TEMPER_CUDA_TOOLKIT}/include)
+target_link_libraries(kernels_cuda PUBLIC kernels ${TEMPER_CUDA_TOOLKIT}/lib64/libcudart_static.a ${CMAKE_DL_LIBS} rt)
+
+# The tests of tests/simt on a device, unchanged: exit 77 where there is none.
+file(GLOB device_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/simt/*_test.cc)
+list(FILTER device_tests EXCLUDE REGEX "machine_test\\.cc$")
+add_executable(device_test ${device_tests} ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
+temper_flags(device_test)
+target_compile_definitions(device_test PRIVATE TEMPER_ON_DEVICE)
+target_link_libraries(device_test PRIVATE kernels_cuda GTest::gtest)
+add_test(NAME device COMMAND device_test)
+set_tests_properties(device PROPERTIES SKIP_RETURN_CODE 77)
