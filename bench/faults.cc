@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "bench/faults_commands.h"
 #include "bench/lossy_run.h"
 #include "cli/args.h"
 #include "cli/program.h"
@@ -82,7 +83,8 @@ int Run(const std::vector<std::string>& arguments) {
 }
 
 int Main(const std::vector<std::string>& arguments) {
-  const cli::Command command[] = {{"protocol", "rollouts through a failing network", Run}};
+  const cli::Command command[] = {{"protocol", "rollouts through a failing network", Run},
+                                  {"disk", "a run killed at every file call", RunDisk}};
   return cli::RunGroup("faults", "What faults cost.", command, arguments);
 }
 

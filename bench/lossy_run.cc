@@ -2,21 +2,19 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <memory>
-#include <optional>
 #include <set>
 
 #include "actor/actor.h"
+#include "bench/lone_learner.h"
 #include "bench/lossy_network.h"
+#include "configs/error.h"
 #include "configs/sha256.h"
-#include "learner/core/recorder.h"
 #include "tests/actor/fixture.h"
 
 namespace temper::bench {
 namespace {
 
-using learner::Inbox;
 using wire::Kind;
 
 constexpr Micros kTick = 100'000;
@@ -60,19 +58,10 @@ class Run {
 
   LossyReport Go() {
     const auto began = std::chrono::steady_clock::now();
-    StartLearner();
-    Micros progress = now_;
-    std::int64_t seen = 0;
-    while (step_ < steps_ && report_.stuck.empty()) {
-      Turn();
-      if (step_ > seen) {
-        seen = step_;
-        progress = now_;
-      }
-      if (now_ - progress > kStuck) {
-        report_.stuck = "step " + std::to_string(step_ + 1) + " was not finished within " +
-                        std::to_string(kStuck / kMinute) + " virtual minutes";
-      }
+    try {
+      Steps();
+    } catch (const std::exception& error) {
+      report_.stuck = error.what();
     }
     EndLearner();
     Count();
@@ -86,6 +75,23 @@ class Run {
   }
 
  private:
+  void Steps() {
+    StartLearner();
+    Micros progress = now_;
+    std::int64_t seen = 0;
+    while (step_ < steps_) {
+      Turn();
+      if (step_ > seen) {
+        seen = step_;
+        progress = now_;
+      }
+      if (now_ - progress > kStuck) {
+        throw MachineError("step " + std::to_string(step_ + 1) + " was not finished within " +
+                           std::to_string(kStuck / kMinute) + " virtual minutes");
+      }
+    }
+  }
+
   bool IsActor(const Place& place) const { return place.name[0] == 'a'; }
   bool Chance(double per_minute) {
     return network_.Roll() < per_minute * static_cast<double>(kTick) / kMinute;
@@ -93,68 +99,47 @@ class Run {
 
   void Turn() {
     now_ += kTick;
-    if (!inbox_) StartLearner();
+    if (!learner_) StartLearner();
     const bool doomed =
         step_ * (o_.learner_kills + 1) >= steps_ * (kills_ + 1) && kills_ < o_.learner_kills;
     for (Place& place : places_) Live(place);
     for (LossyNetwork::Packet& packet : network_.Arrived(now_)) {
-      if (!inbox_ && packet.to_learner) continue;
+      if (!learner_ && packet.to_learner) continue;
       Arrive(packet);
-      if (doomed && inbox_ && packet.to_learner && network_.Roll() < 0.1) {
+      if (doomed && learner_ && packet.to_learner && network_.Roll() < 0.1) {
         ++kills_;
         ++report_.learner_kills;
         EndLearner();
       }
     }
-    if (!inbox_) return;
-    learner::Effects effects;
-    inbox_->Tick(now_, &effects);
-    Perform(std::move(effects));
+    if (!learner_) return;
+    learner_->Tick(now_);
     Train();
-    if (recorder_->Due(now_)) Commit();
   }
 
-  // The learner: what Serving does, without threads and sockets.
-
   void StartLearner() {
-    const std::string path = folder_ + "/trajectories.db";
-    ++session_;
-    Inbox::Options options;
+    LoneLearner::Options options;
     options.config = run_;
-    options.welcome.session = session_;
-    options.welcome.run = run_.name;
-    options.welcome.peer_timeout_s = run_.wire.peer_timeout_s;
-    options.welcome.numerics = "canon-1/fp32/cache-fp32";
-    options.welcome.config = "{}";
-    options.welcome.model_dir = "/m";
-    options.welcome.model_config = config_.raw.dump();
-    options.welcome.valid_ids = 90;
-    options.stop_ids = {1};
-    options.detokenize = [](std::span<const std::int32_t>) { return std::string(); };
-    inbox_ = std::make_unique<Inbox>(std::move(options), now_);
-    if (!std::filesystem::exists(path)) {
-      store::Trajectories::Create(path, {"lossy", "0", "id", "{}", 0});
-    }
-    recorder_ = std::make_unique<learner::Recorder>(store::Trajectories::Open(path));
-    const auto cursor = static_cast<std::uint64_t>(step_) * GroupsPerStep();
-    if (session_ > 1) {
-      recorder_->store().Resume(step_, o_.max_lag > 0 ? std::optional(Version()) : std::nullopt,
-                                cursor);
-    }
-    next_group_ = cursor_ = cursor;
-    last_stored_ = recorder_->store().LastGroup();
+    options.model_config = config_.raw.dump();
+    options.database = folder_ + "/trajectories.db";
+    options.session = ++session_;
+    options.acknowledge_early = o_.acknowledge_early;
+    options.send = [this](const std::string& peer, const wire::Message& message) {
+      network_.Send(peer, false, message, now_);
+    };
+    const std::uint64_t cursor =
+        static_cast<std::uint64_t>(step_) * static_cast<std::uint64_t>(o_.groups_per_step);
+    learner_ = std::make_unique<LoneLearner>(std::move(options), step_, cursor, Version(), now_);
     PublishNow();
     OpenNext();
   }
 
   /// kill -9: what is not committed is gone, and so is what is on the way to it.
   void EndLearner() {
-    recorder_.reset();
-    inbox_.reset();
+    learner_.reset();
     for (Place& place : places_) place.before = std::exchange(place.connection, "");
   }
 
-  std::uint64_t GroupsPerStep() const { return static_cast<std::uint64_t>(o_.groups_per_step); }
   std::uint32_t Version() const { return static_cast<std::uint32_t>(step_); }
 
   void PublishNow() {
@@ -165,39 +150,17 @@ class Run {
       set->tensors.push_back({t.name, t.dtype, t.shape, t.begin, t.end, t.sha256});
     }
     set->bytes.assign(published.bytes);
-    learner::Effects effects;
-    inbox_->Publish(std::move(set), &effects);
-    Perform(std::move(effects));
+    learner_->Publish(std::move(set));
   }
 
   void OpenNext() {
-    if (step_ >= steps_) return;
-    for (; next_group_ < learner::WindowEnd(run_, step_ + 1, cursor_); ++next_group_) {
-      store::GroupRow row;
-      row.grp = next_group_;
-      row.prompt_json = "\"p\"";
-      row.row_json = "{}";
-      row.prompt_ids = {static_cast<std::int32_t>(next_group_ % 80) + 2, 3};
-      inbox_->AddGroup(row, std::nullopt, StoredOf(next_group_));
-    }
-    learner::Effects effects;
-    inbox_->Open(step_ + 1, now_, &effects);
-    Perform(std::move(effects));
-  }
-
-  std::optional<Inbox::Stored> StoredOf(std::uint64_t grp) {
-    if (!last_stored_ || grp > *last_stored_) return std::nullopt;
-    auto before = recorder_->store().Group(grp);
-    if (!before) return std::nullopt;
-    Inbox::Stored stored{std::move(*before), recorder_->store().LiveRollouts(grp), {}};
-    for (const auto& row : stored.live) stored.parts.push_back(recorder_->store().Parts(row));
-    return stored;
+    if (step_ < steps_) learner_->Open(step_ + 1, now_);
   }
 
   void Train() {
-    if (!inbox_->Complete(step_ + 1)) return;
-    Commit();
-    const learner::Batch batch = inbox_->Take(step_ + 1);
+    if (!learner_->Complete(step_ + 1)) return;
+    learner_->Commit();
+    const learner::Batch batch = learner_->Take(step_ + 1);
     std::vector<store::TrainedSample> trained;
     for (const auto& group : batch.groups) {
       for (const auto& row : group.samples) {
@@ -208,36 +171,10 @@ class Run {
     store::StepRow row;
     row.step = step_ + 1;
     row.version = Version();
-    recorder_->store().PutStep(row, trained, Json::object());
+    learner_->store().PutStep(row, trained, Json::object());
     ++step_;
-    cursor_ = batch.next_group;
     PublishNow();
     OpenNext();
-  }
-
-  void Commit() {
-    for (const auto& [peer, ack] : recorder_->Commit()) {
-      if (!o_.acknowledge_early) network_.Send(peer, false, ack.Encode(), now_);
-    }
-  }
-
-  void Perform(learner::Effects effects) {
-    for (learner::StoreWrite& write : effects.writes) {
-      recorder_->Write(std::move(write), now_, now_ / 1000);
-    }
-    recorder_->Acknowledge(effects.acks);
-    if (o_.acknowledge_early) {
-      for (const auto& [peer, id] : effects.acks) {
-        network_.Send(peer, false, wire::Ack{{id}}.Encode(), now_);
-      }
-    }
-    for (const auto& [peer, message] : effects.send) network_.Send(peer, false, message, now_);
-    if (!effects.failure) return;
-    try {
-      std::rethrow_exception(effects.failure);
-    } catch (const std::exception& error) {
-      report_.stuck = error.what();
-    }
   }
 
   // Everybody else.
@@ -257,9 +194,7 @@ class Run {
     const Kind kind = static_cast<Kind>(message.kind);
     if (packet.to_learner) {
       report_.received += kind == Kind::kRollout;
-      learner::Effects effects;
-      inbox_->Handle(packet.connection, message, now_, &effects);
-      return Perform(std::move(effects));
+      return learner_->Handle(packet.connection, message, now_);
     }
     if (!IsActor(*place)) return Work(*place, message);
     if (!place->actor) return;
@@ -275,9 +210,7 @@ class Run {
       report_.cuts += !place.connection.empty();
       const std::string cut =
           std::exchange(place.connection, place.name + "#" + std::to_string(++place.connections));
-      learner::Effects effects;
-      if (!cut.empty() && network_.Roll() < 0.5) inbox_->PeerGone(cut, &effects);  // else: silence
-      Perform(std::move(effects));
+      if (!cut.empty() && network_.Roll() < 0.5) learner_->PeerGone(cut);  // else: silence
     }
     if (!IsActor(place)) return Beat(place);
     if (place.actor && Chance(o_.actor_kills_per_minute)) {
@@ -369,9 +302,8 @@ class Run {
           text += row["grp"].dump() + "." + row["sample"].dump() + "@" + row["version"].dump() +
                   row["ids"].dump() + row["logp"].dump() + "\n";
         });
-    const auto all = static_cast<std::uint64_t>(steps_) * GroupsPerStep() *
-                     static_cast<std::uint64_t>(o_.group_size);
-    report_.missing = all - trained.size();
+    report_.missing =
+        static_cast<std::uint64_t>(steps_ * o_.groups_per_step * o_.group_size) - trained.size();
     report_.acknowledged = acknowledged_.size();
     for (const wire::RolloutId& id : acknowledged_) report_.lost += !stored.contains(id);
     report_.hash = configs::Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
@@ -383,11 +315,9 @@ class Run {
   const engine::ModelConfig config_;
   configs::Config run_;
   std::vector<Place> places_;
-  std::unique_ptr<Inbox> inbox_;
-  std::unique_ptr<learner::Recorder> recorder_;
+  std::unique_ptr<LoneLearner> learner_;
   std::set<wire::RolloutId> acknowledged_;
-  std::optional<std::uint64_t> last_stored_;
-  std::uint64_t session_ = 0, next_group_ = 0, cursor_ = 0;
+  std::uint64_t session_ = 0;
   std::int64_t step_ = 0, steps_ = 0, kills_ = 0;  // step_: trained
   Micros now_ = 0;
   LossyReport report_;

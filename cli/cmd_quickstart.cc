@@ -43,11 +43,13 @@ std::string MakeFolder(const std::string& wish) {
   std::error_code error;
   const std::string base = wish.empty() ? "runs/quickstart" : wish;
   const fs::path parent = fs::absolute(base).parent_path();
-  fs::create_directories(parent, error);
-  if (error) throw MachineError(parent.string() + ": " + error.message());
+  configs::MakeFolders(parent);
   for (int i = 1; i < 100000; ++i) {
     const std::string dir = fs::absolute(i == 1 ? base : base + "-" + std::to_string(i)).string();
-    if (fs::create_directory(dir, error)) return dir;
+    if (fs::create_directory(dir, error)) {
+      configs::SyncFolder(parent);
+      return dir;
+    }
     if (error) throw MachineError(dir + ": " + error.message());
     if (!wish.empty()) throw UserError(dir + ": exists; choose another --out");
   }
@@ -126,7 +128,7 @@ class Story {
   std::uint64_t Seed() const { return static_cast<std::uint64_t>(options_.seed); }
 
   std::string MakeSub(const std::string& name) const {
-    fs::create_directory(dir_ + "/" + name);
+    configs::MakeFolders(dir_ + "/" + name);
     return dir_ + "/" + name;
   }
 

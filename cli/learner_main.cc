@@ -34,16 +34,17 @@ int Sft(const Arguments& arguments) {
 
 int Grpo(const Arguments& arguments) {
   JobArgs job;
-  std::string bind;
+  std::string bind, from;
   Args args("temper-learner grpo",
             "The learner of a GRPO run; actors and reward workers connect to it.");
   job.Declare(&args);
   args.Text("--bind", "EP", "ZeroMQ endpoint instead of wire.bind", &bind);
+  args.Text("--from", "RUN", "train the rollouts that RUN has stored; nobody connects", &from);
   if (!job.Parse(&args, arguments)) return 0;
   const configs::Config config = job.Read(configs::Job::kGrpo);
   learner::UseThreads(config.threads);
   const auto folder = std::filesystem::path(ThisProgram()).parent_path();
-  return learner::RunGrpo(config, bind, {(folder / "temper").string(), "reward-zygote"});
+  return learner::RunGrpo(config, bind, {(folder / "temper").string(), "reward-zygote"}, from);
 }
 
 void DeclareProbe(Args* args, learner::ProbeOptions* options, std::string* ids) {

@@ -24,7 +24,7 @@ file(GLOB cli_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cli/*_test.cc)
 if(NOT TEMPER_LEARNER)
   list(FILTER cli_tests EXCLUDE REGEX "(training|learning|reverse_text)_test")
 endif()
-add_executable(cli_test ${cli_tests} ${CMAKE_SOURCE_DIR}/bench/lossy_run.cc)
+add_executable(cli_test ${cli_tests} ${CMAKE_SOURCE_DIR}/bench/lossy_run.cc ${CMAKE_SOURCE_DIR}/bench/lone_learner.cc)
 temper_flags(cli_test)
 target_compile_definitions(cli_test PRIVATE TEMPER_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
   TEMPER_PROGRAM="$<TARGET_FILE:temper>")

@@ -176,17 +176,19 @@ void Supervisor::ForwardSignals() {
   }
 }
 
-/// They have the learner's goodbye; who doesn't go by itself is told, then killed (~Child).
-void Supervisor::EndPeers() {
+/// They have the learner's goodbye, unless it was killed: then nobody answers them any more. Who
+/// doesn't go by itself is told, then killed (~Child).
+void Supervisor::EndPeers(bool goodbye) {
   const auto began = Clock::now();
+  const auto patience = std::chrono::seconds(goodbye ? 1 : 0);
   bool told = false;
   for (;;) {
     const bool all = std::all_of(peers_.begin(), peers_.end(), [](Peer& peer) {
       return !peer.child || peer.child->Ended().has_value();
     });
     const auto waited = Clock::now() - began;
-    if (all || waited > std::chrono::seconds(3)) return;
-    if (!told && waited > std::chrono::seconds(1)) {
+    if (all || waited > patience + std::chrono::seconds(goodbye ? 2 : 1)) return;
+    if (!told && waited >= patience) {
       told = true;
       for (Peer& peer : peers_) {
         if (peer.child) peer.child->Signal(SIGTERM);
@@ -205,7 +207,7 @@ int Supervisor::Run() {
     }
     std::this_thread::sleep_for(kTick);
   }
-  EndPeers();
+  EndPeers(/*goodbye=*/*code <= 128);
   const std::string go_on = "; continue with --resume";
   if (signals_seen_ > 0) {
     throw MachineError("stopped by signal " + std::to_string(last_signal) + go_on);

@@ -40,7 +40,7 @@ class Supervisor {
   void Tend(Peer* peer);
   void Start(Peer* peer);
   void ForwardSignals();
-  void EndPeers();
+  void EndPeers(bool goodbye);
   [[noreturn]] void GiveUp(const Peer& peer, bool user);
 
   const configs::Config& config_;

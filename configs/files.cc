@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "configs/error.h"
 
@@ -197,6 +198,19 @@ void WriteWholeFile(const std::string& path, std::string_view bytes) {
     RemoveHalfWritten(path);
     throw;
   }
+}
+
+void MakeFolders(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> made;  // the innermost first
+  std::error_code error;
+  for (fs::path at = fs::absolute(path).lexically_normal(); !fs::exists(at, error);
+       at = at.parent_path()) {
+    if (at.has_filename()) made.push_back(at);
+  }
+  fs::create_directories(path, error);
+  if (error) throw MachineError(path + ": cannot be made: " + error.message());
+  for (const fs::path& folder : made) SyncFolder(folder.parent_path().string());
 }
 
 void SyncFolder(const std::string& path) {

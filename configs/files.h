@@ -49,6 +49,10 @@ void RemoveHalfWritten(const std::string& path);
 /// text.
 void WriteWholeFile(const std::string& path, std::string_view bytes);
 
+/// A folder and its missing parents, the name of each made durable in its own parent. Throws
+/// MachineError.
+void MakeFolders(const std::string& path);
+
 /// fsync of a folder: makes the names in it durable. Throws MachineError.
 void SyncFolder(const std::string& path);
 

@@ -21,5 +21,5 @@ while True:
     group = json.loads(body)
     scores = [score(group["prompt"], s["completion"], group["answer"], group["row"]) for s in group["samples"]]
     reply = json.dumps({"id": json.loads(header)["id"], "scores": scores}).encode()
-    start = struct.pack("<4sHHI", b"TMPR", 1, 33, len(reply))
+    start = struct.pack("<4sHHI", b"TMPR", 2, 33, len(reply))
     socket.send_multipart([peer, start + struct.pack("<I", crc32c(start + reply)), reply])

@@ -26,6 +26,7 @@
 #include "learner/core/prompts.h"
 #include "learner/core/run_folder.h"
 #include "learner/core/stopwatch.h"
+#include "learner/core/stored_batches.h"
 #include "learner/mtp_loss.h"
 #include "learner/process.h"
 
@@ -36,7 +37,7 @@ namespace {
 class Trainer {
  public:
   Trainer(const configs::Config& config, const std::string& bind,
-          const std::vector<std::string>& zygote_argv);
+          const std::vector<std::string>& zygote_argv, const std::string& from);
   int Run();
 
  private:
@@ -68,7 +69,7 @@ class Trainer {
   TrainState state_;
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
-  std::unique_ptr<Service> service_;
+  std::unique_ptr<Batches> service_;
   std::shared_ptr<WeightSet> served_, spare_;
   std::optional<CheckpointSaver> saver_;
   SkippedSteps skipped_{"grpo"};
@@ -76,7 +77,7 @@ class Trainer {
 };
 
 Trainer::Trainer(const configs::Config& config, const std::string& bind,
-                 const std::vector<std::string>& zygote_argv)
+                 const std::vector<std::string>& zygote_argv, const std::string& from)
     : config_(config),
       grpo_(config.grpo),
       model_(engine::ReadModelConfig(config.model)),
@@ -93,13 +94,20 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
   service.stop_ids = engine::StopIds(model_, tokenizer_);
   if (service.stop_ids.empty())
     throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
+  if (config.resume) CheckFrom(config.output_dir, from);
   Begin();
+  const int valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
+  if (!from.empty()) {
+    service_ = std::make_unique<StoredBatches>(
+        StoredBatches::Options{config, from, NumericsId(config), valid_ids, resume_step_});
+    return;
+  }
   service.config = config;
   service.run_dir = config.output_dir;
   service.bind = bind;
   service.numerics = NumericsId(config);
   service.model_dir = config.model;
-  service.valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
+  service.valid_ids = valid_ids;
   service.prompts = prompts_;
   if (grpo_.routing_replay == "rollout")
     service.experts = {model_.moe_layers(), model_.top_k, model_.experts};
@@ -267,7 +275,7 @@ void Trainer::SyncReference() {
 
 Json Trainer::Evaluate() {
   Stopwatch watch;
-  std::vector<Service::EvalRow> rows(eval_prompts_->rows());
+  std::vector<Batches::EvalRow> rows(eval_prompts_->rows());
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i].row = eval_prompts_->Prompt(i);
     bool has = false;
@@ -438,11 +446,11 @@ int Trainer::Run() {
 }  // namespace
 
 int RunGrpo(const configs::Config& config, const std::string& bind,
-            const std::vector<std::string>& zygote_argv) {
+            const std::vector<std::string>& zygote_argv, const std::string& from) {
   const bool fresh = !configs::Exists(config.output_dir);
   std::optional<Trainer> trainer;
   try {
-    trainer.emplace(config, bind, zygote_argv);
+    trainer.emplace(config, bind, zygote_argv, from);
   } catch (...) {
     // A run that never began (a port in use, a bad row) leaves nothing half-written behind.
     std::error_code ignored;

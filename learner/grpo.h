@@ -20,7 +20,8 @@ namespace temper::learner {
 /// Throws UserError (output_dir exists without resume, no valid checkpoint, data, model),
 /// MachineError (I/O, peers silent).
 /// `zygote_argv` starts a zygote (reward/zygote.h): temper's, which has no LibTorch to load.
+/// `from`: a run whose stored rollouts are trained in the place of new ones ("" = actors').
 int RunGrpo(const configs::Config& config, const std::string& bind,
-            const std::vector<std::string>& zygote_argv);
+            const std::vector<std::string>& zygote_argv, const std::string& from = "");
 
 }  // namespace temper::learner

@@ -1,11 +1,44 @@
 #include "store/sqlite.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 #include "configs/error.h"
 
 namespace temper::store {
+namespace {
+
+std::atomic<int> folder_error{0};  // errno of the first fsync of a folder that failed
+
+/// SQLite fsyncs a folder that has a new journal in it and forgets how that went: it is done here.
+int SyncFolderOf(const char* path, int*) {
+  const std::string file = path;
+  const std::size_t slash = file.rfind('/');
+  const std::string folder = slash == file.npos ? "." : file.substr(0, slash + 1);
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 || fsync(fd) != 0) {
+    int none = 0;
+    folder_error.compare_exchange_strong(none, errno);
+  }
+  if (fd >= 0) close(fd);
+  return SQLITE_CANTOPEN;  // nothing is left for SQLite to do
+}
+
+bool WatchFolderSyncs() {
+  sqlite3_initialize();
+  sqlite3_vfs* const vfs = sqlite3_vfs_find("unix");
+  return vfs != nullptr &&
+         vfs->xSetSystemCall(vfs, "openDirectory",
+                             reinterpret_cast<sqlite3_syscall_ptr>(SyncFolderOf)) == SQLITE_OK;
+}
+
+}  // namespace
 
 void ThrowSqlite(sqlite3* db, int code, const std::string& where) {
   const char* text = db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(code);
@@ -32,6 +65,7 @@ void ThrowSqlite(sqlite3* db, int code, const std::string& where) {
 }
 
 Connection::Connection(const std::string& path, int flags) : path_(path) {
+  [[maybe_unused]] static const bool watched = WatchFolderSyncs();
   int code = sqlite3_open_v2(path.c_str(), &db_, flags | SQLITE_OPEN_EXRESCODE, nullptr);
   const auto configure = [&](int option, int value) {
     int now = -1;
@@ -59,6 +93,13 @@ Connection::~Connection() {
 void Connection::Execute(const char* sql) {
   const int code = sqlite3_exec(db_, sql, nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) ThrowSqlite(db_, code, path_);
+  CheckFolders();
+}
+
+void Connection::CheckFolders() const {
+  const int error = folder_error;
+  if (error != 0)
+    throw MachineError(path_ + ": its folder cannot be synced: " + std::strerror(error));
 }
 
 Statement Connection::Prepare(std::string_view sql) {
@@ -84,8 +125,10 @@ std::string Connection::Pragma(const std::string& name) {
     const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(raw, 0));
     if (text != nullptr) value = text;
   }
-  sqlite3_finalize(raw);
-  if (stepped != SQLITE_ROW && stepped != SQLITE_DONE) ThrowSqlite(db_, stepped, path_);
+  // One that writes (journal_mode) commits behind its row, and may fail there.
+  const int ended = sqlite3_finalize(raw);
+  if (ended != SQLITE_OK) ThrowSqlite(db_, ended, path_);
+  CheckFolders();
   return value;
 }
 

@@ -27,6 +27,8 @@ class Connection {
   Connection(const Connection&) = delete;
   ~Connection();
 
+  /// Throws MachineError also where a folder of this process's databases could not be synced: what
+  /// was committed may be in a file without a name.
   void Execute(const char* sql);
   /// A reset statement with no bindings, prepared once for each text.
   Statement Prepare(std::string_view sql);
@@ -39,6 +41,8 @@ class Connection {
   const std::string& path() const { return path_; }
 
  private:
+  void CheckFolders() const;
+
   std::string path_;
   sqlite3* db_ = nullptr;
   std::map<std::string, sqlite3_stmt*, std::less<>> statements_;

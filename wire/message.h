@@ -21,7 +21,7 @@
 
 namespace temper::wire {
 
-inline constexpr std::uint16_t kWireVersion = 1;
+inline constexpr std::uint16_t kWireVersion = 2;
 inline constexpr std::size_t kMaxHeaderBytes = 64 << 10;
 inline constexpr std::size_t kMaxFrameBytes = 16
                                               << 20;  // ZMQ_MAXMSGSIZE; checked before a send too

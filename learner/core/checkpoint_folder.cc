@@ -19,6 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr int kFormat = 1;
+constexpr const char* kAside = ".tmp";  // being written
+constexpr const char* kGone = ".gone";  // being removed
 constexpr std::uint64_t kSmallFile = std::uint64_t{64} << 20;
 
 std::string Numbered(const char* prefix, std::uint64_t number) {
@@ -64,12 +66,6 @@ void RemoveAll(const fs::path& path) {
   std::error_code error;
   fs::remove_all(path, error);
   if (error) throw MachineError(path.string() + ": cannot be removed: " + error.message());
-}
-
-void MakeFolders(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) throw MachineError(path.string() + ": cannot be made: " + error.message());
 }
 
 Json ToJson(const TrainState& s) {
@@ -136,6 +132,29 @@ std::vector<std::uint64_t> Steps(const fs::path& checkpoints) {
   return steps;
 }
 
+/// Takes its name first, then its files: nothing half removed looks like a checkpoint.
+void RemoveSteps(const fs::path& checkpoints, const std::vector<std::string>& names) {
+  if (names.empty()) return;
+  for (const std::string& name : names) {
+    RemoveAll(checkpoints / (name + kGone));
+    Rename(checkpoints / name, checkpoints / (name + kGone));
+  }
+  configs::SyncFolder(checkpoints.string());
+  for (const std::string& name : names) RemoveAll(checkpoints / (name + kGone));
+}
+
+/// What a process that died was removing or writing.
+void RemoveLeftovers(const fs::path& checkpoints) {
+  std::vector<fs::path> left;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(checkpoints, error)) {
+    const std::string name = entry.path().filename().string();
+    if (NumberOf(name, "step-", kGone) || NumberOf(name, "step-", kAside))
+      left.push_back(entry.path());
+  }
+  for (const fs::path& path : left) RemoveAll(path);
+}
+
 void WriteManifest(const fs::path& dir) {
   std::vector<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(dir)) {
@@ -167,9 +186,9 @@ std::string WriteCheckpointFolder(const std::string& run_dir, const TrainState& 
                                   const std::function<void(const std::string& dir)>& write) {
   const fs::path checkpoints = fs::path(run_dir) / "checkpoints";
   const std::string name = Numbered("step-", std::uint64_t(state.step));
-  const fs::path aside = checkpoints / (name + ".tmp"), final = checkpoints / name;
-  RemoveAll(aside);
-  MakeFolders(aside);
+  const fs::path aside = checkpoints / (name + kAside), final = checkpoints / name;
+  RemoveLeftovers(checkpoints);
+  configs::MakeFolders(aside);
   try {
     write(aside.string());
     configs::WriteWholeFile((aside / "state.json").string(), ToJson(state).dump(1) + "\n");
@@ -182,7 +201,7 @@ std::string WriteCheckpointFolder(const std::string& run_dir, const TrainState& 
   }
 
   // A folder of this name is a torn one, or a lost future that this run replaces.
-  if (fs::exists(final)) RemoveAll(final);
+  if (fs::exists(final)) RemoveSteps(checkpoints, {name});
   Rename(aside, final);
   PointLatestAt(name, checkpoints);
   configs::SyncFolder(checkpoints.string());
@@ -190,8 +209,10 @@ std::string WriteCheckpointFolder(const std::string& run_dir, const TrainState& 
   if (keep > 0) {
     std::vector<std::uint64_t> steps = Steps(checkpoints);
     std::erase_if(steps, [&](std::uint64_t step) { return step > std::uint64_t(state.step); });
+    std::vector<std::string> old;
     for (std::size_t i = 0; i + std::size_t(keep) < steps.size(); ++i)
-      RemoveAll(checkpoints / Numbered("step-", steps[i]));
+      old.push_back(Numbered("step-", steps[i]));
+    RemoveSteps(checkpoints, old);
   }
   return name;
 }
@@ -216,7 +237,7 @@ FoundCheckpoint FindCheckpoint(const std::string& run_dir) {
 void WriteVersionFile(const std::string& run_dir, std::uint32_t version,
                       const std::function<void(const std::string& path)>& write) {
   const fs::path versions = fs::path(run_dir) / "versions";
-  MakeFolders(versions);
+  configs::MakeFolders(versions);
   const fs::path path = versions / (Numbered("v", version) + ".safetensors");
   const std::string aside = path.string() + ".tmp";
   write(aside);

@@ -45,10 +45,8 @@ void BeginRun(const configs::Config& config) {
                     ": output_dir exists already; a fresh run needs a new folder: go on with "
                     "--resume, or name another one");
   }
-  fs::create_directories(run / "checkpoints", error);
-  if (!error) fs::create_directories(run / "tb", error);
-  if (error)
-    throw MachineError(run.string() + ": cannot make the run's folder: " + error.message());
+  configs::MakeFolders(run / "checkpoints");
+  configs::MakeFolders(run / "tb");
   WriteConfig(config);
 }
 

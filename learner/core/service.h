@@ -69,13 +69,39 @@ struct ServiceStats {              // since the last call of TakeStats
   std::vector<std::pair<std::string, std::uint64_t>>
       refused;                        // reason -> messages and handshakes since the run began
   std::uint64_t published_bytes = 0;  // sent to actors
-  std::int64_t loaded_at = 0;         // steady microseconds: the newest weights' first actor; 0: none
+  std::int64_t loaded_at = 0;  // steady microseconds: the newest weights' first actor; 0: none
+};
+
+/// Where training's batches come from, and where what became of them is kept. Called from the
+/// training thread.
+class Batches {
+ public:
+  virtual ~Batches() = default;
+  /// Actors get it before their next grant. The set with the highest version is served; older ones
+  /// go when no grant names them.
+  virtual void Publish(std::shared_ptr<const WeightSet> weights) = 0;
+  /// Blocks until the groups of `batch` (from 1; with one optimizer step a batch its step) are
+  /// complete and scored.
+  virtual Batch NextBatch(std::int64_t batch) = 0;
+  /// One transaction: rows -> trained, those passed over -> dropped as zero_std, the step's row,
+  /// its metrics. Returns after the commit.
+  virtual void CommitStep(const store::StepRow& step,
+                          const std::vector<store::TrainedSample>& trained, const Json& metrics,
+                          const std::vector<ScoredGroup>& passed_over = {}) = 0;
+  struct EvalRow {
+    store::GroupRow row;  // prompt_json, row_json, prompt_ids
+    std::optional<std::string> answer;
+  };
+  /// Greedy completions of these rows by the newest weights, scored; in their order. Blocks.
+  virtual std::vector<ScoredGroup> Evaluate(std::vector<EvalRow> rows) = 0;
+  virtual void SetCheckpoint(std::int64_t step, const std::string& folder) = 0;
+  virtual ServiceStats TakeStats() = 0;
 };
 
 /// Owns the ROUTER socket, the database and the inbox on one thread. Methods are called from the
 /// training thread. Errors of the serving thread (disk full, port in use, on_error: stop) are
 /// rethrown by the next call.
-class Service {
+class Service : public Batches {
  public:
   struct Options {
     configs::Config config;
@@ -97,32 +123,18 @@ class Service {
     double script_period_s = 1;  // between two looks at the reward scripts
   };
   explicit Service(Options options);
-  ~Service();  // says goodbye to the peers, drains and stops
+  ~Service() override;  // says goodbye to the peers, drains and stops
 
-  /// Actors get it before their next grant. The set with the highest version is served; older ones
-  /// go when no grant names them.
-  void Publish(std::shared_ptr<const WeightSet> weights);
-
-  /// Blocks until the groups of `batch` (from 1; with one optimizer step a batch its step) are
-  /// complete and scored. In synchronous runs they are granted only after Publish of the version
-  /// that the batch trains on. On resume stored rollouts are taken from the database instead of
-  /// being generated again. Throws MachineError naming whom it waited for after peer_timeout_s.
-  Batch NextBatch(std::int64_t batch);
-
-  /// One transaction: rows -> trained, those passed over -> dropped as zero_std, the step's row,
-  /// its metrics. Returns after the commit.
+  void Publish(std::shared_ptr<const WeightSet> weights) override;
+  /// In synchronous runs groups are granted only after Publish of the version that the batch trains
+  /// on. On resume stored rollouts are taken from the database instead of being generated again.
+  /// Throws MachineError naming whom it waited for after peer_timeout_s.
+  Batch NextBatch(std::int64_t batch) override;
   void CommitStep(const store::StepRow& step, const std::vector<store::TrainedSample>& trained,
-                  const Json& metrics, const std::vector<ScoredGroup>& passed_over = {});
-
-  /// Greedy completions of these rows by the newest weights, scored; in their order. Blocks.
-  struct EvalRow {
-    store::GroupRow row;  // prompt_json, row_json, prompt_ids
-    std::optional<std::string> answer;
-  };
-  std::vector<ScoredGroup> Evaluate(std::vector<EvalRow> rows);
-  void SetCheckpoint(std::int64_t step, const std::string& folder);
-
-  ServiceStats TakeStats();
+                  const Json& metrics, const std::vector<ScoredGroup>& passed_over = {}) override;
+  std::vector<ScoredGroup> Evaluate(std::vector<EvalRow> rows) override;
+  void SetCheckpoint(std::int64_t step, const std::string& folder) override;
+  ServiceStats TakeStats() override;
   const std::string& endpoint() const;
 
  private:

@@ -350,6 +350,35 @@ TEST_F(TrainingTest, KilledActorsAndRewardWorkersAreReplaced) {
   EXPECT_NE(said.find("w1 ended (killed by signal 9); started again"), std::string::npos) << said;
 }
 
+TEST_F(TrainingTest, ARunFromStoredRolloutsIsTheRunThatStoredThem) {
+  const std::vector<std::string> same = {
+      "grpo", config_, "--set", "grpo.num_iterations=2", "--set", "grpo.max_steps=6"};
+  ASSERT_EQ(Temper(same).code, 0);
+  const auto from_run = [&](std::vector<std::string> more) {
+    std::vector<std::string> args = same;
+    args.insert(args.end(), {"--from", Path("run")});
+    args.insert(args.end(), more.begin(), more.end());
+    return Temper(args);
+  };
+  const Ran ran = from_run({"--set", "output_dir=again"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_EQ(Read(Path("run/checkpoints/step-000006/") + file),
+              Read(Path("again/checkpoints/step-000006/") + file))
+        << file;
+  }
+  EXPECT_FALSE(fs::exists(Path("again/endpoint")));
+  // Another loss on the same rollouts: other weights, off the policy that sampled.
+  const Ran other = from_run({"--set", "output_dir=other", "--set", "grpo.loss_type=dr_grpo",
+                              "--set", "grpo.learning_rate=0.01"});
+  ASSERT_EQ(other.code, 0) << other.err;
+  EXPECT_NE(Read(Path("run/checkpoints/step-000006/model.safetensors")),
+            Read(Path("other/checkpoints/step-000006/model.safetensors")));
+  EXPECT_EQ(Temper({"grpo", config_, "--from", Path("nowhere"), "--set", "output_dir=none"}).code,
+            2);
+  EXPECT_FALSE(fs::exists(Path("none")));
+}
+
 TEST_F(TrainingTest, ASignalStopsTheRunWithAllItsProcessesAndResumeFinishesIt) {
   Start({"grpo", config_, "--set", "grpo.max_steps=60", "--set", "grpo.save_steps=5"});
   ASSERT_TRUE(Eventually([&] { return Steps() > 6; })) << Read(Path("err"));

@@ -71,7 +71,7 @@ def main():
 def frames(kind, header, *arrays):
     """Input of wire_fuzz: flag 1 asks it to make lengths and checksum right."""
     header = json.dumps(dict(header, **({"arrays": [[d, len(b) // w] for d, w, b in arrays]} if arrays else {}))).encode()
-    parts = [b"TMPR" + bytes([1, 0, kind, 0]) + bytes(8), header] + [b for _, _, b in arrays]
+    parts = [b"TMPR" + bytes([2, 0, kind, 0]) + bytes(8), header] + [b for _, _, b in arrays]
     return b"\1" + b"".join(len(p).to_bytes(4, "little") + p for p in parts)
 
 

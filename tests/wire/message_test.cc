@@ -88,7 +88,7 @@ TEST(MessageTest, KeepsItsBytesOnTheWire) {
   message.header = {{"a", 1}};
   message.Add(std::vector<std::uint32_t>{0x01020304});
   const auto raw = Raw(Encode(message));
-  EXPECT_EQ(raw[0].substr(0, 12), std::string("TMPR\x01\x00\x02\x01\x1c\x00\x00\x00", 12));
+  EXPECT_EQ(raw[0].substr(0, 12), std::string("TMPR\x02\x00\x02\x01\x1c\x00\x00\x00", 12));
   EXPECT_EQ(raw[1], R"({"a":1,"arrays":[["u32",1]]})");
   EXPECT_EQ(raw[2], std::string("\x04\x03\x02\x01", 4));
 }

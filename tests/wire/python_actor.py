@@ -37,13 +37,13 @@ def encode(kind, header, *arrays):
     if arrays:
         header = dict(header, arrays=[[dtype, len(values)] for dtype, values in arrays])
     text = json.dumps(header).encode()
-    start = b"TMPR" + struct.pack("<HHI", 1, kind, len(text))
+    start = b"TMPR" + struct.pack("<HHI", 2, kind, len(text))
     return [start + struct.pack("<I", crc32c(start, text, *blobs)), text, *blobs]
 
 
 def decode(frames):
     magic, version, kind, length, crc = struct.unpack("<4sHHII", frames[0])
-    assert magic == b"TMPR" and version == 1 and length == len(frames[1]), "not a message"
+    assert magic == b"TMPR" and version == 2 and length == len(frames[1]), "not a message"
     if sum(map(len, frames)) < 1 << 16:  # the checksum in Python takes a second for 4 MiB; weights have their SHA-256
         assert crc == crc32c(frames[0][:12], *frames[1:]), "a wrong checksum"
     header = json.loads(frames[1])
