@@ -104,7 +104,7 @@ class HostileTest : public ServiceTest {
     wire::Rollout stranger;
     stranger.finish = "stop";
     return {{"magic", changed(0, 'X'), "bad_message: wire"},
-            {"version", Resealed(changed(4, 2)), "version 2"},
+            {"version", Resealed(changed(4, 9)), "version 9"},
             {"checksum", changed(12, 1), "bad_message: wire"},
             {"truncated", Resealed(cut), "bad_message: wire"},
             {"one frame", {"rubbish"}, "bad_message: wire"},
