@@ -1,34 +1,25 @@
 #include "learner/grpo.h"
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
-#include <limits>
-#include <numeric>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "configs/error.h"
 #include "configs/files.h"
-#include "configs/sha256.h"
-#include "engine/canary.h"
 #include "engine/stop_ids.h"
 #include "engine/tokenizer.h"
 #include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
-#include "learner/core/gradients.h"
 #include "learner/core/metrics.h"
 #include "learner/core/progress.h"
 #include "learner/core/prompts.h"
 #include "learner/core/run_folder.h"
 #include "learner/core/stopwatch.h"
 #include "learner/core/stored_batches.h"
-#include "learner/mtp_loss.h"
+#include "learner/grpo_metrics.h"
 #include "learner/process.h"
+#include "learner/weight_publisher.h"
 
 namespace temper::learner {
 
@@ -54,6 +45,11 @@ class Trainer {
   /// All optimizer steps of the next batch; a line of metrics each.
   std::vector<Json> TrainBatch();
   Preparation Prepared() const;
+  /// Of grpo.routing_replay.
+  ExpertShape Replayed() const {
+    if (grpo_.routing_replay != "rollout") return {};
+    return {model_.moe_layers(), model_.top_k, model_.experts};
+  }
   UpdateReport Optimize(const BatchGradient& gradient);
   void SyncReference();
   Json Evaluate();
@@ -70,10 +66,9 @@ class Trainer {
   std::unique_ptr<Policy> policy_, reference_;
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Batches> service_;
-  std::shared_ptr<WeightSet> served_, spare_;
+  WeightPublisher publisher_;
   std::optional<CheckpointSaver> saver_;
   SkippedSteps skipped_{"grpo"};
-  double changed_ = 1;  // share of its bytes that the former set did not have
 };
 
 Trainer::Trainer(const configs::Config& config, const std::string& bind,
@@ -109,8 +104,7 @@ Trainer::Trainer(const configs::Config& config, const std::string& bind,
   service.model_dir = config.model;
   service.valid_ids = valid_ids;
   service.prompts = prompts_;
-  if (grpo_.routing_replay == "rollout")
-    service.experts = {model_.moe_layers(), model_.top_k, model_.experts};
+  service.experts = Replayed();
   service.zygote_argv = zygote_argv;
   service.resume_step = resume_step_;
   if (resume_step_) service.resume_group = state_.next_group;
@@ -175,78 +169,12 @@ void Trainer::Save() {
                            grpo_.sync_ref_model ? &reference_->parameters() : nullptr));
 }
 
-/// Bytes that are equal.
-std::uint64_t Same(const std::byte* a, const std::byte* b, std::size_t n) {
-  std::uint64_t same = 0;
-  for (std::size_t begin = 0; begin < n; begin += 255) {
-    std::uint8_t some = 0;  // counts fit the lanes of a vector
-    for (std::size_t i = begin; i < std::min(begin + 255, n); ++i) some += a[i] == b[i];
-    same += some;
-  }
-  return same;
-}
-
 void Trainer::Publish() {
-  // The set before the last one, once nobody reads it: fresh memory would cost more than the copy.
-  std::shared_ptr<WeightSet> set = std::exchange(spare_, nullptr);
-  if (!set || set.use_count() > 1) set = std::make_shared<WeightSet>();
-  std::atomic_thread_fence(std::memory_order_acquire);  // behind the last reader's release
-  set->version = state_.version;
-  const Published& published = policy_->published();
-  set->bytes.resize(published.size());
-  set->tensors.resize(published.tensors().size());
-  std::vector<std::uint64_t> changed(set->tensors.size());
-  ForRows(
-      policy_->pool(), std::int64_t(changed.size()), 8, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<std::span<const std::byte>> texts;
-        for (std::int64_t i = begin; i < end; ++i) {
-          const Published::Tensor& tensor = published.tensors()[std::size_t(i)];
-          const std::span<const std::byte> bytes = published.Bytes(tensor);
-          std::memcpy(set->bytes.data() + tensor.begin, bytes.data(), bytes.size());
-          changed[std::size_t(i)] = bytes.size();
-          if (served_) {
-            changed[std::size_t(i)] -=
-                Same(bytes.data(), served_->bytes.data() + tensor.begin, bytes.size());
-          }
-          texts.push_back(bytes);
-        }
-        std::vector<std::string> hashes = configs::Sha256Hex(texts);
-        for (std::int64_t i = begin; i < end; ++i) {
-          const Published::Tensor& tensor = published.tensors()[std::size_t(i)];
-          set->tensors[std::size_t(i)] = {tensor.name,  engine::DtypeName(tensor.dtype),
-                                          tensor.shape, tensor.begin,
-                                          tensor.end,   std::move(hashes[std::size_t(i - begin)])};
-        }
-      });
-  changed_ = double(std::accumulate(changed.begin(), changed.end(), std::uint64_t{0})) /
-             double(published.size());
-  set->canary = engine::Canary(policy_->weights(), tokenizer_.size(), policy_->pool());
-  spare_ = std::exchange(served_, set);
-  service_->Publish(std::move(set));
+  service_->Publish(publisher_.Next(*policy_, state_.version, tokenizer_.size()));
   if (config_.keep_versions != "checkpoints") {
-    SaveVersion(config_.output_dir, state_.version, published);
+    SaveVersion(config_.output_dir, state_.version, policy_->published());
     PruneVersions(config_.output_dir, config_.keep_versions, state_.version);
   }
-}
-
-/// NaN where no sample of the step has a score.
-double RewardOf(const Json& line) {
-  const Json reward = line.value("reward", Json());
-  return reward.is_number() ? reward.get<double>() : std::numeric_limits<double>::quiet_NaN();
-}
-
-/// For the progress line: what failed in the step stands behind the reward.
-std::string NoteOf(const Json& line) {
-  char note[96];
-  std::snprintf(note, sizeof note, "reward %.3f, loss %.4f", RewardOf(line),
-                line["loss"].get<double>());
-  std::string text = note;
-  constexpr std::string_view kFailures = "reward_failures/";
-  for (const auto& [key, value] : line.items()) {
-    if (key.rfind(kFailures, 0) != 0) continue;
-    text += ", " + value.dump() + " " + key.substr(kFailures.size());
-  }
-  return text;
 }
 
 Preparation Trainer::Prepared() const {
@@ -299,47 +227,6 @@ Json Trainer::Evaluate() {
           {"timing_s/eval", watch.Lap()}};
 }
 
-/// What one optimizer step adds to its line.
-Json StepMetrics(const engine::ModelConfig& config, const BatchGradient& gradient,
-                 const UpdateReport& update, std::int64_t step, std::uint32_t version) {
-  Json line = {{"step", step}, {"version", version}, {"loss", gradient.loss.loss}};
-  for (const auto& [name, value] : gradient.loss.metrics.items()) {
-    // Of all tokens, older versions' too: how far the policy has moved since they were sampled. The
-    // mismatch proper, of the learner's own version, is the batch's.
-    const bool moved = name.starts_with("mismatch/");
-    line[moved ? "off_policy/" + name.substr(9) : name] = value;
-  }
-  line["grad_norm"] = update.gradient_norm;
-  line["learning_rate"] = update.learning_rate;
-  if (gradient.mtp_loss != 0) line["mtp_loss"] = gradient.mtp_loss;
-  AddAcceptance(gradient.mtp_acceptance, &line);
-  if (gradient.balance_loss != 0) line["balance_loss"] = gradient.balance_loss;
-  line.update(gradient.loads.Metrics(config));
-  line["timing_s/forward"] = gradient.forward_seconds;
-  line["timing_s/backward"] = gradient.backward_seconds;
-  return line;
-}
-
-/// What all steps of a batch share.
-Json ServingMetrics(const Batch& taken, const ServiceStats& stats, bool dynamic) {
-  Json line = Json::object();
-  for (const auto& [status, count] : stats.reward_failures)
-    line["reward_failures/" + status] = count;
-  if (dynamic) {
-    line["dynamic_sampling/groups"] = taken.groups.size() + taken.passed_over.size();
-    line["dynamic_sampling/passed_over"] = taken.passed_over.size();
-  }
-  std::uint64_t refused = 0;
-  for (const auto& [reason, count] : stats.refused) refused += count;
-  line["wire/refused"] = refused;
-  line["wire/weights_bytes"] = stats.published_bytes;
-  line["timing_s/gen"] = stats.wait_seconds;
-  line["timing_s/weights"] = stats.weights_seconds;
-  line["timing_s/reward"] = stats.reward_seconds;
-  line["timing_s/reward_wait"] = stats.reward_wait_seconds;
-  return line;
-}
-
 /// Puts a mini-batch's forward back where the batch keeps it; its rows are measured then.
 void PutBack(const RolloutBatch& part, int first, RolloutBatch* batch) {
   const std::ptrdiff_t at = std::ptrdiff_t(first) * batch->t;
@@ -355,7 +242,7 @@ std::vector<Json> Trainer::TrainBatch() {
   const ServiceStats stats = service_->TakeStats();
   Json of_batch = ServingMetrics(taken, stats, grpo_.dynamic_sampling);
   state_.next_group = taken.next_group;
-  RolloutBatch batch = MakeBatch(grpo_, taken.groups);
+  RolloutBatch batch = MakeBatch(grpo_, taken.groups, Replayed());
   const Preparation preparation = Prepared();
   of_batch["timing_s/old_log_prob"] =
       PrepareBatch(grpo_, *policy_, reference_.get(), preparation, &batch);
@@ -378,7 +265,7 @@ std::vector<Json> Trainer::TrainBatch() {
   ++state_.version;
   Publish();
   of_batch["timing_s/publish"] = watch.Lap();
-  of_batch["publish/bytes_changed"] = changed_;
+  of_batch["publish/bytes_changed"] = publisher_.changed();
   if (eval_prompts_ && Due(grpo_.eval_steps)) lines.back().update(Evaluate());
   const double seconds = whole.Lap();
   of_batch["idle_ratio/trainer"] = stats.wait_seconds / seconds;

@@ -36,7 +36,8 @@ double OverlongPenalty(const configs::Grpo& config, double length) {
 
 }  // namespace
 
-RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups) {
+RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups,
+                       const ExpertShape& replayed) {
   RolloutBatch batch;
   for (const ScoredGroup& group : groups) {
     if (int(group.samples.size()) != config.num_generations) {
@@ -72,6 +73,13 @@ RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGrou
       batch.mask[at + j] = !masked && (row.loss_mask.empty() || row.loss_mask[j]) ? 1.0f : 0.0f;
       batch.rollout_logp[at + j] = row.logp[j];
     }
+    if (replayed.moe_layers > 0) {
+      const std::string why =
+          WhyNotExperts(row.experts, batch.group[i]->prompt_ids.size() + row.ids.size(), replayed);
+      if (!why.empty()) throw UserError(row.Name() + ": " + why);
+      batch.experts.resize(std::size_t(batch.n));
+      batch.experts[std::size_t(i)] = row.experts;
+    }
     if (!config.truncates()) continue;
     batch.kept.resize(std::size_t(batch.n));
     batch.kept[std::size_t(i)] = UnpackKept(row.kept);
@@ -97,21 +105,24 @@ RolloutBatch Slice(const RolloutBatch& batch, int first, int count) {
                       &RolloutBatch::ref_logp, &RolloutBatch::entropy, &RolloutBatch::old_logp})
     cut(batch.*member, &(part.*member), batch.t);
   cut(batch.kept, &part.kept, 1);
+  cut(batch.experts, &part.experts, 1);
   return part;
 }
 
 std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens) {
   std::vector<RowPack> packs;
   int prompt = 0;  // the newest pack's newest prompt
+  // A row's experts, of its prompt or of what follows it.
+  const auto experts = [&](int i, bool of_prompt) {
+    if (batch.experts.empty()) return std::span<const std::uint16_t>();
+    const std::span<const std::uint16_t> all = batch.experts[std::size_t(i)];
+    const std::size_t prompt = batch.group[i]->prompt_ids.size(),
+                      own = all.size() / (prompt + std::size_t(batch.length(i)) - 1) * prompt;
+    return of_prompt ? all.first(own) : all.subspan(own);
+  };
   // Samples of one group may have run on different weights: then their prompts chose other experts.
   const auto same_experts = [&](int a, int b) {
-    const std::vector<std::uint16_t>&x = batch.row[a]->experts, &y = batch.row[b]->experts;
-    const std::size_t tokens = batch.group[b]->prompt_ids.size();
-    const auto of_prompt = [&](const std::vector<std::uint16_t>& all, int i) {
-      return all.size() / (tokens + std::size_t(batch.length(i)) - 1) * tokens;
-    };
-    return std::equal(x.begin(), x.begin() + std::ptrdiff_t(of_prompt(x, a)), y.begin(),
-                      y.begin() + std::ptrdiff_t(of_prompt(y, b)));
+    return std::ranges::equal(experts(a, true), experts(b, true));
   };
   for (int i : rows) {
     const std::vector<std::int32_t>& prompt_ids = batch.group[i]->prompt_ids;
@@ -125,12 +136,11 @@ std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>&
       shares = false;
     }
     RowPack& pack = packs.back();
-    const std::vector<std::uint16_t>& experts = batch.row[i]->experts;
-    const std::size_t own =
-        shares ? experts.size() / (prompt_ids.size() + std::size_t(length) - 1) * prompt_ids.size()
-               : 0;
-    pack.pack->experts.insert(pack.pack->experts.end(), experts.begin() + std::ptrdiff_t(own),
-                              experts.end());
+    const auto add = [&](std::span<const std::uint16_t> ids) {
+      pack.pack->experts.insert(pack.pack->experts.end(), ids.begin(), ids.end());
+    };
+    if (!shares) add(experts(i, true));
+    add(experts(i, false));
     if (!shares) prompt = pack.pack->Add(prompt_ids);
     pack.targets.row.push_back(pack.pack->start[prompt + 1] - 1);
     for (int j = 0; j + 1 < length; ++j) pack.targets.row.push_back(pack.pack->tokens() + j);

@@ -24,7 +24,8 @@ struct RolloutBatch {
                                 // of the one optimizer step
   std::vector<double> advantages;  // [N]
   std::vector<std::vector<std::vector<std::int32_t>>>
-      kept;                    // [N, length] ids that a token was sampled from; empty: all
+      kept;  // [N, length] ids that a token was sampled from; empty: all
+  std::vector<std::span<const std::uint16_t>> experts;  // [N] that routers replay; empty: none
   std::vector<bool> measured;  // [N] logp and entropy are of the policy that the batch began with;
                                // empty: all
 
@@ -37,9 +38,11 @@ struct RolloutBatch {
   LossInput Input() const;
 };
 
-/// `groups` must outlive the batch. Throws std::logic_error where a group has not num_generations
-/// samples.
-RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups);
+/// `groups` must outlive the batch. With the shape of a model's routers the rollouts' experts are
+/// replayed. Throws std::logic_error where a group has not num_generations samples; UserError
+/// naming a rollout whose experts or kept ids were not recorded or do not fit the model.
+RolloutBatch MakeBatch(const configs::Grpo& config, const std::vector<ScoredGroup>& groups,
+                       const ExpertShape& replayed = {});
 
 /// Rows [first, first + count) as a batch of their own: a mini-batch.
 RolloutBatch Slice(const RolloutBatch& batch, int first, int count);

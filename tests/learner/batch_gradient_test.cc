@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "configs/error.h"
 #include "engine/forward.h"
 #include "kernels/sampling.h"
 #include "tests/learner/tiny_policy.h"
@@ -50,6 +51,11 @@ class BatchGradientTest : public testing::Test {
     return std::int32_t(rng() % std::uint64_t(config_.vocab_size));
   }
 
+  ExpertShape Replayed(const configs::Grpo& grpo) const {
+    if (grpo.routing_replay != "rollout") return {};
+    return {config_.moe_layers(), config_.top_k, config_.experts};
+  }
+
   struct Outcome {
     RolloutBatch batch;
     BatchGradient report;
@@ -58,7 +64,7 @@ class BatchGradientTest : public testing::Test {
   Outcome Gradient(const configs::Grpo& grpo, Policy* reference = nullptr,
                    int micro_tokens = kMicroTokens) {
     policy_->parameters().ZeroGradients();
-    Outcome out{MakeBatch(grpo, groups_), {}, {}};
+    Outcome out{MakeBatch(grpo, groups_, Replayed(grpo)), {}, {}};
     Preparation preparation;
     preparation.version = 3;
     preparation.micro_tokens = micro_tokens;
@@ -293,6 +299,7 @@ TEST_F(BatchGradientTest, ReplayedExpertsAreUsedAndTheGradientGoesThroughTheGate
     }
   };
   record();
+  grpo_.routing_replay = "rollout";
   const Outcome replayed = Gradient(grpo_);
   EXPECT_EQ(replayed.batch.logp, chosen.batch.logp);
   EXPECT_EQ(replayed.gradient, chosen.gradient);
@@ -308,23 +315,26 @@ TEST_F(BatchGradientTest, ReplayedExpertsAreUsedAndTheGradientGoesThroughTheGate
   for (std::int64_t i = 0; i < router.spec.count(); ++i)
     slope += std::abs(held.gradient[std::size_t(router.offset + i)]);
   EXPECT_GT(slope, 0);
-  for (ScoredGroup& group : groups_) {
-    for (store::RolloutRow& row : group.samples) row.experts.clear();
-  }
-  const Outcome free = Gradient(grpo_);
-  EXPECT_NE(free.batch.logp, held.batch.logp);
+  // Recorded experts of a run that does not ask for them are left alone.
+  configs::Grpo none = grpo_;
+  none.routing_replay = "none";
+  EXPECT_NE(Gradient(none).batch.logp, held.batch.logp);
   // Samples of one group whose prompts chose differently do not share the prompt.
   record();
   std::vector<int> all;
   for (int i = 0; i < held.batch.n; ++i) {
     if (held.batch.Live(i)) all.push_back(i);
   }
-  const RolloutBatch batch = MakeBatch(grpo_, groups_);
+  const RolloutBatch batch = MakeBatch(grpo_, groups_, Replayed(grpo_));
   const int shared = PackRows(batch, all, kMicroTokens)[0].pack->tokens();
   std::vector<std::uint16_t>& experts = groups_[0].samples[1].experts;
   for (std::uint16_t e = 0; e < config_.top_k; ++e) experts[e] = std::uint16_t(e);
-  const RolloutBatch apart = MakeBatch(grpo_, groups_);
+  const RolloutBatch apart = MakeBatch(grpo_, groups_, Replayed(grpo_));
   EXPECT_GT(PackRows(apart, all, kMicroTokens)[0].pack->tokens(), shared);
+  experts[0] = std::uint16_t(config_.experts);
+  EXPECT_THROW(MakeBatch(grpo_, groups_, Replayed(grpo_)), UserError);
+  experts.clear();
+  EXPECT_THROW(MakeBatch(grpo_, groups_, Replayed(grpo_)), UserError);
 }
 
 TEST_F(BatchGradientTest, BalanceLossesCountAGroupsPromptOnceForEachSampleInAnySplit) {
