@@ -69,6 +69,7 @@ class Run {
   void Measure(Policy& policy, const std::vector<int>& rows, Cells* logp, bool entropy) {
     Stopwatch watch;
     for (const RowPack& pack : PackRows(batch_, rows, preparation_.micro_tokens)) {
+      if (&policy != &policy_) pack.pack->experts.clear();  // a reference chooses for itself
       Policy::Request request;
       request.gradients = false;
       request.entropy = entropy;

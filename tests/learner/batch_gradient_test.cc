@@ -315,10 +315,14 @@ TEST_F(BatchGradientTest, ReplayedExpertsAreUsedAndTheGradientGoesThroughTheGate
   for (std::int64_t i = 0; i < router.spec.count(); ++i)
     slope += std::abs(held.gradient[std::size_t(router.offset + i)]);
   EXPECT_GT(slope, 0);
-  // Recorded experts of a run that does not ask for them are left alone.
+  // Recorded experts of a run that does not ask for them are left alone, and a reference chooses
+  // for itself.
   configs::Grpo none = grpo_;
   none.routing_replay = "none";
   EXPECT_NE(Gradient(none).batch.logp, held.batch.logp);
+  const auto reference = TinyPolicy(config_, 77);
+  EXPECT_EQ(Gradient(none, reference.get()).batch.ref_logp,
+            Gradient(grpo_, reference.get()).batch.ref_logp);
   // Samples of one group whose prompts chose differently do not share the prompt.
   record();
   std::vector<int> all;
