@@ -8,6 +8,7 @@
 #include "kernels/ops.h"
 #include "learner/core/attention_gradient.h"
 #include "learner/core/gradients.h"
+#include "learner/device.h"
 #include "learner/ops.h"
 #include "learner/products.h"
 
@@ -85,6 +86,18 @@ CachedRows StoreRows(const OpContext& context, float* rows) {
   return out;
 }
 
+/// What attention reads of rows [T][L + R], by LibTorch's operations: bitwise StoreRows().
+torch::Tensor AsCached(const OpContext& context, const torch::Tensor& rows) {
+  const int latent = context.config->kv_lora_rank, rope = context.config->qk_rope_dim;
+  const auto bf16 = [](const torch::Tensor& x) {
+    return x.to(torch::kBFloat16).to(torch::kFloat32);
+  };
+  if (context.numerics.cache == kernels::CacheType::kBf16) return bf16(rows);
+  return torch::cat({E4m3Blocks(rows.narrow(1, 0, latent), kernels::ScaleRecipe::kPow2),
+                     bf16(rows.narrow(1, latent, rope))},
+                    1);
+}
+
 /// The rows that each sequence sees, by position: its trunk's and its own.
 std::vector<const void*> Chains(const Pack& pack, const CachedRows& cache) {
   std::vector<const void*> keys;
@@ -102,6 +115,7 @@ std::vector<const void*> Chains(const Pack& pack, const CachedRows& cache) {
 }  // namespace
 
 Tensors AttentionOp::Forward(const Tensors& in) {
+  if (context_.device) return {context_.device->Attention(context_, *w_, in[0], in[1], in[2])};
   const engine::ModelConfig& c = *context_.config;
   const Pack& pack = *context_.pack;
   kernels::ThreadPool& pool = *context_.pool;
@@ -166,7 +180,8 @@ Tensors AttentionOp::Plain(const Tensors& in) {
   const torch::Tensor angle =
       torch::from_blob(const_cast<float*>(context_.rope_table), {longest, rope / 2, 2})
           .index_select(0, position)
-          .unsqueeze(1);
+          .unsqueeze(1)
+          .to(in[0].device());
   const torch::Tensor cos = angle.select(3, 0), sin = angle.select(3, 1);
 
   const torch::Tensor c_kv = in[1].narrow(1, 0, latent);
@@ -177,9 +192,7 @@ Tensors AttentionOp::Plain(const Tensors& in) {
   torch::Tensor k_rope = PlainRope(in[1].narrow(1, latent, rope).unsqueeze(1), cos, sin);
   if (context_.numerics.cache != kernels::CacheType::kF32) {
     const torch::Tensor stored = torch::cat({normed, k_rope.squeeze(1)}, 1);
-    const torch::Tensor read = stored.detach().clone();
-    StoreRows(context_, read.data_ptr<float>());
-    const torch::Tensor through = stored + (read - stored).detach();
+    const torch::Tensor through = stored + (AsCached(context_, stored.detach()) - stored).detach();
     normed = through.narrow(1, 0, latent);
     k_rope = through.narrow(1, latent, rope).unsqueeze(1);
   }
@@ -203,11 +216,12 @@ Tensors AttentionOp::Plain(const Tensors& in) {
       }
     }
     base += n * length;
-    const torch::Tensor rows = torch::tensor(index);
+    const torch::Tensor rows = IndexFor(query, index);
     const auto take = [&](const torch::Tensor& x) {
       return x.index_select(0, rows).view({n, length, heads, x.size(2)}).transpose(1, 2);
     };
-    const torch::Tensor hidden = torch::ones({length, length}, torch::kBool).triu(1);
+    const torch::Tensor hidden =
+        torch::ones({length, length}, query.options().dtype(torch::kBool)).triu(1);
     const torch::Tensor scores =
         (torch::matmul(take(query), take(key).transpose(2, 3)) * c.attention_scale())
             .masked_fill(hidden, -std::numeric_limits<float>::infinity());
@@ -215,11 +229,12 @@ Tensors AttentionOp::Plain(const Tensors& in) {
                         .transpose(1, 2)
                         .reshape({n * length, heads * v_dim}));
   }
-  return {torch::cat(parts).index_select(0, torch::tensor(place))};
+  return {torch::cat(parts).index_select(0, IndexFor(query, place))};
 }
 
 Tensors AttentionOp::Backward(const Tensors& in, const Tensors& grad,
                               const std::vector<bool>& needs) {
+  if (context_.device) return Op::Backward(in, grad, needs);
   const engine::ModelConfig& c = *context_.config;
   const Pack& pack = *context_.pack;
   kernels::ThreadPool& pool = *context_.pool;

@@ -17,10 +17,13 @@ namespace temper::learner {
 
 using Tensors = std::vector<torch::Tensor>;
 
+class Device;
+
 /// What operations of one forward share. Everything outlives the graph.
 struct OpContext {
   const engine::ModelConfig* config = nullptr;
   kernels::ThreadPool* pool = nullptr;
+  const Device* device = nullptr;     // where tensors lie and the forward runs; null: the CPU
   const float* rope_table = nullptr;  // [max length of the pack][qk_rope_dim]
   std::shared_ptr<const Pack> pack;
   engine::Numerics numerics;
@@ -29,8 +32,8 @@ struct OpContext {
   double capacity = 0;     // of a device, times its even share of a MoE layer's pairs; 0: all
 };
 
-/// One operation of the policy on FP32 CPU tensors. All inputs are contiguous, but weights may be
-/// strided views.
+/// One operation of the policy on FP32 tensors of one device. All inputs are contiguous, but weights
+/// may be strided views.
 class Op : public torch::CustomClassHolder {
  public:
   /// By the kernels, on the packed weights that the op was made with (`in` holds the same values).
@@ -43,11 +46,18 @@ class Op : public torch::CustomClassHolder {
 
   /// Gradients of the inputs that `needs` names (others may be undefined), given those of the
   /// outputs (undefined: zero). Default: LibTorch's autograd through Plain on the saved inputs.
-  /// Overridden where an explicit formula is much cheaper.
+  /// Overridden where an explicit formula is much cheaper, on the CPU.
   virtual Tensors Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs);
 
   std::vector<bool> present;  // which inputs are defined; set by Apply
 };
+
+/// Integers as an index where `like` lies.
+template <typename T>
+torch::Tensor IndexFor(const torch::Tensor& like, const std::vector<T>& values) {
+  return torch::tensor(std::vector<std::int64_t>(values.begin(), values.end()))
+      .to(like.device());
+}
 
 /// Applies op to `in`. `plain`: LibTorch computes the forward too.
 Tensors Apply(c10::intrusive_ptr<Op> op, const Tensors& in, bool plain);

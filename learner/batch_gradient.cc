@@ -214,6 +214,7 @@ BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Roll
   const LossTotals totals = CountTotals(batch->Input());
   run.Live(live, totals);
   run.Still(still);
+  policy.CollectGradients();
   BatchGradient out = std::move(run.out());
   out.loss = PolicyLoss(config, batch->Input(), batch->advantages, totals);
   if (config.entropy_coef != 0) out.loss.loss -= config.entropy_coef * MeanEntropy(*batch, totals);

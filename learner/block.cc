@@ -49,6 +49,7 @@ void ModeLinear(const OpContext& context, const engine::PackedLinear& w, const f
 torch::Tensor AsRead(const OpContext& context, const engine::PackedLinear& w,
                      const torch::Tensor& x) {
   if (!Quantizes(context, w)) return x;
+  if (!x.is_cpu()) return E4m3Blocks(x, context.numerics.scale);
   const std::int64_t m = x.size(0), k = x.size(1);
   const Codes codes = Quantize(context, x.data_ptr<float>(), m, k);
   float* values = codes.values.data_ptr<float>();
@@ -98,6 +99,26 @@ MlpGradient MlpBackward(const OpContext& context, const engine::MlpWeights& w,
   if (needs_gate_up) out.gate_up = WeightGradient(d, AsRead(context, w.gate_up, x), true, pool);
   if (needs_down) out.down = WeightGradient(g, AsRead(context, w.down, forward.gated), true, pool);
   return out;
+}
+
+torch::Tensor E4m3Blocks(const torch::Tensor& x, kernels::ScaleRecipe recipe) {
+  const std::int64_t m = x.size(0), k = x.size(1), blocks = Blocks(k);
+  torch::Tensor padded = x;
+  if (blocks * kernels::kBlock > k)
+    padded = torch::cat({x, torch::zeros({m, blocks * kernels::kBlock - k}, x.options())}, 1);
+  padded = padded.reshape({m, blocks, kernels::kBlock});
+  torch::Tensor scale = padded.abs().amax(2, true).clamp_min(1e-12f) / kernels::kE4m3Max;
+  if (recipe == kernels::ScaleRecipe::kPow2) {
+    // q = f 2^e with f in [0.5, 1): 2^(e - 1) where f is 0.5, else 2^e.
+    const auto [fraction, exponent] = torch::frexp(scale);
+    scale = torch::ldexp(torch::ones_like(scale), exponent - (fraction == 0.5f).to(torch::kInt32));
+  }
+  const torch::Tensor codes =
+      (padded / scale).clamp(-kernels::kE4m3Max, kernels::kE4m3Max).to(torch::kFloat8_e4m3fn);
+  return (codes.to(torch::kFloat32) * scale)
+      .reshape({m, blocks * kernels::kBlock})
+      .narrow(1, 0, k)
+      .contiguous();
 }
 
 torch::Tensor PlainLinear(const OpContext& context, const engine::PackedLinear& w,

@@ -7,6 +7,7 @@
 
 #include "kernels/sampling.h"
 #include "learner/core/gradients.h"
+#include "learner/device.h"
 #include "learner/ops.h"
 #include "learner/products.h"
 
@@ -23,7 +24,64 @@ std::int64_t ChunkRows(std::int64_t vocab) {
 
 }  // namespace
 
+Tensors HeadOp::DeviceForward(const Tensors& in) {
+  const Device& device = *context_.device;
+  const std::int64_t rows = targets_.count(), step = ChunkRows(head_->n);
+  torch::Tensor logp = torch::empty({rows}, in[0].options()), entropy = torch::zeros_like(logp);
+  lse_ = torch::empty({rows});
+  correct_ = 0;
+  for (std::int64_t r = 0; r < rows; r += step) {
+    const std::int64_t m = std::min(step, rows - r);
+    const Targets& part = Part(r, m).targets_;
+    const torch::Tensor logits =
+        device.Linear(*head_, in[0].index_select(0, IndexFor(in[0], part.row)));
+    const Device::LogProbs found = device.LogSoftmax(logits, part.target, temperature_);
+    torch::Tensor own = found.logp;
+    if (forms_.kept || forms_.soft) {
+      const torch::Tensor read = logits.cpu();
+      lse_.narrow(0, r, m).copy_(found.lse);
+      own = own.cpu();
+      Reform(read.data_ptr<float>(), r, m, own.data_ptr<float>());
+    }
+    logp.narrow(0, r, m).copy_(own);
+    if (want_entropy_) entropy.narrow(0, r, m).copy_(found.entropy);
+    correct_ += logits.argmax(1).eq(IndexFor(logits, part.target)).sum().item<std::int64_t>();
+  }
+  return {logp, entropy};
+}
+
+HeadOp HeadOp::Part(std::int64_t first, std::int64_t rows) const {
+  const auto cut = [&](const auto& all) {
+    return std::decay_t<decltype(all)>(all.begin() + first, all.begin() + first + rows);
+  };
+  const auto cut_form = [&](const auto& all) {
+    using Form = std::decay_t<decltype(*all)>;
+    return all ? std::make_shared<const Form>(cut(*all)) : nullptr;
+  };
+  return HeadOp(context_, head_, {cut(targets_.row), cut(targets_.target)}, temperature_,
+                want_entropy_, {cut_form(forms_.kept), cut_form(forms_.soft)});
+}
+
+Tensors HeadOp::DeviceBackward(const Tensors& in, const Tensors& grad,
+                               const std::vector<bool>& needs) {
+  const std::int64_t rows = targets_.count(), step = ChunkRows(head_->n);
+  Tensors sum(in.size());
+  for (std::int64_t r = 0; r < rows; r += step) {
+    const std::int64_t m = std::min(step, rows - r);
+    Tensors own;
+    for (const torch::Tensor& g : grad)
+      own.push_back(g.defined() ? g.narrow(0, r, m) : torch::Tensor());
+    HeadOp part = Part(r, m);
+    const Tensors found = part.Op::Backward(in, own, needs);
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      if (found[i].defined()) sum[i] = sum[i].defined() ? sum[i].add_(found[i]) : found[i];
+    }
+  }
+  return sum;
+}
+
 Tensors HeadOp::Forward(const Tensors& in) {
+  if (context_.device) return DeviceForward(in);
   const std::int64_t rows = targets_.count(), h = in[0].size(1);
   const kernels::LinearWeight head = head_->view();
   rows_ = torch::empty({rows, h});
@@ -65,10 +123,8 @@ Tensors HeadOp::Forward(const Tensors& in) {
 }
 
 Tensors HeadOp::Plain(const Tensors& in) {
-  const torch::Tensor row =
-      torch::tensor(std::vector<std::int64_t>(targets_.row.begin(), targets_.row.end()));
-  const torch::Tensor target =
-      torch::tensor(std::vector<std::int64_t>(targets_.target.begin(), targets_.target.end()));
+  const torch::Tensor row = IndexFor(in[0], targets_.row);
+  const torch::Tensor target = IndexFor(in[0], targets_.target);
   const torch::Tensor logits = torch::mm(in[0].index_select(0, row), in[1].t());
   const torch::Tensor logp = torch::log_softmax(logits / temperature_, 1);
   correct_ = logits.argmax(1).eq(target).sum().item<std::int64_t>();
@@ -76,8 +132,7 @@ Tensors HeadOp::Plain(const Tensors& in) {
   if (forms_.kept) {
     torch::Tensor out = torch::ones_like(logits, torch::kBool);
     for (std::int64_t r = 0; r < out.size(0); ++r) {
-      const std::vector<std::int32_t>& kept = (*forms_.kept)[r];
-      out[r].index_fill_(0, torch::tensor(std::vector<std::int64_t>(kept.begin(), kept.end())), 0);
+      out[r].index_fill_(0, IndexFor(out, (*forms_.kept)[r]), 0);
     }
     const torch::Tensor of_kept = torch::log_softmax(
         (logits / temperature_).masked_fill(out, -std::numeric_limits<float>::infinity()), 1);
@@ -158,6 +213,7 @@ void HeadOp::ChunkGradient(torch::Tensor& logits, std::int64_t first, const torc
 }
 
 Tensors HeadOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  if (context_.device) return DeviceBackward(in, grad, needs);
   const std::int64_t rows = targets_.count(), h = in[0].size(1), vocab = in[1].size(0);
   const std::int64_t step = ChunkRows(vocab);
   kernels::ThreadPool& pool = *context_.pool;

@@ -8,6 +8,7 @@
 #include "kernels/router.h"
 #include "learner/core/capacity.h"
 #include "learner/core/gradients.h"
+#include "learner/device.h"
 #include "learner/ops.h"
 #include "learner/products.h"
 
@@ -42,21 +43,33 @@ std::vector<std::int32_t> MoeOp::Replayed(int m) const {
   return forced;
 }
 
-void MoeOp::Choose(const float* logits, int m) {
+void MoeOp::Choose(const torch::Tensor& logits) {
   const engine::ModelConfig& c = *context_.config;
+  const int m = int(logits.size(0));
   const std::int64_t pairs = std::int64_t(m) * c.top_k;
   routing_.ids.resize(pairs);
   weight_.resize(pairs);
   const std::vector<std::int32_t> forced = Replayed(m);
-  kernels::Route(logits, c.experts, w_->router_bias.data(), c.router_shape(), m,
-                 forced.empty() ? nullptr : forced.data(), routing_.ids.data(), weight_.data(),
-                 *context_.pool);
+  const bool read = !context_.device || context_.capacity > 0 || context_.balance.wanted();
+  logits_ = read ? logits.detach().cpu().contiguous() : torch::Tensor();
+  if (context_.device) {
+    context_.device->Route(*w_, logits, forced, &routing_.ids, &weight_);
+  } else {
+    kernels::Route(logits_.data_ptr<float>(), c.experts, w_->router_bias.data(), c.router_shape(),
+                   m, forced.empty() ? nullptr : forced.data(), routing_.ids.data(),
+                   weight_.data(), *context_.pool);
+  }
   routing_.loads.assign(c.experts, 0);
   for (std::int32_t e : routing_.ids) ++routing_.loads[e];
   if (context_.capacity > 0) {
     dropped_ = PastCapacity(context_.capacity, c.router_shape(), *context_.pack,
-                            routing_.ids.data(), logits);
+                            routing_.ids.data(), logits_.data_ptr<float>());
     routing_.dropped = std::count(dropped_.begin(), dropped_.end(), 1);
+  }
+  if (context_.balance.wanted()) {
+    routing_.balance_loss =
+        AddBalanceGradient(context_.balance, c.router_shape(), *context_.pack, routing_.ids.data(),
+                           logits_.data_ptr<float>(), nullptr);
   }
   Sort();
 }
@@ -122,20 +135,26 @@ void MoeOp::RunExperts(engine::PackedLinear engine::MlpWeights::*member, const t
   kernels::LinearMany(items.data(), int(items.size()), *context_.pool);
 }
 
+Tensors MoeOp::DeviceForward(const Tensors& in) {
+  const Device& device = *context_.device;
+  Choose(device.Linear(w_->router, in[0]));
+  const torch::Tensor sorted = in[0].index_select(0, IndexFor(in[0], source_));
+  torch::Tensor shared;
+  if (in[4].defined()) shared = device.Mlp(w_->shared, in[0]);
+  const torch::Tensor out = device.Experts(*w_, sorted, begin_);
+  return {device.AddBlock(device.Combine(out, slot_, weight_, shared), in[1])};
+}
+
 Tensors MoeOp::Forward(const Tensors& in) {
+  if (context_.device) return DeviceForward(in);
   const engine::ModelConfig& c = *context_.config;
   kernels::ThreadPool& pool = *context_.pool;
   const int m = int(in[0].size(0)), h = c.hidden_size, k = c.top_k, width = c.moe_intermediate_size;
   const std::int64_t pairs = std::int64_t(m) * k;
   const float* x = in[0].data_ptr<float>();
-  logits_ = torch::empty({m, c.experts});
-  ModeLinear(context_, w_->router, x, m, logits_.data_ptr<float>(), c.experts);
-  Choose(logits_.data_ptr<float>(), m);
-  if (context_.balance.wanted()) {
-    routing_.balance_loss =
-        AddBalanceGradient(context_.balance, c.router_shape(), *context_.pack, routing_.ids.data(),
-                           logits_.data_ptr<float>(), nullptr);
-  }
+  const torch::Tensor logits = torch::empty({m, c.experts});
+  ModeLinear(context_, w_->router, x, m, logits.data_ptr<float>(), c.experts);
+  Choose(logits);
 
   Gather(x);
   gate_up_ = torch::empty({pairs, 2 * width});
@@ -168,32 +187,27 @@ Tensors MoeOp::Plain(const Tensors& in) {
   const engine::ModelConfig& c = *context_.config;
   const std::int64_t m = in[0].size(0), k = c.top_k, width = c.moe_intermediate_size;
   const torch::Tensor logits = torch::mm(in[0], in[2].t());
-  if (routing_.ids.empty()) Choose(logits.contiguous().data_ptr<float>(), int(m));
-  const torch::Tensor ids =
-      torch::tensor(std::vector<std::int64_t>(routing_.ids.begin(), routing_.ids.end()))
-          .view({m, k});
+  if (routing_.ids.empty()) Choose(logits);
+  const torch::Tensor ids = IndexFor(logits, routing_.ids).view({m, k});
   const torch::Tensor scores =
       c.has_router_bias() ? torch::sigmoid(logits) : torch::softmax(logits, 1);
   torch::Tensor weight = scores.gather(1, ids);
   if (c.norm_topk_prob) weight = weight / (weight.sum(1, true) + kRouterEps);
   weight = weight * c.routed_scaling_factor;
   if (!dropped_.empty()) {
-    const torch::Tensor dropped =
-        torch::tensor(std::vector<std::uint8_t>(dropped_.begin(), dropped_.end())).view({m, k});
+    const torch::Tensor dropped = IndexFor(logits, dropped_).view({m, k});
     weight = weight.masked_fill(dropped.to(torch::kBool), 0);
   }
 
-  const torch::Tensor source =
-      torch::tensor(std::vector<std::int64_t>(source_.begin(), source_.end()));
-  const torch::Tensor slot = torch::tensor(std::vector<std::int64_t>(slot_.begin(), slot_.end()));
-  const torch::Tensor x = in[0].index_select(0, source);
+  const torch::Tensor slot = IndexFor(logits, slot_);
+  const torch::Tensor x = in[0].index_select(0, IndexFor(logits, source_));
   Tensors parts;
   for (int e = 0; e < c.experts; ++e) {
     parts.push_back(
         PlainMlp(context_, w_->experts[e], x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]),
                  GateUp(in[3], e, width, c.hidden_size), Down(in[3], e, width, c.hidden_size)));
   }
-  if (routing_.dropped > 0) parts.push_back(torch::zeros({routing_.dropped, c.hidden_size}));
+  if (routing_.dropped > 0) parts.push_back(torch::zeros({routing_.dropped, c.hidden_size}, x.options()));
   const torch::Tensor out = torch::cat(parts).index_select(0, slot).view({m, k, c.hidden_size});
   torch::Tensor sum = (out * weight.unsqueeze(2)).sum(1);
   if (in[4].defined()) sum = sum + PlainMlp(context_, w_->shared, in[0], in[4], in[5]);
@@ -276,7 +290,21 @@ torch::Tensor MoeOp::ExpertsBackward(const torch::Tensor& experts, const torch::
   return d_gathered;
 }
 
+Tensors MoeOp::DeviceBackward(const Tensors& in, const Tensors& grad,
+                              const std::vector<bool>& needs) {
+  Tensors result = Op::Backward(in, grad, needs);
+  if (!context_.balance.wanted()) return result;
+  const torch::Tensor own = torch::zeros_like(logits_);
+  AddBalanceGradient(context_.balance, context_.config->router_shape(), *context_.pack,
+                     routing_.ids.data(), logits_.data_ptr<float>(), own.data_ptr<float>());
+  const torch::Tensor d = own.to(in[0].device());
+  if (needs[0]) result[0] = result[0] + torch::mm(d, in[2]);
+  if (needs[2]) result[2] = result[2] + torch::mm(d.t(), in[0]);
+  return result;
+}
+
 Tensors MoeOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  if (context_.device) return DeviceBackward(in, grad, needs);
   const engine::ModelConfig& c = *context_.config;
   kernels::ThreadPool& pool = *context_.pool;
   const std::int64_t m = in[0].size(0), h = c.hidden_size, k = c.top_k;

@@ -2,6 +2,7 @@
 
 #include "kernels/ops.h"
 #include "learner/core/gradients.h"
+#include "learner/device.h"
 #include "learner/products.h"
 
 namespace temper::learner {
@@ -12,15 +13,10 @@ torch::Tensor Empty(std::int64_t rows, std::int64_t columns) {
   return torch::empty({rows, columns}, torch::kFloat32);
 }
 
-torch::Tensor Index(const std::vector<std::int32_t>& ids) {
-  return torch::from_blob(const_cast<std::int32_t*>(ids.data()), {std::int64_t(ids.size())},
-                          torch::kInt32)
-      .to(torch::kInt64);
-}
-
 }  // namespace
 
-Tensors EmbedOp::Forward(const Tensors&) {
+Tensors EmbedOp::Forward(const Tensors& in) {
+  if (context_.device) return Plain(in);  // the table holds the values that the mode rounded
   const std::int64_t h = context_.config->hidden_size;
   torch::Tensor x = Empty(std::int64_t(ids_.size()), h);
   float* out = x.data_ptr<float>();
@@ -28,9 +24,10 @@ Tensors EmbedOp::Forward(const Tensors&) {
   return {x};
 }
 
-Tensors EmbedOp::Plain(const Tensors& in) { return {in[0].index_select(0, Index(ids_))}; }
+Tensors EmbedOp::Plain(const Tensors& in) { return {in[0].index_select(0, IndexFor(in[0], ids_))}; }
 
-Tensors EmbedOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>&) {
+Tensors EmbedOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  if (context_.device) return Op::Backward(in, grad, needs);
   const std::int64_t h = in[0].size(1);
   const torch::Tensor g = grad[0].contiguous();
   torch::Tensor d = torch::zeros_like(in[0], torch::MemoryFormat::Contiguous);
@@ -41,6 +38,7 @@ Tensors EmbedOp::Backward(const Tensors& in, const Tensors& grad, const std::vec
 }
 
 Tensors RmsNormOp::Forward(const Tensors& in) {
+  if (context_.device) return {context_.device->RmsNorm(in[0], in[1], eps_)};
   const std::int64_t m = in[0].size(0), d = in[0].size(1);
   torch::Tensor y = Empty(m, d);
   kernels::RmsNorm(in[0].data_ptr<float>(), d, weight_->data(), eps_, int(m), int(d),
@@ -54,6 +52,7 @@ Tensors RmsNormOp::Plain(const Tensors& in) {
 
 Tensors RmsNormOp::Backward(const Tensors& in, const Tensors& grad,
                             const std::vector<bool>& needs) {
+  if (context_.device) return Op::Backward(in, grad, needs);
   const std::int64_t m = in[0].size(0), d = in[0].size(1);
   const torch::Tensor g = grad[0].contiguous();
   torch::Tensor dx = Empty(m, d), dw = needs[1] ? torch::empty({d}) : torch::Tensor();
@@ -64,6 +63,10 @@ Tensors RmsNormOp::Backward(const Tensors& in, const Tensors& grad,
 }
 
 Tensors LinearOp::Forward(const Tensors& in) {
+  if (context_.device) {
+    const torch::Tensor y = context_.device->Linear(*w_, in[0]);
+    return {in[2].defined() ? context_.device->AddBlock(y, in[2]) : y};
+  }
   const std::int64_t m = in[0].size(0);
   torch::Tensor y = Empty(m, w_->n);
   ModeLinear(context_, *w_, in[0].data_ptr<float>(), int(m), y.data_ptr<float>(), w_->n);
@@ -76,6 +79,7 @@ Tensors LinearOp::Plain(const Tensors& in) {
 }
 
 Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  if (context_.device) return Op::Backward(in, grad, needs);
   const torch::Tensor g = grad[0].contiguous();
   kernels::ThreadPool& pool = *context_.pool;
   torch::Tensor d_x, d_w;
@@ -85,6 +89,8 @@ Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::ve
 }
 
 Tensors MlpOp::Forward(const Tensors& in) {
+  if (context_.device)
+    return {context_.device->AddBlock(context_.device->Mlp(*w_, in[0]), in[3])};
   run_ = RunMlp(context_, *w_, in[0]);
   return {AddBlock(context_, std::move(run_.out), in[3])};
 }
@@ -94,6 +100,7 @@ Tensors MlpOp::Plain(const Tensors& in) {
 }
 
 Tensors MlpOp::Backward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs) {
+  if (context_.device) return Op::Backward(in, grad, needs);
   const torch::Tensor g = grad[0].contiguous();
   const MlpGradient d =
       MlpBackward(context_, *w_, run_, in[0], in[1], in[2], g, needs[1], needs[2]);

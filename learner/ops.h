@@ -110,7 +110,9 @@ class MoeOp : public Op {
   const Routing& routing() const { return routing_; }
 
  private:
-  void Choose(const float* logits, int m);
+  Tensors DeviceForward(const Tensors& in);
+  Tensors DeviceBackward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs);
+  void Choose(const torch::Tensor& logits);
   /// The experts that the pack says, [m, k]; empty where it says none.
   std::vector<std::int32_t> Replayed(int m) const;
   /// Sets the weight of pairs past a device's capacity to 0 and their slot behind all experts'.
@@ -134,7 +136,8 @@ class MoeOp : public Op {
   std::vector<std::int32_t> slot_;    // [T, k] row among the sorted pairs, dropped ones last
   std::vector<std::int32_t> source_;  // [T k] token of a sorted pair
   std::vector<std::int64_t> begin_;   // [E + 1] first pair of each expert
-  torch::Tensor logits_, gathered_, gate_up_, gated_, expert_out_;
+  torch::Tensor logits_;              // on the CPU, where it is needed
+  torch::Tensor gathered_, gate_up_, gated_, expert_out_;
   GatedMlp shared_;
 };
 
@@ -166,6 +169,10 @@ class HeadOp : public Op {
   std::int64_t correct() const { return correct_; }
 
  private:
+  Tensors DeviceForward(const Tensors& in);
+  /// A chunk at a time: no device holds the logits of all.
+  Tensors DeviceBackward(const Tensors& in, const Tensors& grad, const std::vector<bool>& needs);
+  HeadOp Part(std::int64_t first, std::int64_t rows) const;
   /// The forms' log-probs of a chunk.
   void Reform(const float* logits, std::int64_t first, std::int64_t rows, float* logp) const;
   /// d loss / d logits of a chunk, in place.

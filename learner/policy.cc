@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
+#include <utility>
 
 #include "kernels/fp8.h"
 #include "kernels/ops.h"
@@ -34,8 +37,28 @@ Policy::Policy(const engine::ModelConfig& config, const Options& options)
                 : nullptr),
       weights_(config, options.numerics),
       published_(parameters_, weights_),
-      pool_(options.threads) {
+      pool_(options.threads),
+      device_(MakeDevice(options.device, weights_)) {
+  if (device_) {
+    const auto floats = torch::TensorOptions().device(device_->place());
+    values_ = torch::zeros({parameters_.size()}, floats);
+    if (options.gradients) gradients_ = torch::zeros({parameters_.size()}, floats);
+  }
   MakeLeaves();
+}
+
+void Policy::Upload() {
+  if (!device_ || !std::exchange(changed_, false)) return;
+  torch::NoGradGuard constant;
+  values_.copy_(torch::from_blob(published_.values(), {parameters_.size()}));
+  device_->Update();
+}
+
+void Policy::CollectGradients() {
+  if (!gradients_.defined()) return;
+  torch::NoGradGuard constant;
+  torch::from_blob(parameters_.gradients(), {parameters_.size()}).add_(gradients_.cpu());
+  gradients_.zero_();
 }
 
 void Policy::BeginAdapters(std::uint64_t seed) {
@@ -45,6 +68,7 @@ void Policy::BeginAdapters(std::uint64_t seed) {
 }
 
 void Policy::Refresh() {
+  changed_ = true;
   if (lora_) {
     lora_->Merge(parameters_, pool_);
     const std::vector<std::size_t>& changed = lora_->entries();
@@ -59,6 +83,7 @@ void Policy::Refresh() {
 }
 
 void Policy::Take(std::size_t entry, const engine::TensorData& data, bool masters) {
+  changed_ = true;
   const Parameters::Entry& e = parameters_.entries()[entry];
   const std::span<float> master = parameters_.MutableValue(e);
   if (masters && data.codes.empty()) {
@@ -105,12 +130,17 @@ void Policy::Begin(const std::string& model_dir, const engine::ModelConfig& base
 torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
   const Parameters::Entry& entry = parameters_.Find(name);
   if (shape.empty()) shape = entry.spec.shape;
-  torch::Tensor leaf = torch::from_blob(published_.values() + entry.offset, shape, torch::kFloat32);
-  if (options_.gradients && Trains(entry.offset, leaf.numel())) {
+  const std::int64_t count = std::accumulate(shape.begin(), shape.end(), std::int64_t{1},
+                                             std::multiplies<>());
+  const auto part = [&](const torch::Tensor& flat, float* host) {
+    if (!flat.defined()) return torch::from_blob(host + entry.offset, shape, torch::kFloat32);
+    return flat.narrow(0, entry.offset, count).view(shape).detach();
+  };
+  torch::Tensor leaf = part(values_, published_.values());
+  if (options_.gradients && Trains(entry.offset, count)) {
     leaf.set_requires_grad(true);
     // Defined from the start: autograd then adds in place, into the flat buffer.
-    leaf.mutable_grad() =
-        torch::from_blob(parameters_.gradients() + entry.offset, shape, torch::kFloat32);
+    leaf.mutable_grad() = part(gradients_, parameters_.gradients());
   }
   return leaf;
 }
@@ -264,10 +294,19 @@ torch::Tensor Policy::RunLayer(int index, const torch::Tensor& input, const OpCo
 }
 
 OpContext Policy::Context(std::shared_ptr<const Pack> pack, const Request& request) {
+  Upload();
   GrowRopeTable(*pack);
-  const bool recompute = options_.recompute && torch::GradMode::is_enabled();
-  return {&config(),           &pool_,    rope_table_.data(), std::move(pack),
-          weights_.numerics(), recompute, request.balance,    request.capacity};
+  OpContext context;
+  context.config = &config();
+  context.pool = &pool_;
+  context.device = options_.plain ? nullptr : device_.get();
+  context.rope_table = rope_table_.data();
+  context.pack = std::move(pack);
+  context.numerics = weights_.numerics();
+  context.recompute = options_.recompute && torch::GradMode::is_enabled();
+  context.balance = request.balance;
+  context.capacity = request.capacity;
+  return context;
 }
 
 torch::Tensor Policy::Hidden(const OpContext& context, std::vector<Routing>* routing) {
@@ -285,8 +324,8 @@ Policy::Scores Policy::Score(std::shared_ptr<const Pack> pack,
   const OpContext context = Context(std::move(pack), {});
   Scores out;
   const torch::Tensor hidden = Hidden(context, &out.routing);
-  const torch::Tensor ends = hidden.index_select(0, torch::tensor(rows));
-  out.scores = Linear(context, ends, head_, weights_.head()).squeeze(1);
+  const torch::Tensor ends = hidden.index_select(0, IndexFor(hidden, rows));
+  out.scores = Linear(context, ends, head_, weights_.head()).squeeze(1).cpu();
   return out;
 }
 
@@ -299,8 +338,8 @@ Policy::Result Policy::Forward(std::shared_ptr<const Pack> pack, const Targets& 
   const auto head = c10::make_intrusive<HeadOp>(
       context, &weights_.head(), targets, request.temperature, request.entropy, request.forms);
   const Tensors out = Apply(head, {hidden, head_}, options_.plain);
-  result.logp = out[0];
-  result.entropy = out[1];
+  result.logp = out[0].cpu();
+  result.entropy = out[1].cpu();
   result.correct = head->correct();
   if (request.mtp && config().mtp_layers > 0)
     Mtp(context, targets, hidden.detach(), request, &result);
@@ -325,7 +364,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, torch::Tensor hi
     const torch::Tensor e =
         Apply(c10::make_intrusive<EmbedOp>(context, &weights_, context.pack->ids),
               {embedding_.detach()}, options_.plain)[0];
-    const torch::Tensor h = hidden.index_select(0, torch::tensor(rows.hidden));
+    const torch::Tensor h = hidden.index_select(0, IndexFor(hidden, rows.hidden));
     const torch::Tensor pair = torch::cat({RmsNorm(context, e, l.enorm, w.enorm, c.rms_norm_eps),
                                            RmsNorm(context, h, l.hnorm, w.hnorm, c.rms_norm_eps)},
                                           1);
@@ -334,7 +373,7 @@ void Policy::Mtp(const OpContext& main, const Targets& targets, torch::Tensor hi
     hidden = RmsNorm(context, z, l.head_norm, w.head_norm, c.rms_norm_eps);
     const auto head = c10::make_intrusive<HeadOp>(context, &weights_.head(), own,
                                                   request.temperature, /*entropy=*/false);
-    result->mtp_logp.push_back(Apply(head, {hidden, head_.detach()}, options_.plain)[0]);
+    result->mtp_logp.push_back(Apply(head, {hidden, head_.detach()}, options_.plain)[0].cpu());
     result->mtp_correct.push_back(head->correct());
   }
 }

@@ -9,6 +9,7 @@
 
 #include "engine/weights.h"
 #include "learner/core/pack.h"
+#include "learner/device.h"
 #include "learner/lora.h"
 #include "learner/ops.h"
 #include "learner/parameters.h"
@@ -25,6 +26,7 @@ class Policy {
     bool recompute = false;  // activations of a layer are not kept, Backward runs it again
     engine::Numerics numerics = {};
     configs::Lora lora = {};  // r > 0: adapters are trained, all else is constant
+    std::string device = "cpu";  // or cuda:N: where activations, values and their gradients lie
   };
   Policy(const engine::ModelConfig& config, const Options& options);
 
@@ -74,6 +76,10 @@ class Policy {
   /// Rounds and packs the masters again after they changed; merges adapters into them first.
   void Refresh();
 
+  /// After a step's backward passes: what they left on a device is added to the parameters'
+  /// gradients.
+  void CollectGradients();
+
   Parameters& parameters() { return parameters_; }
   /// Null: the parameters themselves are trained.
   Lora* lora() { return lora_.get(); }
@@ -101,6 +107,8 @@ class Policy {
   bool Trains(std::int64_t offset, std::int64_t count) const;
   void MakeLeaves();
   void Take(std::size_t entry, const engine::TensorData& data, bool masters);
+  /// Before a forward on a device: takes values that have changed.
+  void Upload();
   OpContext Context(std::shared_ptr<const Pack> pack, const Request& request);
   /// The main model up to its final norm.
   torch::Tensor Hidden(const OpContext& context, std::vector<Routing>* routing);
@@ -126,6 +134,10 @@ class Policy {
   engine::Weights weights_;
   Published published_;
   kernels::ThreadPool pool_;
+  std::unique_ptr<Device> device_;  // null: the CPU
+  // On a device: copies of published_'s values, and gradients by them. Undefined on the CPU.
+  torch::Tensor values_, gradients_;
+  bool changed_ = true;  // published_, since values_ were taken
   torch::Tensor embedding_, norm_, head_;
   std::vector<LayerLeaves> leaves_;
   std::vector<float> rope_table_;
