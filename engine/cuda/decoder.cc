@@ -74,7 +74,8 @@ CacheMemory CudaDecoder::TakeCache(std::int64_t page_bytes, std::int64_t max_pag
     pages = std::int64_t(free * kCacheShare) / page_bytes;
     if (pages < 2) {
       // Names what is wanted at least: one sequence of two pages.
-      device_.Allocate(std::size_t(3 * page_bytes) + std::size_t(free), "pages of the latent cache");
+      device_.Allocate(std::size_t(3 * page_bytes) + std::size_t(free),
+                       "pages of the latent cache");
     }
   }
   // One page more, for the rows that fill a graph's shape.

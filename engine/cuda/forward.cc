@@ -86,14 +86,12 @@ void DeviceForward::Lay(int rows, int heads) {
   floats(&s_.picked, heads * h);
   floats(&s_.logits, std::int64_t{heads} * c_.vocab_size);
   // The widest inputs of a linear layer, two BF16 numbers each at most.
-  const auto wide = [](std::int64_t r, std::int64_t in) {
-    return r * kc::TensorWidth(int(in));
-  };
-  const std::int64_t numbers = std::max(
-      {wide(m, h), wide(m, n * c_.v_dim), wide(m, std::max(c_.q_lora_rank, 1)), wide(pairs, h),
-       wide(m, c_.intermediate_size), wide(pairs, c_.moe_intermediate_size),
-       wide(m, std::max<std::int64_t>(shared, 1)), wide(m * n, c_.qk_nope_dim),
-       wide(m * n, c_.kv_lora_rank), wide(heads, h)});
+  const auto wide = [](std::int64_t r, std::int64_t in) { return r * kc::TensorWidth(int(in)); };
+  const std::int64_t numbers =
+      std::max({wide(m, h), wide(m, n * c_.v_dim), wide(m, std::max(c_.q_lora_rank, 1)),
+                wide(pairs, h), wide(m, c_.intermediate_size),
+                wide(pairs, c_.moe_intermediate_size), wide(m, std::max<std::int64_t>(shared, 1)),
+                wide(m * n, c_.qk_nope_dim), wide(m * n, c_.kv_lora_rank), wide(heads, h)});
   s_.inputs = arena_.Take(std::size_t(4 * numbers));
   floats(&s_.scales, numbers / kernels::kPanel);
   expert_step_ = m * std::max<std::int64_t>(k, 1);
@@ -118,8 +116,8 @@ int DeviceForward::SplitsFor(int rows, int keys) const {
   return filled || kc::AttentionScratch(rows, c_.heads, splits) > split_room_ ? 0 : splits;
 }
 
-DeviceForward::Input DeviceForward::Prepare(const DeviceLinear& w, const float* x,
-                                            std::int64_t ldx, int m) {
+DeviceForward::Input DeviceForward::Prepare(const DeviceLinear& w, const float* x, std::int64_t ldx,
+                                            int m) {
   Input in{x, ldx};
   const bool quantizes = numerics_.quantizes_inputs() && w.w.type == WeightType::kFp8;
   auto* const bytes = reinterpret_cast<std::uint8_t*>(s_.inputs);
@@ -140,8 +138,7 @@ DeviceForward::Input DeviceForward::Prepare(const DeviceLinear& w, const float* 
   return in;
 }
 
-void DeviceForward::Run(const DeviceLinear& w, const Input& in, int m, float* y,
-                        std::int64_t ldy) {
+void DeviceForward::Run(const DeviceLinear& w, const Input& in, int m, float* y, std::int64_t ldy) {
   if (in.split) {
     return kc::TensorLinear({w.w, in.tensor, in.ldx, m, y, ldy, w.groups}, device_.stream());
   }
@@ -150,8 +147,8 @@ void DeviceForward::Run(const DeviceLinear& w, const Input& in, int m, float* y,
              device_.stream());
 }
 
-void DeviceForward::Linear(const DeviceLinear& w, const float* x, std::int64_t ldx, int m,
-                           float* y, std::int64_t ldy) {
+void DeviceForward::Linear(const DeviceLinear& w, const float* x, std::int64_t ldx, int m, float* y,
+                           std::int64_t ldy) {
   Run(w, Prepare(w, x, ldx, m), m, y, ldy);
 }
 
@@ -259,8 +256,8 @@ void DeviceForward::Attention(const DeviceLayer& w, int layer, const DeviceRows&
   kc::StoreCache(cache, s_.kv, row, m, rows.place, stream);
   Heads(w.w_uk, s_.q, qk, m, s_.absorbed, row, std::int64_t{heads} * row);
   kc::CopyColumns(s_.q + nope, qk, m * heads, rope, s_.absorbed + latent, row, stream);
-  kc::AttentionArgs a{cache, s_.absorbed, rows.pages,  rows.ld_pages,
-                      rows.count, m,      heads, float(c_.attention_scale()),
+  kc::AttentionArgs a{cache,      s_.absorbed, rows.pages, rows.ld_pages,
+                      rows.count, m,           heads,      float(c_.attention_scale()),
                       s_.latent,  rows.table};
   if (tensor_attention_) {
     kc::MlaAttentionTensor(a, splits, s_.splits, stream);

@@ -9,21 +9,22 @@ namespace temper::engine::cuda {
 
 /// Where the rows of a step lie on the device; addresses stay the same from step to step.
 struct DeviceRows {
-  std::int32_t *ids, *positions, *count, *table;  // [m]; table: the row of `pages` with its keys' places
-  std::int64_t* place;                            // [m] where its own latent rows go, in tokens
-  const std::int32_t* pages;                      // [..][ld] places by position
+  std::int32_t *ids, *positions, *count,
+      *table;                 // [m]; table: the row of `pages` with its keys' places
+  std::int64_t* place;        // [m] where its own latent rows go, in tokens
+  const std::int32_t* pages;  // [..][ld] places by position
   std::int64_t ld_pages;
-  std::byte* cache;                               // [places][layers] of cache rows
+  std::byte* cache;  // [places][layers] of cache rows
 };
 
-/// Nothing here waits, allocates or asks the device: a pass may be captured into a graph. The shapes
-/// of the experts are what the router's offsets on the device say.
+/// Nothing here waits, allocates or asks the device: a pass may be captured into a graph. The
+/// shapes of the experts are what the router's offsets on the device say.
 class DeviceForward {
  public:
   DeviceForward(const Weights& host, const DeviceWeights& weights, const Device& device);
 
-  /// Scratch memory for steps of up to `rows` rows and `heads` rows of logits. True where addresses have
-  /// changed. Throws MachineError.
+  /// Scratch memory for steps of up to `rows` rows and `heads` rows of logits. True where addresses
+  /// have changed. Throws MachineError.
   bool Reserve(int rows, int heads);
   /// A table for positions [0, positions). True where something was copied.
   void ReservePositions(int positions);
@@ -45,9 +46,9 @@ class DeviceForward {
  private:
   /// One step's intermediate results.
   struct Scratch {
-    float *x, *normed, *q, *low, *kv, *absorbed, *latent, *values, *block, *gate_up, *gated, *router,
-        *weight, *gathered, *expert_out, *shared, *picked, *logits, *splits, *scales;
-    std::byte* inputs;   // a linear layer's, quantised or split in two
+    float *x, *normed, *q, *low, *kv, *absorbed, *latent, *values, *block, *gate_up, *gated,
+        *router, *weight, *gathered, *expert_out, *shared, *picked, *logits, *splits, *scales;
+    std::byte* inputs;  // a linear layer's, quantised or split in two
     std::int32_t *experts, *offset, *slot, *source;
   };
   /// A linear layer's inputs: as they are, codes, or what tensor cores take.
@@ -66,8 +67,8 @@ class DeviceForward {
   /// Head n of x [m][heads][K] at x + n x_step gives y + n y_step.
   void Heads(const DeviceLinear& w, const float* x, std::int64_t x_step, int m, float* y,
              std::int64_t y_step, std::int64_t ldy);
-  void Norm(const float* x, std::int64_t ldx, const float* weight, float eps, int m, int d, float* y,
-            std::int64_t ldy);
+  void Norm(const float* x, std::int64_t ldx, const float* weight, float eps, int m, int d,
+            float* y, std::int64_t ldy);
   void Bias(const float* bias, int n, int m, float* y);
   void Queries(const DeviceLayer& w, const DeviceRows& rows, int m);
   void Attention(const DeviceLayer& w, int layer, const DeviceRows& rows, int m, int splits);

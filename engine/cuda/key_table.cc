@@ -62,8 +62,7 @@ int KeyTable::Add(const LatentRows& rows, int count, const std::byte* base, std:
     mirror->laid = layout_;
     mirror->written = 0;
   }
-  for (int p = mirror->written; p < count; ++p)
-    Write(mirror->number, p, (rows.at(p) - base) / row);
+  for (int p = mirror->written; p < count; ++p) Write(mirror->number, p, (rows.at(p) - base) / row);
   mirror->written = std::max(mirror->written, count);
   return mirror->number;
 }

@@ -16,8 +16,8 @@ class KeyTable {
 
   /// Before a step's rows are added: room for sequences of `keys` keys.
   void Begin(int keys);
-  /// The number of the sequence's row; whatever of its first `count` places the device lacks joins the
-  /// step's writes. `base` and `row`: the cache's address and bytes of a token.
+  /// The number of the sequence's row; whatever of its first `count` places the device lacks joins
+  /// the step's writes. `base` and `row`: the cache's address and bytes of a token.
   int Add(const LatentRows& rows, int count, const std::byte* base, std::int64_t row);
   /// Sends the writes. True where addresses have changed since the last time.
   bool Flush();

@@ -16,7 +16,8 @@ constexpr std::size_t kAlign = 256;  // of a piece; the widest load of a kernel 
 std::string Amount(double bytes) {
   char text[32];
   const bool large = bytes >= double(1 << 30) / 10;
-  std::snprintf(text, sizeof text, large ? "%.2f GiB" : "%.2f MiB", bytes / (1 << (large ? 30 : 20)));
+  std::snprintf(text, sizeof text, large ? "%.2f GiB" : "%.2f MiB",
+                bytes / (1 << (large ? 30 : 20)));
   return text;
 }
 
@@ -26,12 +27,11 @@ Device::Device(int number) : name_("cuda:" + std::to_string(number)), number_(nu
   const Found found = FindDevices();
   if (!found.problem.empty()) throw MachineError(name_ + ": " + found.problem);
   if (number >= int(found.devices.size())) {
-    throw MachineError(name_ + ": this machine has " + std::to_string(found.devices.size()) +
-                       (found.devices.size() == 1 ? " device" : " devices") + "; choose cuda:0" +
-                       (found.devices.size() > 1
-                            ? " to cuda:" + std::to_string(found.devices.size() - 1)
-                            : "") +
-                       " or device cpu");
+    throw MachineError(
+        name_ + ": this machine has " + std::to_string(found.devices.size()) +
+        (found.devices.size() == 1 ? " device" : " devices") + "; choose cuda:0" +
+        (found.devices.size() > 1 ? " to cuda:" + std::to_string(found.devices.size() - 1) : "") +
+        " or device cpu");
   }
   const FoundDevice& device = found.devices[std::size_t(number)];
   if (!device.problem.empty()) throw MachineError(name_ + ": " + device.problem);
@@ -62,9 +62,10 @@ std::shared_ptr<std::byte> Device::Allocate(std::size_t bytes, const std::string
     cudaGetLastError();
     std::size_t free = 0, total = 0;
     Check(cudaMemGetInfo(&free, &total), "asking for its memory");
-    throw MachineError(name_ + ": out of memory: " + what + " want " + Amount(double(bytes)) + "; " +
-                       Amount(double(free)) + " of " + Amount(double(total)) +
-                       " are free; fewer cache_tokens or rows, a narrower dtype, or another device");
+    throw MachineError(
+        name_ + ": out of memory: " + what + " want " + Amount(double(bytes)) + "; " +
+        Amount(double(free)) + " of " + Amount(double(total)) +
+        " are free; fewer cache_tokens or rows, a narrower dtype, or another device");
   }
   Check(status, what.c_str());
   return {static_cast<std::byte*>(p), [](std::byte* at) { cudaFree(at); }};

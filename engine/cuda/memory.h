@@ -10,8 +10,8 @@
 
 namespace temper::engine::cuda {
 
-/// A device that this build's kernels run on, and a stream of its own. Throws MachineError that says what
-/// is missing: driver, device, its number, its age.
+/// A device that this build's kernels run on, and a stream of its own. Throws MachineError that
+/// says what is missing: driver, device, its number, its age.
 class Device {
  public:
   explicit Device(int number);
@@ -40,9 +40,9 @@ class Device {
   cudaStream_t stream_ = nullptr;
 };
 
-/// Pieces of one allocation. A walk takes them in order: the first one measures (addresses are null),
-/// Commit() allocates, each walk after Rewind() gets the same addresses. So what lies here keeps its
-/// place however often it is written.
+/// Pieces of one allocation. A walk takes them in order: the first one measures (addresses are
+/// null), Commit() allocates, each walk after Rewind() gets the same addresses. So what lies here
+/// keeps its place however often it is written.
 class Arena {
  public:
   void Rewind() { next_ = 0; }

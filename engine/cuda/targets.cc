@@ -21,11 +21,11 @@ std::string Capability(int major, int minor) {
 
 /// Why no device can be asked for.
 std::string Problem(cudaError_t status, const Found& found) {
-  if (found.driver == 0)
-    return "no NVIDIA driver here; install one, or choose device cpu";
+  if (found.driver == 0) return "no NVIDIA driver here; install one, or choose device cpu";
   if (found.driver / 1000 < found.runtime / 1000) {
     return "the driver serves CUDA " + VersionText(found.driver) + ", this build needs " +
-           VersionText(found.runtime / 1000 * 1000) + " or newer; update the driver, or choose device cpu";
+           VersionText(found.runtime / 1000 * 1000) +
+           " or newer; update the driver, or choose device cpu";
   }
   if (status == cudaErrorNoDevice || (status == cudaSuccess && found.devices.empty())) {
     return "no CUDA device here (CUDA_VISIBLE_DEVICES may hide it); choose device cpu";

@@ -19,8 +19,8 @@ struct Found {
 };
 Found FindDevices();
 
-/// Whether kernels built for `targets` run on a device of compute capability major.minor. Of the list
-/// "80 89 90a 80-ptx" 90a takes 9.0 alone, 89 takes 8.9 and later 8.x, 80-ptx all from 8.0 on.
+/// Whether kernels built for `targets` run on a device of compute capability major.minor. Of the
+/// list "80 89 90a 80-ptx" 90a takes 9.0 alone, 89 takes 8.9 and later 8.x, 80-ptx all from 8.0 on.
 bool RunsOn(const std::string& targets, int major, int minor);
 /// What this build was compiled for.
 const char* Targets();

@@ -14,15 +14,14 @@ std::vector<GroupRequest> Mixture() {
 }
 
 class ModesTest : public ::testing::TestWithParam<std::pair<Mode, CacheType>> {};
-INSTANTIATE_TEST_SUITE_P(
-    ModesAndCaches, ModesTest,
-    ::testing::Values(std::pair(Mode::kFp32, CacheType::kF32),
-                      std::pair(Mode::kFp32, CacheType::kFp8),
-                      std::pair(Mode::kBf16, CacheType::kBf16),
-                      std::pair(Mode::kFp8, CacheType::kBf16),
-                      std::pair(Mode::kFp8, CacheType::kFp8),
-                      std::pair(Mode::kFp8W8a8, CacheType::kBf16),
-                      std::pair(Mode::kFp8W8a8, CacheType::kF32)));
+INSTANTIATE_TEST_SUITE_P(ModesAndCaches, ModesTest,
+                         ::testing::Values(std::pair(Mode::kFp32, CacheType::kF32),
+                                           std::pair(Mode::kFp32, CacheType::kFp8),
+                                           std::pair(Mode::kBf16, CacheType::kBf16),
+                                           std::pair(Mode::kFp8, CacheType::kBf16),
+                                           std::pair(Mode::kFp8, CacheType::kFp8),
+                                           std::pair(Mode::kFp8W8a8, CacheType::kBf16),
+                                           std::pair(Mode::kFp8W8a8, CacheType::kF32)));
 
 TEST_P(ModesTest, GivesTheBitsOfTheCpu) {
   const auto [mode, cache] = GetParam();
