@@ -4,7 +4,7 @@
 
 namespace temper::engine {
 
-Drafter::Drafter(Forward& forward, const ModelConfig& config, int layers)
+Drafter::Drafter(Forward* forward, const ModelConfig& config, int layers)
     : forward_(forward),
       layers_(layers),
       main_layers_(config.num_layers),
@@ -83,7 +83,7 @@ void Drafter::Pass(int first) {
     out_[j].resize(rows_.size() * hidden_);
     if (taken_.empty()) continue;
     given_.resize(in_.size());
-    forward_.Mtp(
+    forward_->Mtp(
         j, {int(ids_.size()), ids_.data(), positions_.data(), latent_.data(), attention_.data()},
         in_.data(), given_.data());
     for (std::size_t i = 0; i < taken_.size(); ++i)
@@ -130,19 +130,19 @@ void Drafter::Draft(Sequences running, int depth, const Sampler& sample) {
     in_.clear();
     for (std::size_t r : at) in_.insert(in_.end(), Out(i, r), Out(i, r) + hidden_);
     logits_.resize(targets.size() * std::size_t(vocab_));
-    forward_.Logits(in_.data(), int(targets.size()), logits_.data());
-    const std::vector<kernels::SampledToken> tokens = sample(targets, logits_.data());
+    forward_->Logits(in_.data(), int(targets.size()), logits_.data());
+    const std::vector<Drawn> tokens = sample(targets, logits_.data());
     rows_.clear();
     std::vector<Target> next;
     for (std::size_t t = 0; t < targets.size(); ++t) {
       Sequence& s = *targets[t].sequence;
-      s.drafts.push_back(tokens[t].id);
+      s.drafts.push_back(tokens[t].token.id);
       // The draft itself goes through the layers that can guess further.
       if (i + 1 == std::min(depth, layers_) || left(s) < i + 3 || s.mtp_run + i < i + 1) continue;
       if (!s.rows.Reserve(1)) continue;
       s.rows.Append();
       rows_.push_back(
-          {&s, s.length() + i, tokens[t].id, s.mtp_run + i, nullptr, s.mtp_guessed.data()});
+          {&s, s.length() + i, tokens[t].token.id, s.mtp_run + i, nullptr, s.mtp_guessed.data()});
       next.push_back({&s, i + 1, int(next.size())});
     }
     Pass(i + 1);

@@ -5,9 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "engine/forward.h"
+#include "engine/decoder.h"
 #include "engine/sequence.h"
-#include "kernels/sampling.h"
 
 namespace temper::engine {
 
@@ -20,11 +19,11 @@ namespace temper::engine {
 class Drafter {
  public:
   using Sequences = std::span<const std::unique_ptr<Sequence>>;
-  using Sampler = std::function<std::vector<kernels::SampledToken>(const std::vector<Target>&,
-                                                                   const float* logits)>;
+  using Sampler =
+      std::function<std::vector<Drawn>(const std::vector<Target>&, const float* logits)>;
 
-  /// `layers` MTP layers; 0: never drafts. Both must outlive it.
-  Drafter(Forward& forward, const ModelConfig& config, int layers);
+  /// `layers` MTP layers; 0: never drafts, forward may be null then. Both must outlive it.
+  Drafter(Forward* forward, const ModelConfig& config, int layers);
 
   int layers() const { return layers_; }
   /// Takes up what a prefix of `tokens` tokens left in the cache; `states` as StatesAfter gave them
@@ -56,9 +55,9 @@ class Drafter {
   float* Out(int layer, std::size_t row) { return out_[layer].data() + row * hidden_; }
   const float* Out(int layer, std::size_t row) const { return out_[layer].data() + row * hidden_; }
   /// Where a token's row holds a layer's part, in bytes.
-  std::int64_t Offset(int layer) const { return forward_.CacheBytes(main_layers_ + layer); }
+  std::int64_t Offset(int layer) const { return forward_->CacheBytes(main_layers_ + layer); }
 
-  Forward& forward_;
+  Forward* forward_;
   const int layers_, main_layers_, vocab_;
   const std::size_t hidden_;
   std::vector<Row> rows_;

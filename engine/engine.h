@@ -59,6 +59,7 @@ struct EngineOptions {
   std::int64_t cache_tokens = 0;       // tokens the cache may hold; 0 = as many as memory has
   std::int64_t prefix_tokens = 16384;  // prompt tokens kept for later prompts that begin alike, 512 MiB at most
   Speculation speculation = Speculation::kAuto;  // drafts by the MTP layer, if the model has one
+  std::string device = "cpu";  // or cuda:N; the weights' numerics say in which arithmetic
 };
 
 /// Counts since the engine began.

@@ -10,6 +10,8 @@
 
 namespace temper::engine {
 
+class LatentRows;
+
 /// Token rows of any sequences in any mixture: a prefill chunk, one token each of many samples,
 /// whole packed sequences.
 struct ForwardRows {
@@ -21,6 +23,8 @@ struct ForwardRows {
   std::byte* const* latent = nullptr;
   /// [m] keys: base pointers of the sequence's rows by position, as `latent`; count = position + 1.
   const kernels::AttentionRow* attention = nullptr;
+  /// [m] the rows' sequences, for decoders that keep their places elsewhere; the CPU's doesn't ask.
+  const LatentRows* const* sequences = nullptr;
 };
 
 class Forward {

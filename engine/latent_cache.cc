@@ -5,6 +5,13 @@
 
 namespace temper::engine {
 
+LatentCache::LatentCache(std::int64_t bytes_per_token, std::int64_t pages,
+                         std::shared_ptr<std::byte> memory)
+    : row_(bytes_per_token), max_pages_(pages), pages_(pages), memory_(std::move(memory)) {
+  for (std::int64_t i = pages - 1; i >= 0; --i)
+    free_.push_back(memory_.get() + i * kPageTokens * row_);
+}
+
 std::shared_ptr<LatentCache::Page> LatentCache::Allocate() {
   if (free_.empty()) Grow();
   if (free_.empty()) return nullptr;
@@ -52,6 +59,7 @@ void LatentRows::Truncate(int size) {
     keys_.pop_back();
     ++room_;
   }
+  if (mirror_) mirror_->written = std::min(mirror_->written, size);
 }
 
 void LatentRows::Share(const std::shared_ptr<LatentCache::Page>& page) {
@@ -66,6 +74,7 @@ LatentRows LatentRows::Fork() const {
   LatentRows copy = *this;
   copy.open_ = int(copy.pages_.size());  // never writes into a shared page
   copy.room_ = 0;
+  copy.mirror_ = nullptr;
   return copy;
 }
 
@@ -73,6 +82,7 @@ void LatentRows::Clear() {
   pages_.clear();
   keys_.clear();
   open_ = room_ = 0;
+  if (mirror_) mirror_->written = 0;
 }
 
 }  // namespace temper::engine

@@ -18,6 +18,8 @@ class LatentCache {
   /// max_pages 0: as many as memory has.
   explicit LatentCache(std::int64_t bytes_per_token, std::int64_t max_pages = 0)
       : row_(bytes_per_token), max_pages_(max_pages) {}
+  /// All pages lie in `memory`, which only their user may touch: it may be a device's.
+  LatentCache(std::int64_t bytes_per_token, std::int64_t pages, std::shared_ptr<std::byte> memory);
 
   struct Page {
     LatentCache* owner;
@@ -46,6 +48,7 @@ class LatentCache {
   std::int64_t row_, max_pages_;
   std::int64_t pages_ = 0;
   std::vector<AlignedBytes> slabs_;
+  std::shared_ptr<std::byte> memory_;
   std::vector<std::byte*> free_;
 };
 
@@ -68,6 +71,14 @@ class LatentRows {
   LatentRows Fork() const;
   void Clear();
 
+  /// Where another decoder (engine/cuda) keeps a copy of these places; a fork has none at first.
+  struct Mirror {
+    int number = 0;
+    int written = 0;  // places [0, written) are there
+    int laid = 0;     // by its so-many-th layout
+  };
+  std::shared_ptr<Mirror>& mirror() const { return mirror_; }
+
   const void* const* keys() const { return keys_.data(); }
   std::byte* at(int position) const {
     return static_cast<std::byte*>(const_cast<void*>(keys_[position]));
@@ -82,6 +93,7 @@ class LatentRows {
   std::vector<const void*> keys_;
   int open_ = 0;  // pages from here on are empty or this sequence's own: rows may be appended
   int room_ = 0;  // rows left in pages_[open_ ..]
+  mutable std::shared_ptr<Mirror> mirror_;
 };
 
 }  // namespace temper::engine

@@ -12,8 +12,15 @@ constexpr std::int64_t kPrefixBytes = std::int64_t{512} << 20;  // kept for late
 
 int Pages(std::int64_t tokens) { return int((tokens + kPageTokens - 1) / kPageTokens); }
 
-int DraftLayers(const ModelConfig& config, const EngineOptions& options) {
-  return options.speculation == Speculation::kOff ? 0 : config.mtp_layers;
+int DraftLayers(Decoder& decoder, const ModelConfig& config, const EngineOptions& options) {
+  const bool off = options.speculation == Speculation::kOff || decoder.forward() == nullptr;
+  return off ? 0 : config.mtp_layers;
+}
+
+LatentCache MakeCache(Decoder& decoder, int layers, std::int64_t max_pages) {
+  const std::int64_t row = decoder.CacheBytes(layers);
+  const CacheMemory memory = decoder.TakeCache(row * kPageTokens, max_pages);
+  return memory.data ? LatentCache(row, memory.pages, memory.data) : LatentCache(row, max_pages);
 }
 
 }  // namespace
@@ -22,12 +29,12 @@ Scheduler::Scheduler(std::shared_ptr<Weights> weights, const EngineOptions& opti
     : weights_(std::move(weights)),
       options_(options),
       pool_(options.threads),
-      forward_(*weights_, pool_),
-      cache_(forward_.CacheBytes(config().num_layers + DraftLayers(config(), options)),
-             Pages(options.cache_tokens)),
+      decoder_(MakeDecoder(weights_, options_, pool_)),
+      cache_(MakeCache(*decoder_, config().num_layers + DraftLayers(*decoder_, config(), options_),
+                       Pages(options.cache_tokens))),
       prefixes_(std::min(options.prefix_tokens, kPrefixBytes / cache_.row()) / kPageTokens),
       rule_(config(), weights_->numerics().weight_bytes()),
-      drafter_(forward_, config(), DraftLayers(config(), options)) {}
+      drafter_(decoder_->forward(), config(), DraftLayers(*decoder_, config(), options)) {}
 
 bool Scheduler::Fits(const GroupRequest& r) const {
   // A fork leaves the rest of the prompt's last page; a draft looks one token ahead.
@@ -59,6 +66,7 @@ void Scheduler::Cancel(std::uint64_t group) {
 
 void Scheduler::SetVersion(std::uint32_t version, CachePolicy policy) {
   version_ = version;
+  decoder_->WeightsChanged();
   prefixes_.Clear();
   rule_.Reset();
   if (policy == CachePolicy::kKeep) return;
@@ -163,6 +171,7 @@ void Scheduler::BuildRows() {
   latent_.clear();
   attention_.clear();
   owners_.clear();
+  places_.clear();
   head_rows_.clear();
   for (Owned& s : running_) {
     s->from = s->computed;
@@ -176,6 +185,7 @@ void Scheduler::BuildRows() {
       latent_.push_back(s->rows.at(position));
       attention_.push_back({nullptr, position + 1});
       owners_.push_back(s.get());
+      places_.push_back(&s->rows);
       if (position == s->length() - 1) s->head_row = int(head_rows_.size());
       if (position >= s->length() - 1) head_rows_.push_back(int(ids_.size()) - 1);
     }
@@ -199,21 +209,16 @@ void Scheduler::RunModel() {
   stats_.computed += m;
   stats_.cache_tokens =
       std::max(stats_.cache_tokens, std::uint64_t(cache_.used_pages() * kPageTokens));
-  hidden_.resize(std::size_t(m) * h);
   const bool experts = std::any_of(owners_.begin(), owners_.end(),
                                    [](const Sequence* s) { return s->request->experts; });
   Forward::Experts file;
   if (experts) file = [this](int layer, const std::int32_t* ids) { FileExperts(layer, ids); };
-  forward_.Hidden({m, ids_.data(), positions_.data(), latent_.data(), attention_.data()},
-                  hidden_.data(), file);
-  for (int r = m - 1; r >= 0; --r) owners_[r]->states = hidden_.data() + std::int64_t(r) * h;
-  picked_.resize(head_rows_.size() * h);
-  for (std::size_t i = 0; i < head_rows_.size(); ++i) {
-    std::copy_n(hidden_.begin() + std::int64_t(head_rows_[i]) * h, h,
-                picked_.begin() + std::int64_t(i) * h);
-  }
-  logits_.resize(head_rows_.size() * config().vocab_size);
-  if (!head_rows_.empty()) forward_.Logits(picked_.data(), int(head_rows_.size()), logits_.data());
+  decoder_->Run(
+      {m, ids_.data(), positions_.data(), latent_.data(), attention_.data(), places_.data()},
+      head_rows_, file);
+  const float* states = decoder_->states();
+  for (int r = m - 1; states != nullptr && r >= 0; --r)
+    owners_[r]->states = states + std::int64_t(r) * h;
 }
 
 std::vector<Target> Scheduler::Advance() {
@@ -261,41 +266,29 @@ Scheduler::Owned Scheduler::Fork(const Sequence& prompt, std::uint32_t sample) c
   return s;
 }
 
-std::vector<kernels::SampledToken> Scheduler::Sample(const std::vector<Target>& targets,
-                                                     const float* logits) {
-  const int v = config().vocab_size;
-  const int valid = options_.valid_ids > 0 ? std::min(options_.valid_ids, v) : v;
-  std::vector<kernels::SampledToken> tokens(targets.size());
-  kept_.resize(targets.size());
-  constexpr int kPart = 8;
-  const int part_size = v > 4096 ? 1 : kPart;
-  pool_.Run(int((targets.size() + part_size - 1) / part_size), [&](int part) {
-    const std::size_t end = std::min(targets.size(), std::size_t(part + 1) * part_size);
-    for (std::size_t i = std::size_t(part) * part_size; i < end; ++i) {
-      const Sequence& s = *targets[i].sequence;
-      const float u = kernels::SampleUniform(
-          s.request->seed, s.out.group, s.out.sample,
-          s.request->begun + std::uint32_t(s.out.ids.size()) + targets[i].ahead);
-      tokens[i] = kernels::SampleToken(logits + std::int64_t(targets[i].logits_row) * v, v, valid,
-                                       s.request->params, u);
-      if (!s.request->kept) continue;
-      kernels::KeptIds(logits + std::int64_t(targets[i].logits_row) * v, v, valid,
-                       s.request->params, &kept_[i]);
-    }
-  });
-  return tokens;
+std::vector<Draw> Scheduler::DrawsOf(const std::vector<Target>& targets) const {
+  std::vector<Draw> draws;
+  draws.reserve(targets.size());
+  for (const Target& t : targets) {
+    const Sequence& s = *t.sequence;
+    const auto position =
+        s.request->begun + std::uint32_t(s.out.ids.size()) + std::uint32_t(t.ahead);
+    draws.push_back({s.request->seed, s.out.group, s.out.sample, position, &s.request->params,
+                     t.logits_row, s.request->kept});
+  }
+  return draws;
 }
 
-void Scheduler::Accept(Sequence& s, const kernels::SampledToken& token,
-                       const std::vector<std::int32_t>& kept) {
+void Scheduler::Accept(Sequence& s, const Drawn& drawn) {
+  const kernels::SampledToken& token = drawn.token;
   s.out.ids.push_back(token.id);
   s.out.logp.push_back(token.logp);
   s.out.logp_processed.push_back(token.logp_processed);
   s.out.log_kept_mass.push_back(token.log_kept_mass);
   s.out.versions.push_back(version_);
   if (s.request->kept) {
-    s.out.kept.push_back(std::int32_t(kept.size()));
-    s.out.kept.insert(s.out.kept.end(), kept.begin(), kept.end());
+    s.out.kept.push_back(std::int32_t(drawn.kept.size()));
+    s.out.kept.insert(s.out.kept.end(), drawn.kept.begin(), drawn.kept.end());
   }
   ++stats_.generated;
   const std::vector<std::int32_t>& stops = s.request->stop_ids;
@@ -309,24 +302,23 @@ void Scheduler::Accept(Sequence& s, const kernels::SampledToken& token,
   }
 }
 
-void Scheduler::File(const std::vector<Target>& targets,
-                     const std::vector<kernels::SampledToken>& tokens) {
+void Scheduler::File(const std::vector<Target>& targets, const std::vector<Drawn>& tokens) {
   const std::size_t stride = std::size_t(config().moe_layers()) * config().top_k;
   for (std::size_t i = 0; i < targets.size();) {
     Sequence& s = *targets[i].sequence;
-    Accept(s, tokens[i], kept_[i]);
+    Accept(s, tokens[i]);
     ++i;
     std::size_t held = 0;
     for (std::size_t d = 0; d < s.drafts.size(); ++d, ++i) {
       ++stats_.drafted;
       if (held < d) continue;  // a guess on from a wrong one
-      const bool holds = s.drafts[d] == tokens[i - 1].id;
+      const bool holds = s.drafts[d] == tokens[i - 1].token.id;
       rule_.Count(1, holds, int(d));
       if (!holds || s.ended) continue;
       ++held;
       ++s.computed;
       ++stats_.accepted;
-      Accept(s, tokens[i], kept_[i]);
+      Accept(s, tokens[i]);
     }
     if (held < s.drafts.size()) {
       s.rows.Truncate(s.computed);
@@ -370,10 +362,10 @@ bool Scheduler::Step(std::vector<FinishedSample>* finished) {
   RunModel();
   if (drafts_ > 0) drafter_.Follow(running_, /*prompts=*/true);
   const std::vector<Target> targets = Advance();
-  File(targets, Sample(targets, logits_.data()));
+  if (!targets.empty()) File(targets, decoder_->Sample(DrawsOf(targets)));
   if (drafts_ > 0) {
     drafter_.Draft(running_, drafts_, [this](const std::vector<Target>& next, const float* logits) {
-      return Sample(next, logits);
+      return decoder_->SampleFrom(DrawsOf(next), logits);
     });
     KeepStates();
   }

@@ -5,9 +5,9 @@
 #include <memory>
 #include <vector>
 
+#include "engine/decoder.h"
 #include "engine/drafter.h"
 #include "engine/engine.h"
-#include "engine/forward.h"
 #include "engine/latent_cache.h"
 #include "engine/prefix_tree.h"
 #include "engine/sequence.h"
@@ -56,11 +56,9 @@ class Scheduler {
   std::vector<Target> Advance();
   Owned Fork(const Sequence& prompt, std::uint32_t sample) const;
   void KeepPrefix(const Sequence& prompt);
-  std::vector<kernels::SampledToken> Sample(const std::vector<Target>& targets,
-                                            const float* logits);
-  void File(const std::vector<Target>& targets, const std::vector<kernels::SampledToken>& tokens);
-  void Accept(Sequence& s, const kernels::SampledToken& token,
-              const std::vector<std::int32_t>& kept);
+  std::vector<Draw> DrawsOf(const std::vector<Target>& targets) const;
+  void File(const std::vector<Target>& targets, const std::vector<Drawn>& tokens);
+  void Accept(Sequence& s, const Drawn& drawn);
   bool Ended(Sequence& s) const;
   void Collect(std::vector<FinishedSample>* finished);
   void KeepStates();
@@ -68,7 +66,7 @@ class Scheduler {
   std::shared_ptr<Weights> weights_;
   const EngineOptions options_;
   kernels::ThreadPool pool_;
-  Forward forward_;
+  std::unique_ptr<Decoder> decoder_;
   LatentCache cache_;
   PrefixTree prefixes_;
   SpeculationRule rule_;
@@ -85,10 +83,9 @@ class Scheduler {
   std::vector<std::int32_t> ids_, positions_;
   std::vector<std::byte*> latent_;
   std::vector<kernels::AttentionRow> attention_;
-  std::vector<Sequence*> owners_;                // of the rows
-  std::vector<int> head_rows_;                   // rows whose logits are needed, ascending
-  std::vector<std::vector<std::int32_t>> kept_;  // of Sample's targets that ask for them
-  std::vector<float> hidden_, picked_, logits_;
+  std::vector<Sequence*> owners_;          // of the rows
+  std::vector<const LatentRows*> places_;  // theirs
+  std::vector<int> head_rows_;             // rows whose logits are needed, ascending
 };
 
 }  // namespace temper::engine

@@ -78,6 +78,7 @@ class Weights {
   std::span<const float> embedding() const {  // [V, H], fp32 only
     return {embedding_.data(), embedding_.size()};
   }
+  const std::uint16_t* embedding_rows_bf16() const { return embedding_bf16(); }  // [V, H], all other modes
   /// Row `id` of the embedding, [H], in any mode.
   void Embed(std::int32_t id, float* out) const;
   const std::vector<float>& norm() const { return norm_; }

@@ -102,22 +102,35 @@ struct LogSoftmaxArgs {
 std::int64_t LogSoftmaxScratch(int m, int v);
 void LogSoftmax(const LogSoftmaxArgs& args, cudaStream_t stream);
 
-/// One row of SampleToken(): its place in the stream and its parameters.
+/// One draw of SampleToken(): its place in the stream, its parameters, its row of logits and lse
+/// (-1: the draw's own number).
 struct SampleRow {
   std::uint64_t seed, group;
   std::uint32_t sample, position;
   float temperature = 1;
   std::int32_t top_k = 0;
   float top_p = 1, min_p = 0;
+  std::int32_t row = -1;
 };
 struct SampledRow {
   std::int32_t id;
   float logp, logp_processed, log_kept_mass;
 };
-/// SampleToken() of each row, parameters in range. lse [m]: LogSoftmax at the row's temperature
-/// (at 1 where it is 0).
+/// SampleToken() of each row, parameters in range. lse: LogSoftmax of the logits' rows at
+/// their temperature (at 1 where it is 0).
 void Sample(const float* logits, std::int64_t ld, int m, int v, int valid, const float* lse,
             const SampleRow* rows, SampledRow* out, cudaStream_t stream);
+
+/// Linear layers of one shape side by side, each as if alone: the heads of MLA, the experts of a MoE
+/// layer. Layer g has its weights `w_step` bytes and `scale_step` floats behind those of layer g - 1,
+/// and
+///   offset null: all m rows, at x + g x_step and y + g y_step (elements);
+///   else, on the device: the rows [offset[g], offset[g + 1]) of x and y; m = offset[count].
+struct Groups {
+  int count = 1;
+  std::int64_t w_step = 0, scale_step = 0, x_step = 0, y_step = 0;
+  const std::int32_t* offset = nullptr;  // [count + 1], as SortByExpert gives it
+};
 
 /// Linear() over the CPU's packed panels: canon-1. Exactly one of x and codes:
 ///   x      [m, K] floats, row stride ldx
@@ -131,8 +144,52 @@ struct LinearArgs {
   int m;
   float* y;
   std::int64_t ldy;
+  Groups groups = {};  // codes: with offsets or one layer only
 };
 void Linear(const LinearArgs& args, cudaStream_t stream);
+
+/// Rows of inputs as TensorLinear() takes them, BF16, ld elements apart, zeros from k up to ld =
+/// TensorWidth(k).
+struct TensorRows {
+  std::uint16_t* high;            // [m][ld]
+  std::uint16_t* low = nullptr;   // [m][ld], x = high + low up to 2^-17 |x|; null: high is exact
+  float* scale = nullptr;         // W8A8: [m][ceil(k/128)]
+};
+std::int64_t TensorWidth(int k);  // k rounded up to 16
+/// x as two BF16 numbers, or where out.scale is given as QuantizeActivations' values (exact).
+void TensorInputs(const float* x, std::int64_t ldx, int m, int k, ScaleRecipe recipe,
+                  const TensorRows& out, cudaStream_t stream);
+
+/// Linear() on tensor cores: cuda-1. BF16 or FP8 weights in the CPU's packed panels.
+/// Order  a block of 128 inputs: the tensor core's sum over steps of 16 inputs, high before low;
+///        times the block's scale (FP8; W8A8: fl(x_scale w_scale)), added by fma, blocks ascending
+///        in eight parts of K, parts ascending.
+/// |y - exact| <= 2^-11 sum |w x|: tensor cores may cut a sum to 13 bits.
+/// Cost   weights once for up to 64 rows.
+struct TensorLinearArgs {
+  LinearWeight w;
+  TensorRows x;
+  std::int64_t ldx;
+  int m;
+  float* y;
+  std::int64_t ldy;
+  Groups groups = {};  // x_step in elements of high; scales: with offsets or one layer only
+};
+void TensorLinear(const TensorLinearArgs& args, cudaStream_t stream);
+
+/// What lies between a model's layers. Embed: row ids[r] of a table [vocabulary][h] of FP32 or BF16.
+void Embed(const void* table, WeightType type, const std::int32_t* ids, int m, int h, float* x,
+           cudaStream_t stream);
+/// y[r, i] += bias[i].
+void AddBias(const float* bias, int m, int n, float* y, cudaStream_t stream);
+/// x[i] += block[i], rounded to BF16 first where `rounds`.
+void AddBlock(const float* block, std::int64_t count, bool rounds, float* x, cudaStream_t stream);
+/// to[r, 0 .. width) = from[r, 0 .. width).
+void CopyColumns(const float* from, std::int64_t ld_from, int rows, int width, float* to,
+                 std::int64_t ld_to, cudaStream_t stream);
+/// to[index[i]] = value[i]; no index twice.
+void Scatter(const std::int64_t* index, const std::int32_t* value, int count, std::int32_t* to,
+             cudaStream_t stream);
 
 /// W8A8 on tensor cores for few rows: cuda-1. Weights as a checkpoint holds them.
 ///   w  [n][k] codes, k a multiple of 64, 16-byte aligned   w_scale [ceil(n/128)][ceil(k/128)]
@@ -196,6 +253,7 @@ struct AttentionArgs {
   int m, heads;
   float scale;
   float* o;
+  const std::int32_t* table = nullptr;  // [m]: which row of `pages` is row r's; null: its own
 };
 void MlaAttention(const AttentionArgs& args, cudaStream_t stream);  // canon-1
 

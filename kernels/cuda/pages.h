@@ -10,7 +10,7 @@ void CheckAttention(const AttentionArgs& args);
 __device__ __forceinline__ const unsigned char* KeyAt(const AttentionArgs& a, int row,
                                                       int position) {
   const int tokens = a.cache.page_tokens;
-  const std::int64_t page = a.pages[row * a.ld_pages + position / tokens];
+  const std::int64_t page = a.pages[(a.table != nullptr ? a.table[row] : row) * a.ld_pages + position / tokens];
   return a.cache.pool + (page * tokens + position % tokens) * a.cache.token_bytes + a.cache.offset;
 }
 

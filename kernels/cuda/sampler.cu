@@ -194,8 +194,9 @@ __global__ void __launch_bounds__(kRunThreads, 1)
   __shared__ Shared s;
   float* ends = DynamicShared<float>();  // [ceil(valid/256)]
   const SampleRow at = rows[blockIdx.x];
-  Row row{logits + blockIdx.x * ld, valid, at.temperature == 0.0f ? 1.0f : at.temperature,
-          lse[blockIdx.x],          ~0ull, 0.0f};
+  const std::int64_t r = at.row < 0 ? static_cast<std::int64_t>(blockIdx.x) : at.row;
+  Row row{logits + r * ld, valid, at.temperature == 0.0f ? 1.0f : at.temperature,
+          lse[r],          ~0ull, 0.0f};
   const Key largest = LargestRank(row, &s);
   Filter(&row, at, largest, ends, &s);
   const float mass = RunningSum(row, valid, ends, &s.run);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "tests/simt/host_runtime.h"
 #include "tests/simt/simt.h"
 
 #define TEMPER_SIMT 1
@@ -41,9 +42,6 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 
-using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
-inline const char* cudaGetErrorString(cudaError_t) { return "refused"; }
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   std::size_t dynamicSmemBytes = 0;
@@ -56,9 +54,15 @@ cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
 }
 template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), A... arguments) {
-  simt::Run({c->gridDim.x, c->gridDim.y, c->gridDim.z},
-            {c->blockDim.x, c->blockDim.y, c->blockDim.z}, c->dynamicSmemBytes,
-            [=] { kernel(arguments...); });
+  simt::HostState& host = simt::Host();
+  ++host.launches;
+  if (host.launch_error != cudaSuccess) return std::exchange(host.launch_error, cudaSuccess);
+  const cudaLaunchConfig_t config = *c;
+  simt::Enqueue(c->stream, [=] {
+    simt::Run({config.gridDim.x, config.gridDim.y, config.gridDim.z},
+              {config.blockDim.x, config.blockDim.y, config.blockDim.z}, config.dynamicSmemBytes,
+              [=] { kernel(arguments...); });
+  });
   return cudaSuccess;
 }
 
@@ -156,6 +160,13 @@ inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x
 inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(std::uint64_t{a} * b >> 32);
+}
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const std::uint64_t bytes = std::uint64_t{b} << 32 | a;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<unsigned>(bytes >> (8 * (selector >> (4 * i) & 7u)) & 255u) << (8 * i);
+  return result;
 }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }

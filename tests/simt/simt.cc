@@ -332,9 +332,11 @@ Memory::~Memory() {
 }
 
 bool Memory::Intact() const {
-  const auto poisoned = [](unsigned char b) { return b == kPoison; };
-  return std::all_of(map_ + PageSize(), data_, poisoned) &&
-         std::all_of(data_ + bytes_, end_, poisoned);
+  static const std::vector<unsigned char> page(PageSize(), kPoison);
+  return std::memcmp(map_ + PageSize(), page.data(),
+                     static_cast<std::size_t>(data_ - map_) - PageSize()) == 0 &&
+         std::memcmp(data_ + bytes_, page.data(),
+                     static_cast<std::size_t>(end_ - data_) - bytes_) == 0;
 }
 
 }  // namespace simt

@@ -1,0 +1,62 @@
+#pragma once
+// A model's packed weights on a device, each at an address that updates don't move.
+#include <span>
+#include <vector>
+
+#include "engine/cuda/memory.h"
+#include "engine/weights.h"
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace temper::engine::cuda {
+
+/// One matrix, or equal ones side by side: heads, experts.
+struct DeviceLinear {
+  kernels::LinearWeight w;
+  kernels::cuda::Groups groups;  // its steps; w.n 0: there is none
+};
+
+struct DeviceMlp {
+  DeviceLinear gate_up, up, down;  // as MlpWeights
+};
+
+struct DeviceLayer {
+  float *input_norm = nullptr, *post_norm = nullptr, *q_a_norm = nullptr, *kv_a_norm = nullptr;
+  float *q_a_bias = nullptr, *kv_a_bias = nullptr, *o_bias = nullptr, *router_bias = nullptr;
+  DeviceLinear q, q_a, q_b, kv_a, w_uk, w_uv, o, router;
+  DeviceMlp mlp, experts, shared;
+};
+
+/// The main layers; MTP layers stay on the host.
+class DeviceWeights {
+ public:
+  /// Allocates and copies. Both must outlive it.
+  DeviceWeights(const Weights& weights, const Device& device);
+  /// Copies everything again, to the same addresses. True where a matrix has become another type.
+  bool Update();
+
+  const void* embedding() const { return embedding_; }
+  const float* norm() const { return norm_; }
+  const DeviceLinear& head() const { return head_; }
+  const DeviceLayer& layer(int i) const { return layers_[std::size_t(i)]; }
+  std::size_t bytes() const { return arena_.bytes(); }
+
+ private:
+  void Walk();
+  void WalkLayer(const LayerWeights& from, DeviceLayer* to);
+  void Put(std::span<const float> values, float** to);
+  void Put(std::span<const PackedLinear* const> parts, DeviceLinear* to);
+  void Put(const PackedLinear& part, DeviceLinear* to);
+  void PutHeads(const std::vector<PackedLinear>& heads, DeviceLinear* to);
+  void PutMlps(std::span<const MlpWeights> mlps, DeviceMlp* to);
+
+  const Weights& weights_;
+  const Device& device_;
+  Arena arena_;
+  void* embedding_ = nullptr;
+  float* norm_ = nullptr;
+  DeviceLinear head_;
+  std::vector<DeviceLayer> layers_;
+  bool retyped_ = false;
+};
+
+}  // namespace temper::engine::cuda
