@@ -88,6 +88,7 @@ CachedRows StoreRows(const OpContext& context, float* rows) {
 
 /// What attention reads of rows [T][L + R], by LibTorch's operations: bitwise StoreRows().
 torch::Tensor AsCached(const OpContext& context, const torch::Tensor& rows) {
+  if (context.numerics.cache == kernels::CacheType::kF32) return rows;
   const int latent = context.config->kv_lora_rank, rope = context.config->qk_rope_dim;
   const auto bf16 = [](const torch::Tensor& x) {
     return x.to(torch::kBFloat16).to(torch::kFloat32);
@@ -115,7 +116,12 @@ std::vector<const void*> Chains(const Pack& pack, const CachedRows& cache) {
 }  // namespace
 
 Tensors AttentionOp::Forward(const Tensors& in) {
-  if (context_.device) return {context_.device->Attention(context_, *w_, in[0], in[1], in[2])};
+  if (context_.device) {
+    const torch::Tensor out =
+        context_.device->Attention(context_, *w_, in[0], in[1], in[2], &latent_);
+    latent_ = AsCached(context_, latent_);
+    return {out};
+  }
   const engine::ModelConfig& c = *context_.config;
   const Pack& pack = *context_.pack;
   kernels::ThreadPool& pool = *context_.pool;
@@ -192,7 +198,9 @@ Tensors AttentionOp::Plain(const Tensors& in) {
   torch::Tensor k_rope = PlainRope(in[1].narrow(1, latent, rope).unsqueeze(1), cos, sin);
   if (context_.numerics.cache != kernels::CacheType::kF32) {
     const torch::Tensor stored = torch::cat({normed, k_rope.squeeze(1)}, 1);
-    const torch::Tensor through = stored + (AsCached(context_, stored.detach()) - stored).detach();
+    // What Forward read, where it has run: a row that LibTorch computes may round to another code.
+    const torch::Tensor read = latent_.defined() ? latent_ : AsCached(context_, stored.detach());
+    const torch::Tensor through = stored + (read - stored).detach();
     normed = through.narrow(1, 0, latent);
     k_rope = through.narrow(1, latent, rope).unsqueeze(1);
   }

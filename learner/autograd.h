@@ -32,8 +32,8 @@ struct OpContext {
   double capacity = 0;     // of a device, times its even share of a MoE layer's pairs; 0: all
 };
 
-/// One operation of the policy on FP32 tensors of one device. All inputs are contiguous, but weights
-/// may be strided views.
+/// One operation of the policy on FP32 tensors of one device. All inputs are contiguous, but
+/// weights may be strided views.
 class Op : public torch::CustomClassHolder {
  public:
   /// By the kernels, on the packed weights that the op was made with (`in` holds the same values).
@@ -55,8 +55,7 @@ class Op : public torch::CustomClassHolder {
 /// Integers as an index where `like` lies.
 template <typename T>
 torch::Tensor IndexFor(const torch::Tensor& like, const std::vector<T>& values) {
-  return torch::tensor(std::vector<std::int64_t>(values.begin(), values.end()))
-      .to(like.device());
+  return torch::tensor(std::vector<std::int64_t>(values.begin(), values.end())).to(like.device());
 }
 
 /// Applies op to `in`. `plain`: LibTorch computes the forward too.

@@ -15,7 +15,8 @@ void ModeLinear(const OpContext& context, const engine::PackedLinear& w, const f
 torch::Tensor AsRead(const OpContext& context, const engine::PackedLinear& w,
                      const torch::Tensor& x);
 
-/// The values of x [m, K] after QuantizeActivations() and back, by LibTorch's operations: bitwise its.
+/// The values of x [m, K] after QuantizeActivations() and back, by LibTorch's operations: bitwise
+/// its.
 torch::Tensor E4m3Blocks(const torch::Tensor& x, kernels::ScaleRecipe recipe);
 
 /// y = residual + out, out [m, H] rounded first (in place) as the mode says.

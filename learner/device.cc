@@ -1,12 +1,12 @@
 #include "learner/device.h"
 
-#include "configs/error.h"
+#include "engine/decoder.h"
 
 namespace temper::learner {
 
-std::unique_ptr<Device> MakeDevice(const std::string& name, const engine::Weights&) {
-  if (name == "cpu") return nullptr;
-  throw UserError("device: " + name + ", but this temper-learner was built without CUDA; take \"cpu\" or build with -DTEMPER_CUDA=ON");
+std::unique_ptr<Device> MakeDevice(const std::string& name, const engine::Weights& weights) {
+  const int number = engine::DeviceNumber(name);
+  return number < 0 ? nullptr : MakeCudaDevice(number, weights);
 }
 
 }  // namespace temper::learner

@@ -56,8 +56,8 @@ void MoeOp::Choose(const torch::Tensor& logits) {
     context_.device->Route(*w_, logits, forced, &routing_.ids, &weight_);
   } else {
     kernels::Route(logits_.data_ptr<float>(), c.experts, w_->router_bias.data(), c.router_shape(),
-                   m, forced.empty() ? nullptr : forced.data(), routing_.ids.data(),
-                   weight_.data(), *context_.pool);
+                   m, forced.empty() ? nullptr : forced.data(), routing_.ids.data(), weight_.data(),
+                   *context_.pool);
   }
   routing_.loads.assign(c.experts, 0);
   for (std::int32_t e : routing_.ids) ++routing_.loads[e];
@@ -207,7 +207,8 @@ Tensors MoeOp::Plain(const Tensors& in) {
         PlainMlp(context_, w_->experts[e], x.narrow(0, begin_[e], begin_[e + 1] - begin_[e]),
                  GateUp(in[3], e, width, c.hidden_size), Down(in[3], e, width, c.hidden_size)));
   }
-  if (routing_.dropped > 0) parts.push_back(torch::zeros({routing_.dropped, c.hidden_size}, x.options()));
+  if (routing_.dropped > 0)
+    parts.push_back(torch::zeros({routing_.dropped, c.hidden_size}, x.options()));
   const torch::Tensor out = torch::cat(parts).index_select(0, slot).view({m, k, c.hidden_size});
   torch::Tensor sum = (out * weight.unsqueeze(2)).sum(1);
   if (in[4].defined()) sum = sum + PlainMlp(context_, w_->shared, in[0], in[4], in[5]);

@@ -89,8 +89,7 @@ Tensors LinearOp::Backward(const Tensors& in, const Tensors& grad, const std::ve
 }
 
 Tensors MlpOp::Forward(const Tensors& in) {
-  if (context_.device)
-    return {context_.device->AddBlock(context_.device->Mlp(*w_, in[0]), in[3])};
+  if (context_.device) return {context_.device->AddBlock(context_.device->Mlp(*w_, in[0]), in[3])};
   run_ = RunMlp(context_, *w_, in[0]);
   return {AddBlock(context_, std::move(run_.out), in[3])};
 }

@@ -130,8 +130,8 @@ void Policy::Begin(const std::string& model_dir, const engine::ModelConfig& base
 torch::Tensor Policy::Leaf(const std::string& name, std::vector<std::int64_t> shape) {
   const Parameters::Entry& entry = parameters_.Find(name);
   if (shape.empty()) shape = entry.spec.shape;
-  const std::int64_t count = std::accumulate(shape.begin(), shape.end(), std::int64_t{1},
-                                             std::multiplies<>());
+  const std::int64_t count =
+      std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
   const auto part = [&](const torch::Tensor& flat, float* host) {
     if (!flat.defined()) return torch::from_blob(host + entry.offset, shape, torch::kFloat32);
     return flat.narrow(0, entry.offset, count).view(shape).detach();

@@ -132,7 +132,7 @@ void ProbeGrad(const ProbeOptions& options, const std::vector<std::vector<std::i
   const Policy::Result found = policy->Forward(MakePack(options), targets, {});
   const torch::Tensor loss = -found.logp.sum() / double(targets.count());
   loss.backward();
-  policy.CollectGradients();
+  policy->CollectGradients();
 
   Parameters& parameters = policy->parameters();
   std::vector<engine::SafetensorsWriter::Entry> entries{{"loss", engine::Dtype::kF32, {1}}};

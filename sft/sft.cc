@@ -108,6 +108,7 @@ Json Trainer::Step() {
   Stopwatch step, watch;
   const StepReport report =
       objective_->Train(cursor_->Take(objective_->lengths(), sft_.tokens_per_step));
+  policy_->CollectGradients();
   watch.Lap();
   const learner::UpdateReport update =
       learner::Update(*policy_, sft_, ++state_.step, report.loads, report.loss);

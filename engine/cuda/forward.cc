@@ -17,12 +17,12 @@ constexpr float kLowRankEps = 1e-6f;
 constexpr int kSplitKeys = 256;
 constexpr std::int64_t kSplitBytes = std::int64_t{256} << 20;
 
+}  // namespace
+
 bool FitsTensorCores(const ModelConfig& c, const Numerics& n) {
   return n.tensor && c.kv_lora_rank == 512 && c.qk_rope_dim == 64 &&
          n.cache != kernels::CacheType::kF32;
 }
-
-}  // namespace
 
 DeviceForward::DeviceForward(const Weights& host, const DeviceWeights& weights,
                              const Device& device)
@@ -116,35 +116,13 @@ int DeviceForward::SplitsFor(int rows, int keys) const {
   return filled || kc::AttentionScratch(rows, c_.heads, splits) > split_room_ ? 0 : splits;
 }
 
-DeviceForward::Input DeviceForward::Prepare(const DeviceLinear& w, const float* x, std::int64_t ldx,
-                                            int m) {
-  Input in{x, ldx};
-  const bool quantizes = numerics_.quantizes_inputs() && w.w.type == WeightType::kFp8;
-  auto* const bytes = reinterpret_cast<std::uint8_t*>(s_.inputs);
-  if (numerics_.tensor && w.w.type != WeightType::kF32) {
-    in.split = true;
-    in.ldx = kc::TensorWidth(w.w.k);
-    in.tensor.high = reinterpret_cast<std::uint16_t*>(bytes);
-    if (quantizes) {
-      in.tensor.scale = s_.scales;
-    } else {
-      in.tensor.low = in.tensor.high + std::int64_t{m} * in.ldx;
-    }
-    kc::TensorInputs(x, ldx, m, w.w.k, numerics_.scale, in.tensor, device_.stream());
-  } else if (quantizes) {
-    in.codes = bytes;
-    kc::Quantize(x, ldx, m, w.w.k, {bytes, s_.scales, numerics_.scale}, device_.stream());
-  }
-  return in;
+LinearInput DeviceForward::Prepare(const DeviceLinear& w, const float* x, std::int64_t ldx, int m) {
+  return PrepareInput(numerics_, w, x, ldx, m, {s_.inputs, s_.scales}, device_.stream());
 }
 
-void DeviceForward::Run(const DeviceLinear& w, const Input& in, int m, float* y, std::int64_t ldy) {
-  if (in.split) {
-    return kc::TensorLinear({w.w, in.tensor, in.ldx, m, y, ldy, w.groups}, device_.stream());
-  }
-  kc::Linear({w.w, in.codes ? nullptr : in.x, in.ldx, in.codes, in.codes ? s_.scales : nullptr, m,
-              y, ldy, w.groups},
-             device_.stream());
+void DeviceForward::Run(const DeviceLinear& w, const LinearInput& in, int m, float* y,
+                        std::int64_t ldy) {
+  RunLinear(w, in, m, y, ldy, device_.stream());
 }
 
 void DeviceForward::Linear(const DeviceLinear& w, const float* x, std::int64_t ldx, int m, float* y,
@@ -154,20 +132,8 @@ void DeviceForward::Linear(const DeviceLinear& w, const float* x, std::int64_t l
 
 void DeviceForward::Heads(const DeviceLinear& w, const float* x, std::int64_t x_step, int m,
                           float* y, std::int64_t y_step, std::int64_t ldy) {
-  DeviceLinear heads = w;
-  heads.groups.y_step = y_step;
-  if (numerics_.tensor && w.w.type != WeightType::kF32) {
-    // Their inputs are never quantised: each head's is a row of its own.
-    const std::int64_t ld = kc::TensorWidth(w.w.k);
-    auto* const high = reinterpret_cast<std::uint16_t*>(s_.inputs);
-    const kc::TensorRows rows{high, high + std::int64_t{m} * c_.heads * ld, nullptr};
-    kc::TensorInputs(x, x_step, m * c_.heads, w.w.k, numerics_.scale, rows, device_.stream());
-    heads.groups.x_step = ld;
-    return kc::TensorLinear({w.w, rows, ld * c_.heads, m, y, ldy, heads.groups}, device_.stream());
-  }
-  heads.groups.x_step = x_step;
-  kc::Linear({w.w, x, x_step * c_.heads, nullptr, nullptr, m, y, ldy, heads.groups},
-             device_.stream());
+  RunHeads(numerics_, w, x, x_step, c_.heads, m, y, y_step, ldy, {s_.inputs, s_.scales},
+           device_.stream());
 }
 
 void DeviceForward::Norm(const float* x, std::int64_t ldx, const float* weight, float eps, int m,
@@ -221,7 +187,7 @@ void DeviceForward::Logits(const std::int32_t* picked, int count) {
 void DeviceForward::Queries(const DeviceLayer& w, const DeviceRows& rows, int m) {
   const int h = c_.hidden_size, heads = c_.heads, qk = c_.qk_dim(), rank = c_.q_lora_rank;
   Norm(s_.x, h, w.input_norm, float(c_.rms_norm_eps), m, h, s_.normed, h);
-  const Input input = Prepare(w.kv_a, s_.normed, h, m);
+  const LinearInput input = Prepare(w.kv_a, s_.normed, h, m);
   Run(w.kv_a, input, m, s_.kv, c_.latent_dim());
   if (rank == 0) {
     Run(w.q, input, m, s_.q, heads * qk);
@@ -277,7 +243,7 @@ void DeviceForward::Mlp(const DeviceMlp& w, const float* in, const std::int32_t*
     linear.groups.offset = offset;
     return linear;
   };
-  const Input input = Prepare(w.gate_up, in, h, m);
+  const LinearInput input = Prepare(w.gate_up, in, h, m);
   Run(by_expert(w.gate_up), input, m, s_.gate_up, 2 * width);
   if (w.up.w.n > 0) Run(by_expert(w.up), input, m, s_.gate_up + width, 2 * width);
   kc::SwiGlu(s_.gate_up, 2 * width, m, width, s_.gated, width, {}, device_.stream());

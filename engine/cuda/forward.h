@@ -2,6 +2,7 @@
 // The model's forward pass on a device: engine/forward.h's steps as launches on one stream.
 #include <cstdint>
 
+#include "engine/cuda/linear.h"
 #include "engine/cuda/memory.h"
 #include "engine/cuda/weights.h"
 
@@ -16,6 +17,9 @@ struct DeviceRows {
   std::int64_t ld_pages;
   std::byte* cache;  // [places][layers] of cache rows
 };
+
+/// Whether attention runs on tensor cores.
+bool FitsTensorCores(const ModelConfig& config, const Numerics& numerics);
 
 /// Nothing here waits, allocates or asks the device: a pass may be captured into a graph. The
 /// shapes of the experts are what the router's offsets on the device say.
@@ -51,17 +55,9 @@ class DeviceForward {
     std::byte* inputs;  // a linear layer's, quantised or split in two
     std::int32_t *experts, *offset, *slot, *source;
   };
-  /// A linear layer's inputs: as they are, codes, or what tensor cores take.
-  struct Input {
-    const float* x = nullptr;
-    std::int64_t ldx = 0;
-    const std::uint8_t* codes = nullptr;
-    kernels::cuda::TensorRows tensor = {};
-    bool split = false;
-  };
   void Lay(int rows, int heads);
-  Input Prepare(const DeviceLinear& w, const float* x, std::int64_t ldx, int m);
-  void Run(const DeviceLinear& w, const Input& in, int m, float* y, std::int64_t ldy);
+  LinearInput Prepare(const DeviceLinear& w, const float* x, std::int64_t ldx, int m);
+  void Run(const DeviceLinear& w, const LinearInput& in, int m, float* y, std::int64_t ldy);
   void Linear(const DeviceLinear& w, const float* x, std::int64_t ldx, int m, float* y,
               std::int64_t ldy);
   /// Head n of x [m][heads][K] at x + n x_step gives y + n y_step.

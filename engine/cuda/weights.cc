@@ -12,8 +12,10 @@ std::size_t RoundUp(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * 
 
 }  // namespace
 
-DeviceWeights::DeviceWeights(const Weights& weights, const Device& device)
-    : weights_(weights), device_(device), layers_(std::size_t(weights.config().num_layers)) {
+DeviceWeights::DeviceWeights(const Weights& weights, const Device& device, bool mtp)
+    : weights_(weights),
+      device_(device),
+      layers_(std::size_t(weights.config().num_layers + (mtp ? weights.config().mtp_layers : 0))) {
   Walk();
   arena_.Commit(device_, "the weights");
   Walk();
@@ -42,7 +44,7 @@ void DeviceWeights::Walk() {
   }
   Put(weights_.norm(), &norm_);
   Put(weights_.head(), &head_);
-  for (int i = 0; i < c.num_layers; ++i) WalkLayer(weights_.layer(i), &layers_[std::size_t(i)]);
+  for (std::size_t i = 0; i < layers_.size(); ++i) WalkLayer(weights_.layer(int(i)), &layers_[i]);
 }
 
 void DeviceWeights::WalkLayer(const LayerWeights& from, DeviceLayer* to) {
@@ -60,6 +62,7 @@ void DeviceWeights::WalkLayer(const LayerWeights& from, DeviceLayer* to) {
   PutHeads(from.w_uk, &to->w_uk);
   PutHeads(from.w_uv, &to->w_uv);
   Put(from.o, &to->o);
+  Put(from.eh, &to->eh);
   if (!from.moe) return PutMlps({&from.mlp, 1}, &to->mlp);
   Put(from.router, &to->router);
   Put(from.router_bias, &to->router_bias);

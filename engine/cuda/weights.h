@@ -23,14 +23,15 @@ struct DeviceLayer {
   float *input_norm = nullptr, *post_norm = nullptr, *q_a_norm = nullptr, *kv_a_norm = nullptr;
   float *q_a_bias = nullptr, *kv_a_bias = nullptr, *o_bias = nullptr, *router_bias = nullptr;
   DeviceLinear q, q_a, q_b, kv_a, w_uk, w_uv, o, router;
+  DeviceLinear eh;  // of an MTP layer
   DeviceMlp mlp, experts, shared;
 };
 
-/// The main layers; MTP layers stay on the host.
 class DeviceWeights {
  public:
-  /// Allocates and copies. Both must outlive it.
-  DeviceWeights(const Weights& weights, const Device& device);
+  /// Allocates and copies. Both must outlive it. `mtp`: the MTP layers too, behind the main ones; else they
+  /// stay on the host.
+  DeviceWeights(const Weights& weights, const Device& device, bool mtp = false);
   /// Copies everything again, to the same addresses. True where a matrix has become another type.
   bool Update();
 

@@ -37,12 +37,14 @@ inline void FillTiny(Policy& policy, std::uint64_t seed) {
 inline std::unique_ptr<Policy> TinyPolicy(const engine::ModelConfig& config, std::uint64_t seed,
                                           int threads = 2, bool plain = false,
                                           const engine::Numerics& numerics = {},
-                                          bool recompute = false) {
+                                          bool recompute = false,
+                                          const std::string& device = "cpu") {
   Policy::Options options;
   options.numerics = numerics;
   options.threads = threads;
   options.plain = plain;
   options.recompute = recompute;
+  options.device = device;
   auto policy = std::make_unique<Policy>(config, options);
   FillTiny(*policy, seed);
   return policy;
@@ -92,6 +94,7 @@ inline double AddGradients(Policy& policy, const TinyBatch& batch, double mtp = 
   torch::Tensor loss = -result.logp.sum();
   for (const torch::Tensor& logp : result.mtp_logp) loss = loss - mtp * logp.sum();
   loss.backward();
+  policy.CollectGradients();
   double sum = 0;
   for (std::int64_t i = 0; i < result.logp.numel(); ++i) sum -= result.logp.data_ptr<float>()[i];
   return sum;
