@@ -34,6 +34,9 @@ class Device {
   virtual torch::Tensor Attention(const OpContext& context, const engine::LayerWeights& w,
                                   const torch::Tensor& q, const torch::Tensor& kv,
                                   const torch::Tensor& kv_a_norm, torch::Tensor* rows) const = 0;
+  /// x [m, H] -> [m, E].
+  virtual torch::Tensor RouterLogits(const engine::LayerWeights& w,
+                                     const torch::Tensor& x) const = 0;
   /// The experts of each row of logits [m, E] and their weights, both [m, k] and of that size
   /// already. `forced` [m, k] or empty.
   virtual void Route(const engine::LayerWeights& w, const torch::Tensor& logits,

@@ -137,7 +137,7 @@ void MoeOp::RunExperts(engine::PackedLinear engine::MlpWeights::*member, const t
 
 Tensors MoeOp::DeviceForward(const Tensors& in) {
   const Device& device = *context_.device;
-  Choose(device.Linear(w_->router, in[0]));
+  Choose(device.RouterLogits(*w_, in[0]));
   const torch::Tensor sorted = in[0].index_select(0, IndexFor(in[0], source_));
   torch::Tensor shared;
   if (in[4].defined()) shared = device.Mlp(w_->shared, in[0]);

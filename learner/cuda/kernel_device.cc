@@ -40,7 +40,6 @@ class KernelDevice : public Device {
       linear_[&from.q_b] = &to.q_b;
       linear_[&from.kv_a] = &to.kv_a;
       linear_[&from.o] = &to.o;
-      linear_[&from.router] = &to.router;
       linear_[&from.eh] = &to.eh;
       mlp_[&from.mlp] = &to.mlp;
       mlp_[&from.shared] = &to.shared;
@@ -65,7 +64,7 @@ class KernelDevice : public Device {
   torch::Tensor Linear(const engine::PackedLinear& w, const torch::Tensor& x) const override {
     const ec::DeviceLinear& own = *linear_.at(&w);
     torch::Tensor y = Floats({x.size(0), own.w.n});
-    Multiply(own, x, y.data_ptr<float>(), own.w.n);
+    Multiply(numerics_, own, x, y.data_ptr<float>(), own.w.n);
     return y;
   }
 
@@ -86,6 +85,14 @@ class KernelDevice : public Device {
   torch::Tensor Attention(const OpContext& context, const engine::LayerWeights& w,
                           const torch::Tensor& q, const torch::Tensor& kv,
                           const torch::Tensor& kv_a_norm, torch::Tensor* rows) const override;
+
+  torch::Tensor RouterLogits(const engine::LayerWeights& w, const torch::Tensor& x) const override {
+    torch::Tensor y = Floats({x.size(0), c_.experts});
+    engine::Numerics canonical = numerics_;  // as engine::cuda::DeviceForward
+    canonical.tensor = false;
+    Multiply(canonical, layer_.at(&w)->router, x, y.data_ptr<float>(), c_.experts);
+    return y;
+  }
 
   void Route(const engine::LayerWeights& w, const torch::Tensor& logits,
              const std::vector<std::int32_t>& forced, std::vector<std::int32_t>* ids,
@@ -194,13 +201,12 @@ class KernelDevice : public Device {
     kc::RmsNorm(a, stream());
   }
 
-  void Multiply(const ec::DeviceLinear& w, const torch::Tensor& x, float* y,
-                std::int64_t ldy) const {
+  void Multiply(const engine::Numerics& numerics, const ec::DeviceLinear& w, const torch::Tensor& x,
+                float* y, std::int64_t ldy) const {
     const int m = int(x.size(0));
     const Room room = RoomFor(m, w.w.k);
-    // The router keeps FP32's order in every arithmetic: it is FP32 in every mode.
     const auto in =
-        ec::PrepareInput(numerics_, w, x.data_ptr<float>(), x.size(1), m, room, stream());
+        ec::PrepareInput(numerics, w, x.data_ptr<float>(), x.size(1), m, room, stream());
     ec::RunLinear(w, in, m, y, ldy, stream());
   }
 
@@ -221,11 +227,12 @@ class KernelDevice : public Device {
       return linear;
     };
     const torch::Tensor gate_up = Floats({m, 2 * width}), gated = Floats({m, width});
-    Multiply(grouped(w.gate_up), x, gate_up.data_ptr<float>(), 2 * width);
-    if (w.up.w.n > 0) Multiply(grouped(w.up), x, gate_up.data_ptr<float>() + width, 2 * width);
+    Multiply(numerics_, grouped(w.gate_up), x, gate_up.data_ptr<float>(), 2 * width);
+    if (w.up.w.n > 0)
+      Multiply(numerics_, grouped(w.up), x, gate_up.data_ptr<float>() + width, 2 * width);
     kc::SwiGlu(gate_up.data_ptr<float>(), 2 * width, m, width, gated.data_ptr<float>(), width, {},
                stream());
-    Multiply(grouped(w.down), gated, out->data_ptr<float>(), w.down.w.n);
+    Multiply(numerics_, grouped(w.down), gated, out->data_ptr<float>(), w.down.w.n);
   }
 
   const engine::ModelConfig& c_;
