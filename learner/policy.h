@@ -25,6 +25,7 @@ class Policy {
     bool recompute = false;  // activations of a layer are not kept, Backward runs it again
     engine::Numerics numerics = {};
     configs::Lora lora = {};  // r > 0: adapters are trained, all else is constant
+    Shard shard = {};         // whose moments this process has
   };
   Policy(const engine::ModelConfig& config, const Options& options);
 
