@@ -1,4 +1,10 @@
 // GRPO runs with each kind of reward that is no local script: tasks, models, remotes.
+#include <signal.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "tests/cli/programs.h"
 #include "tests/reward/fake_remote.h"
 
@@ -26,7 +32,8 @@ class RewardTraining : public ProgramTest {
 
   /// Three steps of two groups of two samples; `rewards` and `data` as JSON.
   Ran Train(const std::string& rewards, const std::vector<std::string>& sets = {},
-            const std::string& data = R"({"train": "rows.jsonl"})") const {
+            const std::string& data = R"({"train": "rows.jsonl"})",
+            const std::string& environment = "") const {
     const std::string config =
         Write("grpo.json", R"({"output_dir": "run", "model": "model", "threads": 2, "data": )" +
                                data + rewards + R"(,
@@ -34,7 +41,7 @@ class RewardTraining : public ProgramTest {
                  "max_completion_length": 8, "learning_rate": 1e-4}})");
     std::vector<std::string> args = {"grpo", config};
     for (const std::string& set : sets) args.insert(args.end(), {"--set", set});
-    return Temper(args);
+    return Temper(args, "", environment);
   }
 
   std::string Remote(const std::string& more = "") const {
@@ -70,18 +77,27 @@ TEST_F(RewardTraining, ATaskNeedsNoDataSetAndScoresItsOwnPrompts) {
 
 TEST_F(RewardTraining, AScriptThatChangesScoresTheGroupsThatFollow) {
   Write("x.lua", "function score(s) return 1 end");
-  std::atomic<bool> done = false;
+  // The author changes the script after a step and ends the run once a later step was paid by the
+  // new one: however fast steps are, there is one of each.
+  std::atomic<bool> ended = false;
   std::thread author([&] {
-    while (!done && Read(Path("run/metrics.jsonl")).empty()) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
+    const auto until = [&](const std::string& text) {
+      while (!ended && Read(Path("run/metrics.jsonl")).find(text) == std::string::npos) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    };
+    until("\"reward\":1.0");
     Write("x.lua", "function score(s) return 2 end");
+    until("\"reward\":2.0");
+    if (!ended) kill(std::stoi(Read(Path("pid"))), SIGTERM);
   });
   const Ran ran =
-      Train(R"(, "rewards": [{"script": "x.lua"}])", {"grpo.max_steps=100", "grpo.save_steps=0"});
-  done = true;
+      Train(R"(, "rewards": [{"script": "x.lua"}])", {"grpo.max_steps=20000", "grpo.save_steps=0"},
+            R"({"train": "rows.jsonl"})", "echo $$ >" + Quoted(Path("pid")) + "; exec");
+  ended = true;
   author.join();
-  ASSERT_EQ(ran.code, 0) << ran.err;
+  ASSERT_EQ(ran.code, 3) << ran.err;
+  EXPECT_NE(ran.err.find("continue with --resume"), std::string::npos) << ran.err;
   const std::vector<Json> used = Query(
       "SELECT script_sha256, min(value) AS low, max(value) AS high FROM reward_part "
       "GROUP BY 1 ORDER BY min(grp)");

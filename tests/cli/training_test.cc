@@ -226,7 +226,7 @@ TEST_F(TrainingTest, AnAsynchronousRunOfSeveralStepsABatchKeepsItsLag) {
 }
 
 TEST_F(TrainingTest, KilledActorsAndRewardWorkersAreReplaced) {
-  Start({"grpo", config_, "--set", "grpo.max_steps=120"});
+  Start({"grpo", config_, "--set", "grpo.max_steps=400"});
   for (const char* role : {"actor", "reward-worker"}) {
     const std::int64_t before = Steps();
     ASSERT_TRUE(Eventually([&] { return Steps() > before && Child(role) > 0; }))
@@ -234,7 +234,7 @@ TEST_F(TrainingTest, KilledActorsAndRewardWorkersAreReplaced) {
     kill(Child(role), SIGKILL);
   }
   EXPECT_EQ(Wait(), 0) << Read(Path("err"));
-  EXPECT_EQ(Steps(), 120);
+  EXPECT_EQ(Steps(), 400);
   const std::string said = Read(Path("err"));
   EXPECT_NE(said.find("a1 ended (killed by signal 9); started again"), std::string::npos) << said;
   EXPECT_NE(said.find("w1 ended (killed by signal 9); started again"), std::string::npos) << said;
@@ -270,7 +270,7 @@ TEST_F(TrainingTest, ARunFromStoredRolloutsIsTheRunThatStoredThem) {
 }
 
 TEST_F(TrainingTest, ASignalStopsTheRunWithAllItsProcessesAndResumeFinishesIt) {
-  Start({"grpo", config_, "--set", "grpo.max_steps=60", "--set", "grpo.save_steps=5"});
+  Start({"grpo", config_, "--set", "grpo.max_steps=400", "--set", "grpo.save_steps=5"});
   ASSERT_TRUE(Eventually([&] { return Steps() > 6; })) << Read(Path("err"));
   const auto children = ChildrenOf(supervisor_);
   EXPECT_EQ(children.size(), 3u);
@@ -283,9 +283,9 @@ TEST_F(TrainingTest, ASignalStopsTheRunWithAllItsProcessesAndResumeFinishesIt) {
   }
   EXPECT_NE(Read(Path("err")).find("continue with --resume"), std::string::npos);
   const Ran ran = Temper(
-      {"grpo", config_, "--set", "grpo.max_steps=60", "--set", "grpo.save_steps=5", "--resume"});
+      {"grpo", config_, "--set", "grpo.max_steps=400", "--set", "grpo.save_steps=5", "--resume"});
   EXPECT_EQ(ran.code, 0) << ran.err;
-  EXPECT_EQ(Steps(), 60);
+  EXPECT_EQ(Steps(), 400);
 }
 
 TEST_F(TrainingTest, NoProcessOutlivesAKilledSupervisor) {
