@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 #include <vector>
 
 #include "configs/error.h"
@@ -23,6 +25,28 @@ std::vector<char*> Pointers(const std::string& program, const Arguments& args) {
   list.push_back(nullptr);
   return list;
 }
+
+/// execve's environment: ours with `variables` over it, of which they are the texts.
+class Environment {
+ public:
+  explicit Environment(const std::vector<std::pair<std::string, std::string>>& variables) {
+    for (char** entry = environ; *entry; ++entry) {
+      const std::string_view text = *entry;
+      const bool ours = std::any_of(variables.begin(), variables.end(), [&](const auto& variable) {
+        return text.starts_with(variable.first + "=");
+      });
+      if (!ours) texts_.emplace_back(text);
+    }
+    for (const auto& [name, value] : variables) texts_.push_back(name + "=" + value);
+    for (std::string& text : texts_) pointers_.push_back(text.data());
+    pointers_.push_back(nullptr);
+  }
+  char* const* get() const { return pointers_.data(); }
+
+ private:
+  std::vector<std::string> texts_;
+  std::vector<char*> pointers_;
+};
 
 /// -1 for "": the child keeps ours.
 int OpenLog(const std::string& path) {
@@ -87,11 +111,13 @@ Outcome RunAndRead(const std::string& program, const Arguments& args) {
 }
 
 Child::Child(std::string name, const std::string& program, const Arguments& args,
-             const std::string& out_log, const std::string& err_log)
+             const std::string& out_log, const std::string& err_log,
+             const std::vector<std::pair<std::string, std::string>>& variables)
     : name_(std::move(name)) {
   const int out = OpenLog(out_log), err = OpenLog(err_log);
   // Prepared before fork: between fork and exec nothing may allocate.
   const std::vector<char*> list = Pointers(program, args);
+  const Environment environment(variables);
   const pid_t parent = getpid();
   pid_ = fork();
   if (pid_ == 0) {
@@ -100,7 +126,7 @@ Child::Child(std::string name, const std::string& program, const Arguments& args
     signal(SIGINT, SIG_IGN);
     if (out >= 0) dup2(out, STDOUT_FILENO);
     if (err >= 0) dup2(err, STDERR_FILENO);
-    execv(program.c_str(), list.data());
+    execve(program.c_str(), list.data(), environment.get());
     _exit(3);
   }
   const int why = errno;

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/program.h"
 
@@ -30,9 +32,10 @@ Outcome RunAndRead(const std::string& program, const Arguments& args);
 class Child {
  public:
   /// Starts PROGRAM ARGS; stdout and stderr are appended to these files, or are ours where "".
-  /// Throws MachineError.
+  /// `variables` are set over our environment. Throws MachineError.
   Child(std::string name, const std::string& program, const Arguments& args,
-        const std::string& out_log, const std::string& err_log);
+        const std::string& out_log, const std::string& err_log,
+        const std::vector<std::pair<std::string, std::string>>& variables = {});
   Child(Child&& other) noexcept;
   ~Child();  // kills what still runs
 

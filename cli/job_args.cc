@@ -25,11 +25,11 @@ bool JobArgs::Parse(Args* args, const std::vector<std::string>& arguments) {
   return args->Parse(arguments);
 }
 
-configs::Config JobArgs::Read(configs::Job job) const {
+configs::Config JobArgs::Read(configs::Job job, bool owns) const {
   std::vector<std::string> all = sets;
   if (resume) all.push_back("resume=true");
   configs::Config config = configs::ReadConfig(config_path, all, job);
-  if (!config.resume && configs::Exists(config.output_dir)) {
+  if (owns && !config.resume && configs::Exists(config.output_dir)) {
     throw UserError(
         config.output_dir +
         ": output_dir exists; continue that run with --resume or choose another folder");

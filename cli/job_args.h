@@ -13,8 +13,9 @@ struct JobArgs {
   void Declare(Args* args);
   /// Parses; false: help was printed.
   bool Parse(Args* args, const std::vector<std::string>& arguments);
-  /// Reads and checks the file. An output_dir that exists is a UserError unless the run is resumed.
-  configs::Config Read(configs::Job job) const;
+  /// Reads and checks the file. An output_dir that exists is a UserError unless the run is resumed,
+  /// or another rank, which may have begun, `owns` it.
+  configs::Config Read(configs::Job job, bool owns = true) const;
 };
 
 }  // namespace temper::cli

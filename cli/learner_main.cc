@@ -14,22 +14,40 @@
 #include "configs/version.h"
 #include "engine/model_config.h"
 #include "engine/probe.h"
+#include "learner/communicator.h"
 #include "learner/grpo.h"
 #include "learner/probe.h"
 #include "learner/process.h"
+#include "learner/shared_batch.h"
 #include "sft/sft.h"
 
 namespace temper::cli {
 namespace {
+
+/// A job as one of its ranks: `run` gets the config and the others.
+template <class Run>
+int AsRank(const JobArgs& job, configs::Job kind, Run run) {
+  const learner::RankPlace place = learner::ReadRankPlace();
+  configs::Config config = job.Read(kind, /*owns=*/place.rank == 0);
+  if (config.learner.ranks > 1 && config.learner.ranks != place.size) {
+    throw UserError("learner.ranks: is " + std::to_string(config.learner.ranks) +
+                    ", but WORLD_SIZE is " + std::to_string(place.size) +
+                    (place.size == 1 ? " or not set; start the ranks with temper or torchrun"
+                                     : "; unset learner.ranks, or start as many"));
+  }
+  config.learner.ranks = place.size;  // torchrun decides
+  learner::UseThreads(config.threads);
+  learner::Communicator ranks(place, config.device, config.learner.rank_timeout_s);
+  learner::MustRunTheSame(ranks, config);
+  return run(config, ranks);
+}
 
 int Sft(const Arguments& arguments) {
   JobArgs job;
   Args args("temper sft", "Supervised fine-tuning on rows of prompt and completion.");
   job.Declare(&args);
   if (!job.Parse(&args, arguments)) return 0;
-  const configs::Config config = job.Read(configs::Job::kSft);
-  learner::UseThreads(config.threads);
-  return sft::RunSft(config);
+  return AsRank(job, configs::Job::kSft, sft::RunSft);
 }
 
 int Grpo(const Arguments& arguments) {
@@ -41,10 +59,11 @@ int Grpo(const Arguments& arguments) {
   args.Text("--bind", "EP", "ZeroMQ endpoint instead of wire.bind", &bind);
   args.Text("--from", "RUN", "train the rollouts that RUN has stored; nobody connects", &from);
   if (!job.Parse(&args, arguments)) return 0;
-  const configs::Config config = job.Read(configs::Job::kGrpo);
-  learner::UseThreads(config.threads);
   const auto folder = std::filesystem::path(ThisProgram()).parent_path();
-  return learner::RunGrpo(config, bind, {(folder / "temper").string(), "reward-zygote"}, from);
+  return AsRank(job, configs::Job::kGrpo, [&](const auto& config, learner::Communicator& ranks) {
+    return learner::RunGrpo(config, ranks, bind, {(folder / "temper").string(), "reward-zygote"},
+                            from);
+  });
 }
 
 void DeclareProbe(Args* args, learner::ProbeOptions* options, std::string* ids) {

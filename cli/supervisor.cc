@@ -109,7 +109,7 @@ Supervisor::Supervisor(const configs::Config& config, Arguments learner_args)
       endpoint_path_(config.output_dir + "/endpoint"),
       endpoint_before_(StatOf(endpoint_path_)),
       peers_(MakePeers(config)),
-      learner_((CatchSignals(), "learner"), LearnerProgram(), learner_args, "", "") {}
+      learner_((CatchSignals(), config.learner.ranks), learner_args) {}
 
 bool Supervisor::EndpointReady() {
   if (!endpoint_.empty()) return true;
@@ -213,7 +213,8 @@ int Supervisor::Run() {
     throw MachineError("stopped by signal " + std::to_string(last_signal) + go_on);
   }
   if (*code > 128) {
-    throw MachineError("the learner was killed by signal " + std::to_string(*code - 128) + go_on);
+    throw MachineError(learner_.culprit() + " was killed by signal " + std::to_string(*code - 128) +
+                       go_on);
   }
   return *code;
 }

@@ -1,5 +1,6 @@
 #pragma once
-// One learner with its local actors and reward workers: started, restarted, and ended together.
+// One learner, of one rank or several, with its local actors and reward workers: started,
+// restarted, and ended together.
 #include <sys/stat.h>
 
 #include <chrono>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "cli/child.h"
+#include "cli/learner_ranks.h"
 #include "configs/config.h"
 
 namespace temper::cli {
@@ -29,7 +31,7 @@ struct Peer {
 /// 8 quick deaths in a row, or an exit 2, the run ends.
 class Supervisor {
  public:
-  /// `learner_args` follow "temper-learner grpo".
+  /// `learner_args` follow "temper-learner".
   Supervisor(const configs::Config& config, Arguments learner_args);
   /// Returns the learner's exit code. Throws UserError or MachineError where a peer or a signal
   /// ended the run.
@@ -49,7 +51,7 @@ class Supervisor {
   std::string endpoint_;
   std::vector<Peer> peers_;
   int signals_seen_ = 0;
-  Child learner_;  // last: the first to be killed if something throws
+  LearnerRanks learner_;  // last: the first to be killed if something throws
 };
 
 }  // namespace temper::cli

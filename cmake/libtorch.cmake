@@ -11,6 +11,7 @@ macro(temper_cpu_half_of_libtorch root)
   target_link_libraries(temper_torch_cpu INTERFACE
     ${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so ${TORCH_INSTALL_PREFIX}/lib/libc10.so)
   target_link_options(temper_torch_cpu INTERFACE -Wl,--allow-shlib-undefined)
+  target_compile_definitions(temper_torch_cpu INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
   file(STRINGS ${TORCH_INSTALL_PREFIX}/version.py Torch_VERSION REGEX "^__version__")
   string(REGEX MATCH "[0-9]+[.][0-9]+[.][0-9]+" Torch_VERSION "${Torch_VERSION}")
   set(TORCH_LIBRARIES temper_torch_cpu)
@@ -45,6 +46,23 @@ if(Torch_VERSION AND Torch_VERSION VERSION_LESS 2.6)
 endif()
 message(STATUS "LibTorch ${Torch_VERSION} at ${TORCH_INSTALL_PREFIX}")
 set(TEMPER_TORCH ${TORCH_LIBRARIES})
+# The wheel has Gloo inside but not its headers. Included only: nothing links Debian's libgloo.
+find_path(TEMPER_GLOO gloo/algorithm.h)
+if(NOT TEMPER_GLOO)
+  message(FATAL_ERROR "gloo/algorithm.h was not found: install libgloo-dev (scripts/setup does).")
+endif()
+
+# Ranks on GPUs speak NCCL, whose header no wheel of torch has among its own.
+if(TEMPER_CUDA AND TARGET torch_cuda)
+  find_path(TEMPER_NCCL_INCLUDE nccl.h)
+  if(NOT TEMPER_NCCL_INCLUDE)
+    message(FATAL_ERROR "nccl.h was not found: name its folder with -DTEMPER_NCCL_INCLUDE (scripts/cuda-build does).")
+  endif()
+  add_library(temper_nccl INTERFACE)
+  target_include_directories(temper_nccl SYSTEM INTERFACE ${TEMPER_NCCL_INCLUDE})
+  target_compile_definitions(temper_nccl INTERFACE TEMPER_NCCL)
+  list(APPEND TEMPER_TORCH temper_nccl)
+endif()
 
 # torch/torch.h costs 15 to 30 s a translation unit: compiled once for learner, which comes first, and reused by the others.
 function(temper_torch_headers target)

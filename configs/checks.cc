@@ -20,7 +20,6 @@ void RefuseWhatIsNotBuilt(const Config& config, const std::string& where) {
     }
   };
   only(config.device == "cpu", "device", "\"cpu\"");
-  only(config.learner.ranks == 1, "learner.ranks", "1");
 }
 
 /// How a batch is cut into optimizer steps.
@@ -93,6 +92,11 @@ void CheckExperts(const Config& config, Job job, const std::string& where) {
   refuse(optimizer.device_balance_loss, "device_balance_loss");
   refuse(optimizer.communication_balance_loss, "communication_balance_loss");
   if (job == Job::kSft) refuse(config.sft.token_drop_capacity, "token_drop_capacity");
+  if (job == Job::kSft && config.sft.token_drop_capacity > 0 && config.learner.ranks > 1) {
+    Refuse(where,
+           "sft.token_drop_capacity: drops tokens of a pack by what else lies in it, so that ranks "
+           "would train another loss; set it to 0, or learner.ranks to 1");
+  }
 }
 
 void CheckLora(const Config& config, Job job, const std::string& where) {

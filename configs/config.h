@@ -144,7 +144,8 @@ struct Wire {
   double peer_timeout_s = 300;
 };
 struct Learner {
-  int ranks = 1;
+  int ranks = 1;                             // processes that share each step
+  double rank_timeout_s = 120;               // longer than a rank may come later than another
   std::string forward = "kernels";           // kernels | libtorch
   bool gradient_checkpointing = false;       // a layer's activations are computed again
 };

@@ -415,7 +415,9 @@ void AddRest(std::vector<Field>* t) {
                     "the learner's CURVE key file (temper keys new); null = none, loopback only"));
   t->push_back(
       Number(AT(wire.peer_timeout_s), kPositive, "seconds without a peer before giving up"));
-  t->push_back(Integer(AT(learner.ranks), 1, "learner processes"));
+  t->push_back(Integer(AT(learner.ranks), 1, "learner processes that share each step"));
+  t->push_back(Number(AT(learner.rank_timeout_s), kPositive,
+                      "seconds that a rank waits for another before giving up"));
   t->push_back(Choice(AT(learner.forward), {"kernels", "libtorch"}, "whose forward trains"));
   t->push_back(Flag(AT(learner.gradient_checkpointing),
                     "activations of a layer are not kept but computed again"));

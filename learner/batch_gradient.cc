@@ -1,6 +1,7 @@
 #include "learner/batch_gradient.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "learner/core/stopwatch.h"
@@ -32,6 +33,34 @@ torch::Tensor TakeTargets(const RolloutBatch& batch, const RowPack& pack, const 
   return out;
 }
 
+/// Where the cells of the rows that a rank ran are known to it alone: gives all to everyone.
+void ShareCells(const RolloutBatch& batch, const std::vector<RowPack>& packs,
+                const std::vector<Cells*>& all, Communicator& ranks) {
+  if (ranks.alone()) return;
+  const auto each = [&](int rank, auto use) {
+    for (const RowPack& pack : packs) {
+      for (int i : pack.rows) {
+        for (Cells* cells : all) {
+          if (pack.rank != rank) break;
+          use(cells->data() + std::int64_t(i) * batch.t, std::size_t(batch.length(i)) * 4);
+        }
+      }
+    }
+  };
+  std::string mine;
+  each(ranks.rank(), [&](const float* from, std::size_t bytes) {
+    mine.append(reinterpret_cast<const char*>(from), bytes);
+  });
+  const std::vector<std::string> texts = ranks.Gather(mine);
+  for (int r = 0; r < ranks.size(); ++r) {
+    const char* from = texts[std::size_t(r)].data();
+    each(r, [&](float* to, std::size_t bytes) {
+      std::memcpy(to, from, bytes);
+      from += bytes;
+    });
+  }
+}
+
 /// The pack's rows as a batch of their own.
 RolloutBatch Part(const RolloutBatch& batch, const RowPack& pack) {
   RolloutBatch part;
@@ -61,6 +90,7 @@ class Run {
         policy_(policy),
         batch_(*batch),
         preparation_(preparation),
+        ranks_(preparation.ranks ? *preparation.ranks : alone_),
         mtp_(policy.config(), config.mtp_loss_scale),
         balance_{config.expert_balance_loss, config.device_balance_loss,
                  config.communication_balance_loss, double(std::max(1, batch->n))} {}
@@ -68,7 +98,9 @@ class Run {
   /// The log-probs of `policy` without gradients; with `entropy` the batch's too.
   void Measure(Policy& policy, const std::vector<int>& rows, Cells* logp, bool entropy) {
     Stopwatch watch;
-    for (const RowPack& pack : PackRows(batch_, rows, preparation_.micro_tokens)) {
+    const std::vector<RowPack> packs = Packs(rows);
+    for (const RowPack& pack : packs) {
+      if (pack.rank != ranks_.rank()) continue;
       if (&policy != &policy_) pack.pack->experts.clear();  // a reference chooses for itself
       Policy::Request request;
       request.gradients = false;
@@ -77,18 +109,30 @@ class Run {
       PutTargets(batch_, pack, result.logp, logp);
       if (entropy) PutTargets(batch_, pack, result.entropy, &batch_.entropy);
     }
+    std::vector<Cells*> cells = {logp};
+    if (entropy) cells.push_back(&batch_.entropy);
+    ShareCells(batch_, packs, cells, ranks_);
     out_.forward_seconds += watch.Lap();
   }
 
-  void Still(const std::vector<int>& rows) {
-    for (const RowPack& pack : PackRows(batch_, rows, preparation_.micro_tokens))
-      Forward(pack, false);
-  }
-
-  void Live(const std::vector<int>& rows, const LossTotals& totals) {
-    const std::vector<RowPack> packs = PackRows(batch_, rows, preparation_.micro_tokens);
-    for (const RowPack& pack : packs) mtp_.Count(*pack.pack, pack.targets);
-    for (const RowPack& pack : packs) Backward(pack, Forward(pack, true), totals);
+  /// `live` rows are backwarded, `still` ones not.
+  void Train(const std::vector<int>& live, const std::vector<int>& still,
+             const LossTotals& totals) {
+    const std::vector<RowPack> backward = Packs(live), forward = Packs(still);
+    for (const RowPack& pack : backward) mtp_.Count(*pack.pack, pack.targets);
+    for (const RowPack& pack : backward) {
+      if (pack.rank == ranks_.rank()) Backward(pack, Forward(pack, true), totals);
+    }
+    for (const RowPack& pack : forward) {
+      if (pack.rank == ranks_.rank()) Forward(pack, false);
+    }
+    for (const std::vector<RowPack>* packs : {&backward, &forward})
+      ShareCells(batch_, *packs, {&batch_.logp, &batch_.entropy}, ranks_);
+    out_.loads.Sum(ranks_);
+    std::vector<double> balance = {out_.balance_loss};
+    ranks_.Sum(&balance);
+    out_.balance_loss = balance[0];
+    mtp_.Sum(ranks_);
     out_.mtp_loss = mtp_.mean();
     out_.mtp_acceptance = mtp_.acceptance();
   }
@@ -96,6 +140,10 @@ class Run {
   BatchGradient& out() { return out_; }
 
  private:
+  std::vector<RowPack> Packs(const std::vector<int>& rows) const {
+    return PackRows(batch_, rows, preparation_.micro_tokens, ranks_.size());
+  }
+
   /// Log-probs of the pack's targets, of the kept tokens alone where sampling was truncated.
   Policy::Result Forward(Policy& policy, const RowPack& pack, Policy::Request request) {
     request.temperature = float(config_.temperature);
@@ -115,7 +163,7 @@ class Run {
     Policy::Result result = Forward(policy_, pack, request);
     PutTargets(batch_, pack, result.logp.detach(), &batch_.logp);
     PutTargets(batch_, pack, result.entropy.detach(), &batch_.entropy);
-    out_.loads.Add(*pack.pack, result.routing, result.mtp_routing);
+    out_.loads.Add(*pack.pack, result.routing, result.mtp_routing, pack.repeated);
     for (const Routing& layer : result.routing) out_.balance_loss += layer.balance_loss;
     out_.forward_seconds += watch.Lap();
     return result;
@@ -140,6 +188,8 @@ class Run {
   Policy& policy_;
   RolloutBatch& batch_;
   const Preparation& preparation_;
+  Communicator alone_;
+  Communicator& ranks_;
   MtpLoss mtp_;
   const BalanceWeights balance_;
   BatchGradient out_;
@@ -212,8 +262,7 @@ BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Roll
                       config.communication_balance_loss > 0;
   for (int i : LiveRows(*batch)) (pulled || batch->advantages[i] != 0 ? live : still).push_back(i);
   const LossTotals totals = CountTotals(batch->Input());
-  run.Live(live, totals);
-  run.Still(still);
+  run.Train(live, still, totals);
   policy.CollectGradients();
   BatchGradient out = std::move(run.out());
   out.loss = PolicyLoss(config, batch->Input(), batch->advantages, totals);

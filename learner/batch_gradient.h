@@ -1,5 +1,6 @@
 #pragma once
 // One batch of rollouts through policy, loss and backward: the gradient of a GRPO step.
+#include "learner/communicator.h"
 #include "learner/policy.h"
 #include "learner/rollout_batch.h"
 #include "learner/update.h"
@@ -24,6 +25,7 @@ struct Preparation {
   std::uint32_t version = 0;  // of the policy
   bool same_bits = true;      // a rollout of that version has the policy's own log-probs
   int micro_tokens = kMicroTokens;
+  Communicator* ranks = nullptr;  // that share the work; all have the same batch. null: alone
 };
 
 /// Fills ref_logp (`reference` may be null where beta is 0), advantages and, where the batch takes
@@ -35,7 +37,8 @@ double PrepareBatch(const configs::Grpo& config, Policy& policy, Policy* referen
 /// Fills the batch's logp and entropy and adds d loss / d weight to the policy's gradients. Every
 /// row is forwarded (its mismatch is a metric); those whose gradient is zero whatever the log-probs
 /// are (advantage 0 and no KL or entropy term) are not backwarded. The denominators are the
-/// batch's, so that any `micro_tokens` gives the same gradient up to rounding.
+/// batch's, so that any `micro_tokens` gives the same gradient up to rounding. Of several ranks
+/// each adds the gradient of its packs alone; all else is the whole batch's on every rank.
 BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, RolloutBatch* batch,
                                const Preparation& preparation = {});
 

@@ -1,13 +1,16 @@
 #include "learner/checkpoint.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "configs/error.h"
 #include "configs/files.h"
+#include "configs/sha256.h"
 #include "engine/checkpoint.h"
 #include "engine/safetensors.h"
 #include "kernels/linear.h"
@@ -36,36 +39,65 @@ void WriteBuffers(const std::string& path, const Tensors& tensors, const Buffers
   writer.Close();
 }
 
+/// Floats [begin, end) of the flat layout.
+struct Stretch {
+  std::string prefix;  // of the tensors' names
+  float* values;       // from `begin` on
+  std::int64_t begin, end;
+};
+
 void ReadBuffers(const std::string& path, const Tensors& tensors,
-                 const std::vector<std::pair<std::string, float*>>& buffers) {
+                 const std::vector<Stretch>& stretches) {
   const engine::SafetensorsFile file(path);
-  for (const auto& [part, buffer] : buffers) {
+  std::vector<float> whole;
+  for (const Stretch& stretch : stretches) {
     for (const auto& tensor : tensors) {
-      const std::string name = part + tensor.name;
+      const std::string name = stretch.prefix + tensor.name;
       const auto info = file.tensors().find(name);
       if (info == file.tensors().end() || info->second.dtype != engine::Dtype::kF32 ||
           info->second.shape != tensor.shape) {
         throw UserError(file.path() + ": " + name +
                         " is missing or has another shape than the model's");
       }
-      file.Read(name, {reinterpret_cast<std::byte*>(buffer + tensor.offset),
-                       std::size_t(tensor.count()) * sizeof(float)});
+      const std::int64_t first = std::max(stretch.begin, tensor.offset),
+                         last = std::min(stretch.end, tensor.offset + tensor.count());
+      if (first >= last) continue;
+      whole.resize(std::size_t(tensor.count()));
+      file.Read(name, std::as_writable_bytes(std::span(whole)));
+      std::copy_n(whole.data() + (first - tensor.offset), last - first,
+                  stretch.values + (first - stretch.begin));
     }
   }
 }
 
+std::string HashOf(const TrainedBuffers& trained) {
+  return configs::Sha256Hex(
+             std::as_bytes(std::span<const float>(trained.values, std::size_t(trained.size))))
+      .substr(0, 16);
+}
+
 }  // namespace
 
-Snapshot::Snapshot(Policy& policy, const std::string& model_dir, const Parameters* reference)
+Snapshot::Snapshot(Policy& policy, const std::string& model_dir, const Parameters* reference,
+                   Communicator* ranks)
     : policy_(policy), model_dir_(model_dir), trained_(policy.trained()) {
+  Communicator alone;
+  if (!ranks) ranks = &alone;
+  ranks->FollowRoot();  // it may have written an older one until now
+  if (!ranks->alone()) ranks->MustAgree("the hash of the weights", HashOf(trained_));
+  if (ranks->root()) {
+    moment1_.resize(std::size_t(trained_.size));
+    moment2_.resize(std::size_t(trained_.size));
+  }
+  ranks->ToRoot(trained_.moment1, trained_.size, moment1_.data());
+  ranks->ToRoot(trained_.moment2, trained_.size, moment2_.data());
+  if (!ranks->root()) return;
   const Published& published = policy.published();
   for (const Published::Tensor& tensor : published.tensors()) {
     const std::span<const std::byte> bytes = published.Bytes(tensor);
     published_.insert(published_.end(), bytes.begin(), bytes.end());
   }
   values_.assign(trained_.values, trained_.values + trained_.size);
-  moment1_.assign(trained_.moment1, trained_.moment1 + trained_.size);
-  moment2_.assign(trained_.moment2, trained_.moment2 + trained_.size);
   if (reference) reference_.assign(reference->values(), reference->values() + reference->size());
 }
 
@@ -155,16 +187,19 @@ void Restore(const std::string& dir, const std::string& model_dir, Policy& polic
     policy.Load(model_dir);
     lora->SetBase(policy.parameters());
   }
-  ReadBuffers(
-      dir + "/optimizer.safetensors", *trained.tensors,
-      {{kParts[0], trained.values}, {kParts[1], trained.moment1}, {kParts[2], trained.moment2}});
+  const std::int64_t begin = trained.shard.begin(trained.size),
+                     end = trained.shard.end(trained.size);
+  ReadBuffers(dir + "/optimizer.safetensors", *trained.tensors,
+              {{kParts[0], trained.values, 0, trained.size},
+               {kParts[1], trained.moment1, begin, end},
+               {kParts[2], trained.moment2, begin, end}});
   if (Lora* lora = policy.lora()) lora->Merge(policy.parameters(), policy.pool());
   policy.Load(dir, /*masters=*/false);
 }
 
 void LoadReference(const std::string& dir, Parameters& parameters) {
   ReadBuffers(dir + "/reference.safetensors", *parameters.buffers().tensors,
-              {{kParts[0], parameters.values()}});
+              {{kParts[0], parameters.values(), 0, parameters.size()}});
 }
 
 void SaveVersion(const std::string& run_dir, std::uint32_t version, const Published& published) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "learner/communicator.h"
 #include "learner/core/checkpoint_folder.h"
 #include "learner/policy.h"
 
@@ -23,8 +24,11 @@ namespace temper::learner {
 ///                                                     policy)
 class Snapshot {
  public:
-  /// `policy` outlives it; `model_dir` is the model that the run began with.
-  Snapshot(Policy& policy, const std::string& model_dir, const Parameters* reference = nullptr);
+  /// `policy` outlives it; `model_dir` is the model that the run began with. Every one of several
+  /// `ranks` makes one, the root's alone holds anything: it has the others' moments. Throws
+  /// MachineError where their weights are not the same.
+  Snapshot(Policy& policy, const std::string& model_dir, const Parameters* reference = nullptr,
+           Communicator* ranks = nullptr);
   /// Writes and fsyncs the files. Throws MachineError with errno's text.
   void Write(const std::string& dir) const;
 

@@ -19,6 +19,7 @@
 #include "learner/core/stored_batches.h"
 #include "learner/grpo_metrics.h"
 #include "learner/process.h"
+#include "learner/shared_batch.h"
 #include "learner/weight_publisher.h"
 
 namespace temper::learner {
@@ -27,12 +28,18 @@ namespace {
 
 class Trainer {
  public:
-  Trainer(const configs::Config& config, const std::string& bind,
+  Trainer(const configs::Config& config, Communicator& ranks, const std::string& bind,
           const std::vector<std::string>& zygote_argv, const std::string& from);
   int Run();
 
  private:
+  /// The root's part: prompts, database, peers.
+  void Serve(const std::string& bind, const std::vector<std::string>& zygote_argv,
+             const std::string& from);
+  void ReadPrompts(const std::vector<std::string>& zygote_argv);
   void Begin();
+  /// Gives the policy what the run's last checkpoint has.
+  void Continue();
   void Save();
   /// Notes the checkpoint that became durable; with `wait` that under way too.
   void NoteCheckpoint(bool wait);
@@ -58,50 +65,63 @@ class Trainer {
               std::uint32_t version, double seconds, std::vector<Json>* lines);
 
   const configs::Config& config_;
+  Communicator& ranks_;
   const configs::Grpo& grpo_;
   const engine::ModelConfig model_;
   const engine::Tokenizer tokenizer_;
-  std::shared_ptr<const PromptSource> prompts_, eval_prompts_;
+  std::shared_ptr<const PromptSource> prompts_, eval_prompts_;  // null: not the root
   TrainState state_;
   std::unique_ptr<Policy> policy_, reference_;
+  std::string resumed_from_;  // a checkpoint's folder
   std::optional<std::int64_t> resume_step_;
-  std::unique_ptr<Batches> service_;
+  std::unique_ptr<Batches> service_;  // null: not the root
   WeightPublisher publisher_;
   std::optional<CheckpointSaver> saver_;
   SkippedSteps skipped_{"grpo"};
 };
 
-Trainer::Trainer(const configs::Config& config, const std::string& bind,
+Trainer::Trainer(const configs::Config& config, Communicator& ranks, const std::string& bind,
                  const std::vector<std::string>& zygote_argv, const std::string& from)
     : config_(config),
+      ranks_(ranks),
       grpo_(config.grpo),
       model_(engine::ReadModelConfig(config.model)),
       tokenizer_(config.model) {
-  prompts_ = MakePrompts(config, tokenizer_, model_, zygote_argv);
-  if (grpo_.eval_steps > 0) {
-    configs::Config eval = config;
-    eval.data.task.clear();
-    eval.data.train = config.data.eval;
-    eval.data.shuffle = false;
-    eval_prompts_ = MakePrompts(eval, tokenizer_, model_, zygote_argv);
+  if (ranks_.root()) {
+    ReadPrompts(zygote_argv);
+    if (engine::StopIds(model_, tokenizer_).empty())
+      throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
+    if (config.resume) CheckFrom(config.output_dir, from);
   }
-  Service::Options service;
-  service.stop_ids = engine::StopIds(model_, tokenizer_);
-  if (service.stop_ids.empty())
-    throw UserError(config.model + ": neither config.json nor the tokenizer has an EOS token");
-  if (config.resume) CheckFrom(config.output_dir, from);
   Begin();
+  if (ranks_.root()) Serve(bind, zygote_argv, from);
+}
+
+void Trainer::ReadPrompts(const std::vector<std::string>& zygote_argv) {
+  prompts_ = MakePrompts(config_, tokenizer_, model_, zygote_argv);
+  if (grpo_.eval_steps == 0) return;
+  configs::Config eval = config_;
+  eval.data.task.clear();
+  eval.data.train = config_.data.eval;
+  eval.data.shuffle = false;
+  eval_prompts_ = MakePrompts(eval, tokenizer_, model_, zygote_argv);
+}
+
+void Trainer::Serve(const std::string& bind, const std::vector<std::string>& zygote_argv,
+                    const std::string& from) {
   const int valid_ids = std::min(tokenizer_.size(), model_.vocab_size);
   if (!from.empty()) {
     service_ = std::make_unique<StoredBatches>(
-        StoredBatches::Options{config, from, NumericsId(config), valid_ids, resume_step_});
+        StoredBatches::Options{config_, from, NumericsId(config_), valid_ids, resume_step_});
     return;
   }
-  service.config = config;
-  service.run_dir = config.output_dir;
+  Service::Options service;
+  service.config = config_;
+  service.run_dir = config_.output_dir;
   service.bind = bind;
-  service.numerics = NumericsId(config);
-  service.model_dir = config.model;
+  service.numerics = NumericsId(config_);
+  service.model_dir = config_.model;
+  service.stop_ids = engine::StopIds(model_, tokenizer_);
   service.valid_ids = valid_ids;
   service.prompts = prompts_;
   service.experts = Replayed();
@@ -121,22 +141,15 @@ void Trainer::Begin() {
   options.recompute = config_.learner.gradient_checkpointing;
   options.numerics = NumericsOf(config_);
   options.lora = config_.lora;
+  options.shard = ranks_.shard();
+  options.device = ranks_.device();
   policy_ = std::make_unique<Policy>(model_, options);
-  std::string resumed_from;
   if (config_.resume) {
-    const FoundCheckpoint found = FindCheckpoint(config_.output_dir);
-    ContinueRun(config_, found.state.config);
-    Restore(found.dir, config_.model, *policy_);
-    resumed_from = found.dir;
-    state_ = found.state;
-    ++state_.incarnation;
-    // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
-    if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db"))
-      resume_step_ = state_.step;
+    Continue();
   } else {
     policy_->Load(config_.model);
     if (policy_->lora()) policy_->BeginAdapters(config_.seed);
-    BeginRun(config_);
+    if (ranks_.root()) BeginRun(config_);
   }
   state_.config = configs::ToJson(config_);
   state_.numerics = NumericsId(config_);
@@ -144,7 +157,7 @@ void Trainer::Begin() {
     options.gradients = false;
     reference_ = std::make_unique<Policy>(model_, options);
     if (config_.resume && grpo_.sync_ref_model) {
-      LoadReference(resumed_from, reference_->parameters());
+      LoadReference(resumed_from_, reference_->parameters());
       reference_->Refresh();
     } else {
       reference_->Load(config_.model);
@@ -156,20 +169,38 @@ void Trainer::Begin() {
   saver_->Take(/*wait=*/true);
 }
 
+void Trainer::Continue() {
+  FoundCheckpoint found;
+  if (ranks_.root()) {
+    found = FindCheckpoint(config_.output_dir);
+    ContinueRun(config_, found.state.config);
+  }
+  ShareCheckpoint(ranks_, &found);
+  Restore(found.dir, config_.model, *policy_);
+  resumed_from_ = found.dir;
+  state_ = found.state;
+  ++state_.incarnation;
+  // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
+  if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db"))
+    resume_step_ = state_.step;
+}
+
 void Trainer::NoteCheckpoint(bool wait) {
   if (const auto saved = saver_->Take(wait)) service_->SetCheckpoint(saved->step, saved->name);
 }
 
 void Trainer::Save() {
+  auto snapshot = std::make_shared<const Snapshot>(
+      *policy_, config_.model, grpo_.sync_ref_model ? &reference_->parameters() : nullptr, &ranks_);
+  if (!ranks_.root()) return;
   const std::uint64_t rows = prompts_->rows(), next = state_.next_group;
   state_.epoch = rows == 0 ? 0 : next / rows;
   state_.position = rows == 0 ? next : next % rows;
-  saver_->Save(state_, std::make_shared<const Snapshot>(
-                           *policy_, config_.model,
-                           grpo_.sync_ref_model ? &reference_->parameters() : nullptr));
+  saver_->Save(state_, std::move(snapshot));
 }
 
 void Trainer::Publish() {
+  if (!ranks_.root()) return;
   service_->Publish(publisher_.Next(*policy_, state_.version, tokenizer_.size()));
   if (config_.keep_versions != "checkpoints") {
     SaveVersion(config_.output_dir, state_.version, policy_->published());
@@ -181,13 +212,14 @@ Preparation Trainer::Prepared() const {
   Preparation preparation;
   preparation.version = state_.version;
   preparation.same_bits = config_.numerics == "strict" && config_.learner.forward == "kernels";
+  preparation.ranks = &ranks_;
   return preparation;
 }
 
 UpdateReport Trainer::Optimize(const BatchGradient& gradient) {
   const UpdateReport update =
-      Update(*policy_, grpo_, ++state_.step, gradient.loads, gradient.loss.loss);
-  skipped_.Note(update, state_.step);
+      Update(*policy_, grpo_, ++state_.step, gradient.loads, gradient.loss.loss, &ranks_);
+  if (ranks_.root()) skipped_.Note(update, state_.step);
   if (grpo_.sync_ref_model && state_.step % grpo_.ref_model_sync_steps == 0) SyncReference();
   return update;
 }
@@ -238,8 +270,13 @@ void PutBack(const RolloutBatch& part, int first, RolloutBatch* batch) {
 std::vector<Json> Trainer::TrainBatch() {
   Stopwatch whole;
   const std::uint32_t version = state_.version;
-  const Batch taken = service_->NextBatch(state_.step / grpo_.updates() + 1);
-  const ServiceStats stats = service_->TakeStats();
+  Batch taken;
+  ServiceStats stats;
+  if (ranks_.root()) {
+    taken = service_->NextBatch(state_.step / grpo_.updates() + 1);
+    stats = service_->TakeStats();
+  }
+  ShareBatch(ranks_, &taken);
   Json of_batch = ServingMetrics(taken, stats, grpo_.dynamic_sampling);
   state_.next_group = taken.next_group;
   RolloutBatch batch = MakeBatch(grpo_, taken.groups, Replayed());
@@ -260,9 +297,11 @@ std::vector<Json> Trainer::TrainBatch() {
     const UpdateReport report = Optimize(gradient);
     lines.push_back(StepMetrics(model_, gradient, report, state_.step, version));
     lines.back()["timing_s/optimizer"] = watch.Lap();
+    if (!ranks_.alone()) lines.back()["timing_s/ranks"] = ranks_.TakeSeconds();
   }
   Stopwatch watch;
   ++state_.version;
+  if (!ranks_.root()) return lines;
   Publish();
   of_batch["timing_s/publish"] = watch.Lap();
   of_batch["publish/bytes_changed"] = publisher_.changed();
@@ -308,36 +347,45 @@ void Trainer::Finish(const Batch& taken, const RolloutBatch& batch, const Json& 
 }
 
 int Trainer::Run() {
-  MetricsLog metrics(config_.output_dir, state_.step);
-  Progress progress("grpo", "step", grpo_.max_steps, state_.step);
+  std::optional<MetricsLog> metrics;
+  std::optional<Progress> progress;
+  if (ranks_.root()) {
+    metrics.emplace(config_.output_dir, state_.step);
+    progress.emplace("grpo", "step", grpo_.max_steps, state_.step);
+  }
   Publish();
   while (state_.step < grpo_.max_steps) {
     const std::vector<Json> lines = TrainBatch();
+    const bool due = Due(grpo_.save_steps);
+    if (!ranks_.root()) {
+      if (due) Save();
+      continue;
+    }
     const bool last = state_.step == grpo_.max_steps;
     for (const Json& line : lines) {
       const bool end = last && &line == &lines.back();
       if (end || line["step"].get<std::int64_t>() % grpo_.logging_steps == 0 ||
           line.contains("eval_reward")) {
-        metrics.Write(line);
+        metrics->Write(line);
       }
     }
-    progress.At(state_.step, NoteOf(lines.back()));
-    const bool due = Due(grpo_.save_steps);
+    progress->At(state_.step, NoteOf(lines.back()));
     NoteCheckpoint(due);
     if (due) Save();
   }
-  NoteCheckpoint(/*wait=*/true);
+  if (ranks_.root()) NoteCheckpoint(/*wait=*/true);
+  ranks_.Finish();
   return 0;
 }
 
 }  // namespace
 
-int RunGrpo(const configs::Config& config, const std::string& bind,
+int RunGrpo(const configs::Config& config, Communicator& ranks, const std::string& bind,
             const std::vector<std::string>& zygote_argv, const std::string& from) {
-  const bool fresh = !configs::Exists(config.output_dir);
+  const bool fresh = ranks.root() && !configs::Exists(config.output_dir);
   std::optional<Trainer> trainer;
   try {
-    trainer.emplace(config, bind, zygote_argv, from);
+    trainer.emplace(config, ranks, bind, zygote_argv, from);
   } catch (...) {
     // A run that never began (a port in use, a bad row) leaves nothing half-written behind.
     std::error_code ignored;

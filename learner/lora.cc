@@ -17,8 +17,9 @@ std::string Factor(const std::string& weight, const char* factor) {
 
 }  // namespace
 
-Lora::Lora(const configs::Lora& config, const Parameters& parameters)
-    : config_{config.r, config.lora_alpha, config.use_rslora, config.target_modules, ""} {
+Lora::Lora(const configs::Lora& config, const Parameters& parameters, const Shard& shard)
+    : config_{config.r, config.lora_alpha, config.use_rslora, config.target_modules, ""},
+      shard_(shard) {
   std::int64_t base = 0;
   for (std::size_t i = 0; i < parameters.entries().size(); ++i) {
     const engine::TensorSpec& spec = parameters.entries()[i].spec;
@@ -37,8 +38,10 @@ Lora::Lora(const configs::Lora& config, const Parameters& parameters)
   if (matrices_.empty())
     throw UserError("lora.target_modules: the model has no such matrix in its main layers");
   base_ = engine::AlignedFloats(std::size_t(base));
-  for (engine::AlignedFloats* buffer : {&values_, &gradients_, &moment1_, &moment2_})
+  for (engine::AlignedFloats* buffer : {&values_, &gradients_})
     *buffer = engine::AlignedFloats(std::size_t(size_));
+  for (engine::AlignedFloats* buffer : {&moment1_, &moment2_})
+    *buffer = engine::AlignedFloats(std::size_t(shard.end(size_) - shard.begin(size_)));
 }
 
 void Lora::SetBase(const Parameters& parameters) {

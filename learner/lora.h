@@ -17,7 +17,7 @@ namespace temper::learner {
 class Lora {
  public:
   /// Throws UserError where target_modules name no matrix of the model.
-  Lora(const configs::Lora& config, const Parameters& parameters);
+  Lora(const configs::Lora& config, const Parameters& parameters, const Shard& shard = {});
 
   bool Targets(const std::string& name) const {
     return config_.Targets(name) && index_.count(name);
@@ -35,7 +35,8 @@ class Lora {
   const std::vector<std::size_t>& entries() const { return entries_; }
 
   TrainedBuffers buffers() {
-    return {&tensors_, values_.data(), gradients_.data(), moment1_.data(), moment2_.data(), size_};
+    return {&tensors_, values_.data(), gradients_.data(), moment1_.data(), moment2_.data(),
+            size_,     shard_};
   }
   std::vector<AdamwSegment> Segments() const;
   /// In PEFT's layout.
@@ -55,6 +56,7 @@ class Lora {
   std::map<std::string, std::size_t> index_;  // of matrices_, by the weight's name
   std::vector<TrainedBuffers::Tensor> tensors_;
   std::int64_t size_ = 0;
+  Shard shard_;
   engine::AlignedFloats base_, values_, gradients_, moment1_, moment2_;
 };
 

@@ -26,6 +26,14 @@ void MtpLoss::Add(const Policy::Result& result, Tensors* from, Tensors* gradient
   }
 }
 
+void MtpLoss::Sum(Communicator& ranks) {
+  std::vector<double> sums(correct_.begin(), correct_.end());
+  sums.push_back(mean_);
+  ranks.Sum(&sums);
+  mean_ = sums.back();
+  for (std::size_t d = 0; d < correct_.size(); ++d) correct_[d] = std::int64_t(sums[d]);
+}
+
 std::vector<double> MtpLoss::acceptance() const {
   std::vector<double> shares;
   for (std::size_t d = 0; d < tokens_.size() && wanted(); ++d) {

@@ -1,6 +1,7 @@
 #pragma once
 // The loss of the multi-token-prediction layers: the mean over the layers of each one's mean -log
 // p.
+#include "learner/communicator.h"
 #include "learner/policy.h"
 
 namespace temper::learner {
@@ -15,6 +16,10 @@ class MtpLoss {
   /// Adds the log-probs of a result and their gradients to what autograd::backward takes, and their
   /// part of the loss to mean().
   void Add(const Policy::Result& result, Tensors* from, Tensors* gradient);
+
+  /// Where several ranks have seen Count of all micro-batches, and each Add of its own: those of
+  /// all.
+  void Sum(Communicator& ranks);
 
   /// Whether there is a layer to train and a scale to train it with.
   bool wanted() const { return scale_ > 0 && !tokens_.empty(); }

@@ -13,8 +13,9 @@ std::int64_t TrainedBuffers::Tensor::count() const {
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
-Parameters::Parameters(const engine::ModelConfig& config, bool gradients, bool moments)
-    : config_(config) {
+Parameters::Parameters(const engine::ModelConfig& config, bool gradients, bool moments,
+                       const Shard& shard)
+    : config_(config), shard_(shard) {
   for (engine::TensorSpec& spec : engine::RequiredTensors(config)) {
     index_[spec.name] = entries_.size();
     const std::int64_t count = spec.count();
@@ -26,8 +27,9 @@ Parameters::Parameters(const engine::ModelConfig& config, bool gradients, bool m
   if (!gradients) return;
   gradients_ = engine::AlignedFloats(size_);
   if (!moments) return;
-  moment1_ = engine::AlignedFloats(size_);
-  moment2_ = engine::AlignedFloats(size_);
+  const auto own = std::size_t(shard.end(size_) - shard.begin(size_));
+  moment1_ = engine::AlignedFloats(own);
+  moment2_ = engine::AlignedFloats(own);
 }
 
 std::size_t Parameters::Index(const std::string& name) const {
@@ -39,7 +41,7 @@ std::size_t Parameters::Index(const std::string& name) const {
 void Parameters::ZeroGradients() { std::fill_n(gradients_.data(), size_, 0.0f); }
 
 TrainedBuffers Parameters::buffers() {
-  return {&tensors_, values(), gradients(), moment1(), moment2(), size_};
+  return {&tensors_, values(), gradients(), moment1_.data(), moment2_.data(), size_, shard_};
 }
 
 bool Parameters::IsMtp(const std::string& name) const {

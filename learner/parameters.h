@@ -9,6 +9,7 @@
 
 #include "engine/weights.h"
 #include "learner/core/adamw.h"
+#include "learner/core/rank_place.h"
 
 namespace temper::learner {
 
@@ -21,8 +22,10 @@ struct TrainedBuffers {
     std::int64_t count() const;
   };
   const std::vector<Tensor>* tensors;
-  float *values, *gradients, *moment1, *moment2;
+  float *values, *gradients;
+  float *moment1, *moment2;  // of the shard alone, from its begin on
   std::int64_t size;
+  Shard shard;
 };
 
 class Parameters {
@@ -34,9 +37,9 @@ class Parameters {
   };
 
   /// Zeros. Without gradients and moments: a reference policy; without moments: one whose adapters
-  /// are trained.
-  explicit Parameters(const engine::ModelConfig& config, bool gradients = true,
-                      bool moments = true);
+  /// are trained. Each of several ranks has the moments of its shard.
+  explicit Parameters(const engine::ModelConfig& config, bool gradients = true, bool moments = true,
+                      const Shard& shard = {});
 
   const engine::ModelConfig& config() const { return config_; }
   const std::vector<Entry>& entries() const { return entries_; }
@@ -72,6 +75,7 @@ class Parameters {
   std::vector<TrainedBuffers::Tensor> tensors_;  // the same
   std::map<std::string, std::size_t> index_;
   std::int64_t size_ = 0;
+  Shard shard_;
   engine::AlignedFloats values_, gradients_, moment1_, moment2_;
 };
 

@@ -31,9 +31,9 @@ torch::Tensor Biased(const torch::Tensor& y, const torch::Tensor& bias) {
 
 Policy::Policy(const engine::ModelConfig& config, const Options& options)
     : options_(options),
-      parameters_(config, options.gradients, options.lora.r == 0),
+      parameters_(config, options.gradients, options.lora.r == 0, options.shard),
       lora_(options.gradients && options.lora.r > 0
-                ? std::make_unique<Lora>(options.lora, parameters_)
+                ? std::make_unique<Lora>(options.lora, parameters_, options.shard)
                 : nullptr),
       weights_(config, options.numerics),
       published_(parameters_, weights_),

@@ -25,7 +25,8 @@ class Policy {
     bool plain = false;      // learner.forward "libtorch": another numerics id
     bool recompute = false;  // activations of a layer are not kept, Backward runs it again
     engine::Numerics numerics = {};
-    configs::Lora lora = {};     // r > 0: adapters are trained, all else is constant
+    configs::Lora lora = {};  // r > 0: adapters are trained, all else is constant
+    Shard shard = {};         // whose moments this process has
     std::string device = "cpu";  // or cuda:N: where activations, values and their gradients lie
   };
   Policy(const engine::ModelConfig& config, const Options& options);

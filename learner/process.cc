@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "configs/error.h"
+#include "learner/core/rank_place.h"
 
 namespace temper::learner {
 
@@ -40,8 +41,14 @@ void PinNumerics(char** argv) {
 }
 
 int UseThreads(int threads) {
-  if (threads <= 0) threads = std::max(1u, std::thread::hardware_concurrency());
+  if (threads <= 0) {
+    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    threads = std::max(1, cores / ReadRankPlace().local_size);
+  }
   torch::set_num_threads(threads);
+  // The ranks say themselves who is gone: c10d's own lines would stand beside it.
+  setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);
+  c10::initLogging();
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
   // Activations come and go every step: keep their pages instead of asking the kernel for zeroed

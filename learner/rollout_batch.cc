@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <stdexcept>
 
 #include "configs/error.h"
@@ -109,7 +110,31 @@ RolloutBatch Slice(const RolloutBatch& batch, int first, int count) {
   return part;
 }
 
-std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens) {
+namespace {
+
+/// The rank of each row: its middle token's part of all tokens, prompts counted once a group.
+std::vector<int> Deal(const RolloutBatch& batch, const std::vector<int>& rows, int ranks) {
+  std::vector<std::int64_t> tokens;
+  for (std::size_t k = 0; k < rows.size(); ++k) {
+    const bool shares = k > 0 && batch.group[rows[k - 1]] == batch.group[rows[k]];
+    tokens.push_back(batch.length(rows[k]) +
+                     (shares ? 0 : std::int64_t(batch.group[rows[k]]->prompt_ids.size())));
+  }
+  const std::int64_t total = std::accumulate(tokens.begin(), tokens.end(), std::int64_t{0});
+  std::vector<int> dealt;
+  std::int64_t before = 0;
+  for (const std::int64_t own : tokens) {
+    dealt.push_back(int((2 * before + own) * ranks / (2 * total)));
+    before += own;
+  }
+  return dealt;
+}
+
+}  // namespace
+
+std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens,
+                              int ranks) {
+  const std::vector<int> dealt = Deal(batch, rows, ranks);
   std::vector<RowPack> packs;
   int prompt = 0;  // the newest pack's newest prompt
   // A row's experts, of its prompt or of what follows it.
@@ -124,15 +149,19 @@ std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>&
   const auto same_experts = [&](int a, int b) {
     return std::ranges::equal(experts(a, true), experts(b, true));
   };
-  for (int i : rows) {
+  for (std::size_t k = 0; k < rows.size(); ++k) {
+    const int i = rows[k];
     const std::vector<std::int32_t>& prompt_ids = batch.group[i]->prompt_ids;
     const std::span<const std::int32_t> ids = batch.row[i]->ids;
     const int length = batch.length(i);
     bool shares = !packs.empty() && batch.group[packs.back().rows.back()] == batch.group[i] &&
                   same_experts(packs.back().rows.back(), i);
     const int wanted = length - 1 + (shares ? 0 : int(prompt_ids.size()));
-    if (packs.empty() || packs.back().pack->tokens() + wanted > tokens) {
+    if (packs.empty() || packs.back().pack->tokens() + wanted > tokens ||
+        packs.back().rank != dealt[k]) {
       packs.emplace_back();
+      packs.back().rank = dealt[k];
+      if (shares) packs.back().repeated = int(prompt_ids.size());
       shares = false;
     }
     RowPack& pack = packs.back();

@@ -53,10 +53,14 @@ struct RowPack {
   std::shared_ptr<Pack> pack = std::make_shared<Pack>();
   Targets targets;
   std::vector<int> rows;
+  int repeated = 0;  // first tokens of the pack: a prompt that the pack before it has too
+  int rank = 0;      // that runs it
 };
 
-/// Packs `rows` in order; a new pack begins where one would exceed `tokens`.
-std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens);
+/// Packs `rows` in order; a new pack begins where one would exceed `tokens`, and where the next of
+/// `ranks` parts of about equal tokens begins. A rank may get none.
+std::vector<RowPack> PackRows(const RolloutBatch& batch, const std::vector<int>& rows, int tokens,
+                              int ranks = 1);
 
 /// reward, completions/*, rewards/NAME/mean, lag/*, mismatch/* (tokens whose version is the
 /// learner's; rows that are measured), entropy.

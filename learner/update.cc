@@ -69,19 +69,43 @@ double SequenceViolations(const Pack& pack, const Routing& routing) {
 }  // namespace
 
 void ExpertLoads::Add(const Pack& pack, const std::vector<Routing>& main,
-                      const std::vector<Routing>& mtp) {
+                      const std::vector<Routing>& mtp, int repeated) {
   std::size_t layer = 0;
+  const std::size_t k =
+      main.empty() ? 0 : main[0].ids.size() / std::size_t(std::max(1, pack.tokens()));
   for (const std::vector<Routing>* routings : {&main, &mtp}) {
     for (const Routing& routing : *routings) {
       if (layers_.size() <= layer) layers_.resize(layer + 1);
       if (layers_[layer].empty()) layers_[layer].assign(routing.loads.size(), 0);
       for (std::size_t e = 0; e < routing.loads.size(); ++e) layers_[layer][e] += routing.loads[e];
+      // A trunk has a row less in each MTP layer (learner/core/mtp_rows.h).
+      const int depth = routings == &main ? 0 : 1 + int(layer - main.size());
+      for (std::size_t i = 0; repeated > depth && i < std::size_t(repeated - depth) * k; ++i)
+        --layers_[layer][std::size_t(routing.ids[i])];
       ++layer;
     }
   }
   sequence_.resize(main.size());
   for (std::size_t l = 0; l < main.size(); ++l) sequence_[l] += SequenceViolations(pack, main[l]);
   for (int s = 0; s < pack.sequences(); ++s) sequences_ += IsWhole(pack, s);
+}
+
+void ExpertLoads::Sum(Communicator& ranks) {
+  if (ranks.alone()) return;
+  const Json mine = {{"layers", layers_}, {"sequence", sequence_}, {"sequences", sequences_}};
+  *this = {};
+  for (const std::string& text : ranks.Gather(mine.dump())) {
+    const Json one = configs::ParseJson(text, "a rank's loads");
+    const auto add = [](auto* to, const auto& from) {  // a rank without work has seen no layer
+      to->resize(std::max(to->size(), from.size()));
+      for (std::size_t i = 0; i < from.size(); ++i) (*to)[i] += from[i];
+    };
+    const auto layers = one["layers"].get<std::vector<std::vector<std::int64_t>>>();
+    layers_.resize(std::max(layers_.size(), layers.size()));
+    for (std::size_t l = 0; l < layers.size(); ++l) add(&layers_[l], layers[l]);
+    add(&sequence_, one["sequence"].get<std::vector<double>>());
+    sequences_ += one["sequences"].get<std::int64_t>();
+  }
 }
 
 Json ExpertLoads::Metrics(const engine::ModelConfig& config) const {
@@ -113,8 +137,24 @@ void SkippedSteps::Note(const UpdateReport& report, std::int64_t step) {
                   "holds good weights: resume from it with a smaller learning_rate");
 }
 
+namespace {
+
+/// Segments inside [begin, end), counted from `begin`.
+std::vector<AdamwSegment> Within(const std::vector<AdamwSegment>& segments, std::int64_t begin,
+                                 std::int64_t end) {
+  std::vector<AdamwSegment> within;
+  for (AdamwSegment segment : segments) {
+    segment.begin = std::max(segment.begin, begin) - begin;
+    segment.end = std::min(segment.end, end) - begin;
+    if (segment.begin < segment.end) within.push_back(segment);
+  }
+  return within;
+}
+
+}  // namespace
+
 UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,
-                    const ExpertLoads& loads, double loss) {
+                    const ExpertLoads& loads, double loss, Communicator* ranks) {
   Parameters& parameters = policy.parameters();
   const TrainedBuffers trained = policy.trained();
   std::vector<AdamwSegment> segments;
@@ -124,9 +164,19 @@ UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64
   } else {
     segments = parameters.Segments(config.mtp_loss_scale > 0);
   }
+  const std::int64_t begin = trained.shard.begin(trained.size);
+  segments = Within(segments, begin, trained.shard.end(trained.size));
+  const bool together = ranks && !ranks->alone();
+  if (together) ranks->ReduceScatter(trained.gradients, trained.size);
+  const float* gradients = trained.gradients + begin;
   UpdateReport report;
   report.learning_rate = LearningRate(config, step);
-  report.gradient_norm = GradientNorm(segments, trained.gradients);
+  report.gradient_norm = GradientNorm(segments, gradients);
+  if (together) {
+    std::vector<double> square = {report.gradient_norm * report.gradient_norm};
+    ranks->Sum(&square);
+    report.gradient_norm = std::sqrt(square[0]);
+  }
   report.applied = std::isfinite(loss) && std::isfinite(report.gradient_norm);
   if (report.applied) {
     AdamwStep adamw;
@@ -137,7 +187,8 @@ UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64
     adamw.beta2 = config.adam_beta2;
     adamw.epsilon = config.adam_epsilon;
     adamw.weight_decay = config.weight_decay;
-    Adamw(segments, adamw, trained.gradients, trained.values, trained.moment1, trained.moment2);
+    Adamw(segments, adamw, gradients, trained.values + begin, trained.moment1, trained.moment2);
+    if (together) ranks->AllGather(trained.values, trained.size);
     if (config.router_bias_update_speed > 0)
       BalanceRouters(parameters, loads, config.router_bias_update_speed);
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "configs/config.h"
+#include "learner/communicator.h"
 #include "learner/policy.h"
 
 namespace temper::learner {
@@ -13,8 +14,11 @@ namespace temper::learner {
 /// micro-batches of a step.
 class ExpertLoads {
  public:
-  void Add(const Pack& pack, const std::vector<Routing>& main,
-           const std::vector<Routing>& mtp = {});
+  /// The first `repeated` tokens of the pack are a trunk that a pack before it counted.
+  void Add(const Pack& pack, const std::vector<Routing>& main, const std::vector<Routing>& mtp = {},
+           int repeated = 0);
+  /// Those of all ranks, each of which has added its own micro-batches.
+  void Sum(Communicator& ranks);
   const std::vector<std::vector<std::int64_t>>& layers() const { return layers_; }
 
   /// With max_vio = max_e(load_e) * E / sum(load) - 1 (arXiv 2408.15664, sec. 4.1), of main layers:
@@ -53,8 +57,9 @@ class SkippedSteps {
 /// Where `loss` is not finite, nothing moves. Else clips, takes AdamW's step `step` (from 1), then
 /// adds speed * sign(mean load - load_e) to the routers' bias (DeepSeek-V3, arXiv
 /// 2412.19437, 2.1.2; layers without tokens keep theirs), packs the weights and zeroes the
-/// gradients.
+/// gradients. With `ranks` the gradients are each rank's own part, loads and loss already the
+/// step's; each takes the optimizer's step for its shard and all end with the same weights.
 UpdateReport Update(Policy& policy, const configs::Optimizer& config, std::int64_t step,
-                    const ExpertLoads& loads, double loss);
+                    const ExpertLoads& loads, double loss, Communicator* ranks = nullptr);
 
 }  // namespace temper::learner

@@ -71,15 +71,35 @@ std::int64_t MicroTokens(const configs::Sft& config) {
   return (config.tokens_per_step + parts - 1) / parts;
 }
 
-std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
-                                               std::int64_t capacity) {
+namespace {
+
+std::vector<std::int64_t> LongestFirst(const std::vector<std::int64_t>& lengths) {
   std::vector<std::int64_t> order(lengths.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](std::int64_t a, std::int64_t b) { return lengths[a] > lengths[b]; });
+  return order;
+}
+
+}  // namespace
+
+std::vector<std::vector<std::int64_t>> Deal(const std::vector<std::int64_t>& lengths, int ranks) {
+  std::vector<std::vector<std::int64_t>> dealt(static_cast<std::size_t>(ranks));
+  std::vector<std::int64_t> tokens(dealt.size());
+  for (const std::int64_t row : LongestFirst(lengths)) {
+    const auto least = std::min_element(tokens.begin(), tokens.end());
+    *least += lengths[row];
+    dealt[std::size_t(least - tokens.begin())].push_back(row);
+  }
+  for (auto& rows : dealt) std::sort(rows.begin(), rows.end());
+  return dealt;
+}
+
+std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
+                                               std::int64_t capacity) {
   std::vector<std::vector<std::int64_t>> packs;
   std::multimap<std::int64_t, std::size_t> room;  // tokens left, pack
-  for (const std::int64_t row : order) {
+  for (const std::int64_t row : LongestFirst(lengths)) {
     const auto best = room.lower_bound(lengths[row]);
     std::size_t pack = packs.size();
     std::int64_t left = std::max<std::int64_t>(0, capacity - lengths[row]);

@@ -29,6 +29,10 @@ std::int64_t MicroTokens(const configs::Sft& config);
 std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& lengths,
                                                std::int64_t capacity);
 
+/// The numbers of each rank's rows, ascending: longest first, each to the rank that has the fewest
+/// tokens.
+std::vector<std::vector<std::int64_t>> Deal(const std::vector<std::int64_t>& lengths, int ranks);
+
 /// Rows of `path` (prompt + completion, text, or messages). Throws UserError naming the line of a
 /// row over max_length tokens or the model's positions, of an id past its vocabulary, of a row
 /// without a trained token, and where the tokenizer has no EOS.

@@ -21,6 +21,7 @@ using learner::Stopwatch;
 using learner::Targets;
 
 struct MicroBatch {
+  int rank = 0;  // that runs it
   std::shared_ptr<Pack> pack = std::make_shared<Pack>();
   Targets targets;
   std::vector<learner::WeightedIds> soft;  // one a target; empty: nothing of a teacher
@@ -28,6 +29,23 @@ struct MicroBatch {
 
 /// Sums over a step or an evaluation, and the denominators of the whole step.
 struct Totals {
+  /// Where each rank has its own micro-batches' sums: those of all. The denominators are the step's
+  /// already.
+  void Sum(learner::Communicator& ranks) {
+    std::vector<double> sums = {loss,           double(correct), balance_loss,
+                                double(pairs),  double(dropped), double(distilled),
+                                distillation_kl};
+    ranks.Sum(&sums);
+    loss = sums[0];
+    correct = std::int64_t(sums[1]);
+    balance_loss = sums[2];
+    pairs = std::int64_t(sums[3]);
+    dropped = std::int64_t(sums[4]);
+    distilled = std::int64_t(sums[5]);
+    distillation_kl = sums[6];
+    mtp.Sum(ranks);
+  }
+
   learner::MtpLoss mtp;
   std::int64_t trained = 0;  // targets
   std::int64_t correct = 0;
@@ -41,12 +59,14 @@ struct Totals {
 
 class NextTokens : public Objective {
  public:
-  NextTokens(const configs::Config& config, const engine::Tokenizer& tokenizer, Policy& policy);
+  NextTokens(const configs::Config& config, const engine::Tokenizer& tokenizer, Policy& policy,
+             learner::Communicator& ranks);
   const std::vector<std::int64_t>& lengths() const override { return lengths_; }
   StepReport Train(const std::vector<std::int64_t>& rows) override;
   Json Evaluate() override;
 
  private:
+  /// Those of every rank.
   std::vector<MicroBatch> Batch(const std::vector<Example>& rows,
                                 const std::vector<std::int64_t>& taken) const;
   /// Whether a row never loses a token to a device's capacity: the same rows in every epoch.
@@ -57,13 +77,14 @@ class NextTokens : public Objective {
   const configs::Config& config_;
   const configs::Sft& sft_;
   Policy& policy_;
+  learner::Communicator& ranks_;
   std::vector<Example> rows_, eval_rows_;
   std::vector<std::int64_t> lengths_;
 };
 
 NextTokens::NextTokens(const configs::Config& config, const engine::Tokenizer& tokenizer,
-                       Policy& policy)
-    : config_(config), sft_(config.sft), policy_(policy) {
+                       Policy& policy, learner::Communicator& ranks)
+    : config_(config), sft_(config.sft), policy_(policy), ranks_(ranks) {
   rows_ = LoadExamples(config.data.train, config, tokenizer, policy.config());
   for (const Example& row : rows_) lengths_.push_back(std::int64_t(row.ids.size()));
   if (sft_.eval_steps > 0)
@@ -92,13 +113,21 @@ std::vector<MicroBatch> NextTokens::Batch(const std::vector<Example>& rows,
   for (const std::int64_t row : taken) lengths.push_back(std::int64_t(rows[row].ids.size()));
   // Without packing every row is a forward of its own; the gradient is the same.
   std::vector<MicroBatch> batches;
-  for (const std::vector<std::int64_t>& pack :
-       BestFit(lengths, sft_.packing ? MicroTokens(sft_) : 0)) {
-    batches.emplace_back();
-    for (const std::int64_t i : pack) {
-      AddRow(rows[taken[i]], &batches.back());
-      batches.back().pack->exempt.push_back(Exempt(taken[i]));
+  int rank = 0;
+  for (const std::vector<std::int64_t>& dealt : Deal(lengths, ranks_.size())) {
+    std::vector<std::int64_t> own;
+    for (const std::int64_t i : dealt) own.push_back(lengths[i]);
+    for (const std::vector<std::int64_t>& pack :
+         BestFit(own, sft_.packing ? MicroTokens(sft_) : 0)) {
+      batches.emplace_back();
+      batches.back().rank = rank;
+      for (const std::int64_t k : pack) {
+        const std::int64_t row = taken[dealt[k]];
+        AddRow(rows[row], &batches.back());
+        batches.back().pack->exempt.push_back(Exempt(row));
+      }
     }
+    ++rank;
   }
   return batches;
 }
@@ -154,7 +183,11 @@ StepReport NextTokens::Train(const std::vector<std::int64_t>& rows) {
   }
   if (totals.trained == 0)
     throw UserError(config_.data.train + ": a step has no trained token; rows need completions");
-  for (const MicroBatch& batch : batches) Micro(batch, /*train=*/true, &totals, &report);
+  for (const MicroBatch& batch : batches) {
+    if (batch.rank == ranks_.rank()) Micro(batch, /*train=*/true, &totals, &report);
+  }
+  totals.Sum(ranks_);
+  report.loads.Sum(ranks_);
   report.loss = totals.loss / double(totals.trained);
   report.metrics = {{"mean_token_accuracy", double(totals.correct) / double(totals.trained)},
                     {"trained_tokens", totals.trained}};
@@ -179,7 +212,10 @@ Json NextTokens::Evaluate() {
   for (const MicroBatch& batch : batches) totals.trained += batch.targets.count();
   if (totals.trained == 0)
     throw UserError(config_.data.eval + ": no trained token; rows need completions");
-  for (const MicroBatch& batch : batches) Micro(batch, /*train=*/false, &totals, &report);
+  for (const MicroBatch& batch : batches) {
+    if (batch.rank == ranks_.rank()) Micro(batch, /*train=*/false, &totals, &report);
+  }
+  totals.Sum(ranks_);
   return {{"eval_loss", totals.loss / double(totals.trained)},
           {"eval_mean_token_accuracy", double(totals.correct) / double(totals.trained)}};
 }
@@ -187,8 +223,9 @@ Json NextTokens::Evaluate() {
 }  // namespace
 
 std::unique_ptr<Objective> MakeNextTokens(const configs::Config& config,
-                                          const engine::Tokenizer& tokenizer, Policy& policy) {
-  return std::make_unique<NextTokens>(config, tokenizer, policy);
+                                          const engine::Tokenizer& tokenizer, Policy& policy,
+                                          learner::Communicator& ranks) {
+  return std::make_unique<NextTokens>(config, tokenizer, policy, ranks);
 }
 
 }  // namespace temper::sft

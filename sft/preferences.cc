@@ -83,6 +83,17 @@ struct Totals {
   std::int64_t pairs = 0, ordered = 0;
   double loss = 0, margin = 0, reward = 0;
 
+  /// Those of all ranks.
+  void Sum(learner::Communicator& ranks) {
+    std::vector<double> sums = {double(pairs), double(ordered), loss, margin, reward};
+    ranks.Sum(&sums);
+    pairs = std::int64_t(sums[0]);
+    ordered = std::int64_t(sums[1]);
+    loss = sums[2];
+    margin = sums[3];
+    reward = sums[4];
+  }
+
   Json Metrics(const std::string& prefix) const {
     const double n = double(pairs);
     return {{prefix + "accuracy", double(ordered) / n},
@@ -93,8 +104,9 @@ struct Totals {
 
 class Preferences : public Objective {
  public:
-  Preferences(const configs::Config& config, const engine::Tokenizer& tokenizer, Policy& policy)
-      : sft_(config.sft), policy_(policy) {
+  Preferences(const configs::Config& config, const engine::Tokenizer& tokenizer, Policy& policy,
+              learner::Communicator& ranks)
+      : sft_(config.sft), policy_(policy), ranks_(ranks) {
     rows_ = LoadPairs(config.data.train, config, tokenizer, policy.config());
     if (sft_.num_train_rows > 0 && rows_.size() > std::size_t(sft_.num_train_rows))
       rows_.resize(std::size_t(sft_.num_train_rows));
@@ -126,14 +138,21 @@ class Preferences : public Objective {
  private:
   Totals Run(const std::vector<Pair>& rows, const std::vector<std::int64_t>& taken, bool train,
              StepReport* report) {
-    std::vector<std::int64_t> lengths;
-    for (const std::int64_t row : taken) lengths.push_back(rows[row].tokens());
+    std::vector<std::int64_t> all, lengths;
+    for (const std::int64_t row : taken) all.push_back(rows[row].tokens());
+    const auto own = Deal(all, ranks_.size())[std::size_t(ranks_.rank())];
+    for (const std::int64_t i : own) lengths.push_back(all[i]);
     Totals totals;
     for (const auto& part : BestFit(lengths, sft_.packing ? MicroTokens(sft_) : 0)) {
       MicroBatch batch;
-      for (const std::int64_t i : part) batch.Add(rows[taken[i]]);
+      for (const std::int64_t k : part) batch.Add(rows[taken[own[k]]]);
       Micro(batch, train ? double(taken.size()) : 0, &totals, report);
     }
+    totals.Sum(ranks_);
+    std::vector<double> tokens = {double(report->tokens)};
+    ranks_.Sum(&tokens);
+    report->tokens = std::int64_t(tokens[0]);
+    if (train) report->loads.Sum(ranks_);
     return totals;
   }
 
@@ -165,6 +184,7 @@ class Preferences : public Objective {
 
   const configs::Sft& sft_;
   Policy& policy_;
+  learner::Communicator& ranks_;
   std::vector<Pair> rows_, eval_rows_;
   std::vector<std::int64_t> lengths_;
 };
@@ -172,8 +192,9 @@ class Preferences : public Objective {
 }  // namespace
 
 std::unique_ptr<Objective> MakePreferences(const configs::Config& config,
-                                           const engine::Tokenizer& tokenizer, Policy& policy) {
-  return std::make_unique<Preferences>(config, tokenizer, policy);
+                                           const engine::Tokenizer& tokenizer, Policy& policy,
+                                           learner::Communicator& ranks) {
+  return std::make_unique<Preferences>(config, tokenizer, policy, ranks);
 }
 
 }  // namespace temper::sft

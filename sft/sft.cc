@@ -15,6 +15,7 @@
 #include "learner/core/stopwatch.h"
 #include "learner/policy.h"
 #include "learner/process.h"
+#include "learner/shared_batch.h"
 #include "sft/dataset.h"
 #include "sft/objective.h"
 
@@ -27,7 +28,7 @@ using learner::Stopwatch;
 
 class Trainer {
  public:
-  explicit Trainer(const configs::Config& config);
+  Trainer(const configs::Config& config, learner::Communicator& ranks);
   int Run();
 
  private:
@@ -36,6 +37,7 @@ class Trainer {
   Json Step();
 
   const configs::Config& config_;
+  learner::Communicator& ranks_;
   const configs::Sft& sft_;
   const engine::ModelConfig base_;   // of config.model
   const engine::ModelConfig model_;  // that is trained
@@ -57,8 +59,9 @@ engine::ModelConfig TrainedModel(const configs::Config& config, const engine::Mo
   return base;
 }
 
-Trainer::Trainer(const configs::Config& config)
+Trainer::Trainer(const configs::Config& config, learner::Communicator& ranks)
     : config_(config),
+      ranks_(ranks),
       sft_(config.sft),
       base_(engine::ReadAnyModelConfig(config.model)),
       model_(TrainedModel(config, base_)),
@@ -70,15 +73,17 @@ Trainer::Trainer(const configs::Config& config)
   options.recompute = config.learner.gradient_checkpointing;
   options.numerics = learner::NumericsOf(config);
   options.lora = config.lora;
+  options.shard = ranks.shard();
+  options.device = ranks.device();
   policy_ = std::make_unique<Policy>(model_, options);
   objective_ = (sft_.loss_type == "pairwise" ? MakePreferences : MakeNextTokens)(config, tokenizer_,
-                                                                                 *policy_);
+                                                                                 *policy_, ranks);
   if (config.resume) {
     Resume();
   } else {
     policy_->Begin(config.model, base_, config.seed);
     if (policy_->lora()) policy_->BeginAdapters(config.seed);
-    learner::BeginRun(config);
+    if (ranks.root()) learner::BeginRun(config);
   }
   state_.config = configs::ToJson(config);
   state_.numerics = learner::NumericsId(config);
@@ -90,8 +95,12 @@ Trainer::Trainer(const configs::Config& config)
 }
 
 void Trainer::Resume() {
-  const learner::FoundCheckpoint found = learner::FindCheckpoint(config_.output_dir);
-  learner::ContinueRun(config_, found.state.config);
+  learner::FoundCheckpoint found;
+  if (ranks_.root()) {
+    found = learner::FindCheckpoint(config_.output_dir);
+    learner::ContinueRun(config_, found.state.config);
+  }
+  learner::ShareCheckpoint(ranks_, &found);
   learner::Restore(found.dir, config_.model, *policy_);
   state_ = found.state;
   ++state_.incarnation;
@@ -101,7 +110,9 @@ void Trainer::Save() {
   state_.epoch = cursor_->epoch();
   state_.position = cursor_->position();
   saver_.Take(/*wait=*/true);
-  saver_.Save(state_, std::make_shared<const learner::Snapshot>(*policy_, config_.model));
+  auto snapshot =
+      std::make_shared<const learner::Snapshot>(*policy_, config_.model, nullptr, &ranks_);
+  if (ranks_.root()) saver_.Save(state_, std::move(snapshot));
 }
 
 Json Trainer::Step() {
@@ -111,9 +122,9 @@ Json Trainer::Step() {
   policy_->CollectGradients();
   watch.Lap();
   const learner::UpdateReport update =
-      learner::Update(*policy_, sft_, ++state_.step, report.loads, report.loss);
+      learner::Update(*policy_, sft_, ++state_.step, report.loads, report.loss, &ranks_);
   const double optimizer = watch.Lap(), seconds = step.Lap();
-  skipped_.Note(update, state_.step);
+  if (ranks_.root()) skipped_.Note(update, state_.step);
   Json line = {{"step", state_.step},
                {"version", state_.version},
                {"loss", report.loss},
@@ -128,36 +139,43 @@ Json Trainer::Step() {
   line["timing_s/forward"] = report.forward;
   line["timing_s/backward"] = report.backward;
   line["timing_s/optimizer"] = optimizer;
+  if (!ranks_.alone()) line["timing_s/ranks"] = ranks_.TakeSeconds();
   return line;
 }
 
 int Trainer::Run() {
-  learner::MetricsLog metrics(config_.output_dir, state_.step);
-  learner::Progress progress("sft", "step", sft_.max_steps, state_.step);
+  std::optional<learner::MetricsLog> metrics;
+  std::optional<learner::Progress> progress;
+  if (ranks_.root()) {
+    metrics.emplace(config_.output_dir, state_.step);
+    progress.emplace("sft", "step", sft_.max_steps, state_.step);
+  }
   while (state_.step < sft_.max_steps) {
     Json line = Step();
     const std::int64_t step = state_.step;
     const bool last = step == sft_.max_steps;
     if (sft_.eval_steps > 0 && (last || step % sft_.eval_steps == 0))
       line.update(objective_->Evaluate());
-    if (last || step % sft_.logging_steps == 0 || line.contains("eval_loss")) metrics.Write(line);
+    const bool told = last || step % sft_.logging_steps == 0 || line.contains("eval_loss");
+    if (metrics && told) metrics->Write(line);
     char note[64];
     std::snprintf(note, sizeof note, "loss %.4f", line["loss"].get<double>());
-    progress.At(step, note);
+    if (progress) progress->At(step, note);
     saver_.Take(/*wait=*/false);
     if (last || (sft_.save_steps > 0 && step % sft_.save_steps == 0)) Save();
   }
   saver_.Take(/*wait=*/true);
+  ranks_.Finish();
   return 0;
 }
 
 }  // namespace
 
-int RunSft(const configs::Config& config) {
-  const bool fresh = !configs::Exists(config.output_dir);
+int RunSft(const configs::Config& config, learner::Communicator& ranks) {
+  const bool fresh = ranks.root() && !configs::Exists(config.output_dir);
   std::optional<Trainer> trainer;
   try {
-    trainer.emplace(config);
+    trainer.emplace(config, ranks);
   } catch (...) {
     // A run that never began (a bad row, a full disk) leaves nothing half-written behind.
     std::error_code ignored;

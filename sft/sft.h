@@ -1,6 +1,7 @@
 #pragma once
 // `temper sft`: supervised fine-tuning on packed rows of prompt and completion.
 #include "configs/config.h"
+#include "learner/communicator.h"
 
 namespace temper::sft {
 
@@ -9,6 +10,6 @@ namespace temper::sft {
 /// and time left to stderr. Loss of a step: sum of -log p over its trained tokens / their number,
 /// plus mtp_loss_scale times the same of the MTP layer. Throws UserError (output_dir exists without
 /// resume, no valid checkpoint, a row over max_length, no trained token), MachineError.
-int RunSft(const configs::Config& config);
+int RunSft(const configs::Config& config, learner::Communicator& ranks);
 
 }  // namespace temper::sft

@@ -155,7 +155,7 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
 }
 
 TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
-  for (const char* set : {"device=cuda:0", "learner.ranks=2"}) {
+  for (const char* set : {"device=cuda:0"}) {
     EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
   }
 }

@@ -7,6 +7,7 @@
 #include "configs/error.h"
 #include "engine/forward.h"
 #include "kernels/sampling.h"
+#include "tests/learner/rank_threads.h"
 #include "tests/learner/tiny_policy.h"
 
 namespace temper::learner {
@@ -63,14 +64,25 @@ class BatchGradientTest : public testing::Test {
   };
   Outcome Gradient(const configs::Grpo& grpo, Policy* reference = nullptr,
                    int micro_tokens = kMicroTokens) {
-    policy_->parameters().ZeroGradients();
+    return Gradient(grpo, *policy_, reference, micro_tokens, nullptr);
+  }
+  /// Of the policy of one of several ranks: the sum of all.
+  Outcome Gradient(const configs::Grpo& grpo, Policy& policy, Policy* reference, int micro_tokens,
+                   Communicator* ranks) const {
+    Parameters& parameters = policy.parameters();
+    parameters.ZeroGradients();
     Outcome out{MakeBatch(grpo, groups_, Replayed(grpo)), {}, {}};
     Preparation preparation;
     preparation.version = 3;
     preparation.micro_tokens = micro_tokens;
-    PrepareBatch(grpo, *policy_, reference, preparation, &out.batch);
-    out.report = AddBatchGradient(grpo, *policy_, &out.batch, preparation);
-    out.gradient = Gradients(*policy_);
+    preparation.ranks = ranks;
+    PrepareBatch(grpo, policy, reference, preparation, &out.batch);
+    out.report = AddBatchGradient(grpo, policy, &out.batch, preparation);
+    if (ranks) {
+      ranks->ReduceScatter(parameters.gradients(), parameters.size());
+      ranks->AllGather(parameters.gradients(), parameters.size());
+    }
+    out.gradient = Gradients(policy);
     return out;
   }
 
@@ -122,6 +134,34 @@ TEST_F(BatchGradientTest, AnySplitIntoMicroBatchesGivesTheSame) {
     EXPECT_EQ(split.batch.logp, whole.batch.logp);
     EXPECT_NEAR(split.report.loss.loss, whole.report.loss.loss, 1e-12);
     EXPECT_NEAR(split.report.mtp_loss, whole.report.mtp_loss, 1e-9);
+  }
+}
+
+TEST_F(BatchGradientTest, AnySplitOverRanksGivesTheSame) {
+  grpo_.mtp_loss_scale = 0.2;
+  grpo_.entropy_coef = 0.01;
+  grpo_.beta = 0.1;
+  grpo_.num_iterations = 2;
+  for (store::RolloutRow& row : groups_[3].samples) row.version = 2;  // needs a forward of its own
+  for (const std::size_t groups : {4, 1}) {                           // 1: more ranks than rows
+    groups_.resize(groups);
+    const auto reference = TinyPolicy(config_, 22);
+    const Outcome whole = Gradient(grpo_, reference.get());
+    for (const int count : {2, 4, 6}) {
+      RunRanks(count, [&](Communicator& ranks) {
+        const auto policy = TinyPolicy(config_, 21, 1), other = TinyPolicy(config_, 22, 1);
+        const Outcome split = Gradient(grpo_, *policy, other.get(), 30, &ranks);
+        EXPECT_LT(Distance(split.gradient, whole.gradient), 1e-6) << count;
+        EXPECT_EQ(split.batch.logp, whole.batch.logp);
+        EXPECT_EQ(split.batch.old_logp, whole.batch.old_logp);
+        EXPECT_EQ(split.batch.ref_logp, whole.batch.ref_logp);
+        EXPECT_EQ(split.report.loss.loss, whole.report.loss.loss);
+        EXPECT_EQ(split.report.loss.metrics, whole.report.loss.metrics);
+        EXPECT_EQ(split.report.loads.layers(), whole.report.loads.layers());
+        EXPECT_NEAR(split.report.mtp_loss, whole.report.mtp_loss, 1e-12);
+        EXPECT_EQ(split.report.mtp_acceptance, whole.report.mtp_acceptance);
+      });
+    }
   }
 }
 

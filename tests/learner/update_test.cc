@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/learner/rank_threads.h"
 #include "tests/learner/tiny_policy.h"
 
 namespace temper::learner {
@@ -104,6 +105,41 @@ TEST(UpdateTest, PacksTheNewWeightsAndLowersTheLoss) {
   }
   EXPECT_LT(losses.back(), losses.front());
   EXPECT_EQ(policy->weights().norm(), Value(*policy, "model.norm.weight"));
+}
+
+TEST(UpdateTest, RanksWithAShardOfTheMomentsEachTakeTheStepsThatOneTakes) {
+  const engine::ModelConfig config = engine::TinyConfig();
+  configs::Optimizer optimizer;
+  optimizer.learning_rate = 1e-3;
+  optimizer.max_grad_norm = 0;  // the norm alone is added up in another order
+  const auto one = TinyPolicy(config, 5);
+  const std::int64_t size = one->parameters().size();
+  const auto gradient = [](std::int64_t i, int step) { return std::sin(float(i % 1009 + step)); };
+  std::vector<double> norms;
+  for (int step = 1; step <= 3; ++step) {
+    for (std::int64_t i = 0; i < size; ++i) one->parameters().gradients()[i] = gradient(i, step);
+    norms.push_back(Update(*one, optimizer, step, {}, 0.5).gradient_norm);
+  }
+  RunRanks(3, [&](Communicator& ranks) {
+    Policy::Options options;
+    options.shard = ranks.shard();
+    Policy policy(config, options);
+    FillTiny(policy, 5);
+    Parameters& parameters = policy.parameters();
+    for (int step = 1; step <= 3; ++step) {
+      for (std::int64_t i = ranks.rank(); i < size; i += 3)
+        parameters.gradients()[i] = gradient(i, step);
+      const UpdateReport report = Update(policy, optimizer, step, {}, 0.5, &ranks);
+      EXPECT_NEAR(report.gradient_norm, norms[std::size_t(step - 1)], 1e-9);
+    }
+    EXPECT_TRUE(
+        std::equal(parameters.values(), parameters.values() + size, one->parameters().values()));
+    std::vector<float> moments(ranks.root() ? std::size_t(size) : 0);
+    ranks.ToRoot(parameters.moment2(), size, moments.data());
+    if (ranks.root()) {
+      EXPECT_TRUE(std::equal(moments.begin(), moments.end(), one->parameters().moment2()));
+    }
+  });
 }
 
 }  // namespace

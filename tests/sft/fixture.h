@@ -60,10 +60,10 @@ class SftTest : public testing::Test {
     return configs::ParseConfig(json.dump(), Path("config.json"), sets, configs::Job::kSft);
   }
   /// The metric lines of a run.
-  std::vector<Json> Run(const configs::Config& config) const {
+  std::vector<Json> Run(const configs::Config& config) {
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
-    const int code = RunSft(config);
+    const int code = RunSft(config, alone_);
     testing::internal::GetCapturedStderr();
     const std::string out = testing::internal::GetCapturedStdout();
     EXPECT_EQ(code, 0);
@@ -74,6 +74,7 @@ class SftTest : public testing::Test {
   }
 
   TempDir dir_;
+  learner::Communicator alone_;
 };
 
 }  // namespace temper::sft

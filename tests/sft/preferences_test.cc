@@ -27,9 +27,9 @@ class PreferencesTest : public SftTest {
     sets.insert(sets.begin(), {"sft.loss_type=pairwise", "data.train=" + Path("pairs.jsonl")});
     return Config(run, sets);
   }
-  std::string ErrorOf(const configs::Config& config) const {
+  std::string ErrorOf(const configs::Config& config) {
     try {
-      RunSft(config);
+      RunSft(config, alone_);
     } catch (const UserError& error) {
       return error.what();
     }

@@ -82,7 +82,7 @@ TEST_F(SftTest, LibTorchsForwardTrainsTheSameUpToRounding) {
 
 TEST_F(SftTest, RefusesAFolderThatIsThere) {
   fs::create_directories(Path("run"));
-  EXPECT_THROW(RunSft(Config("run")), UserError);
+  EXPECT_THROW(RunSft(Config("run"), alone_), UserError);
   EXPECT_TRUE(fs::is_empty(Path("run")));
 }
 
@@ -92,7 +92,7 @@ TEST_F(SftTest, NamesTheLineOfARowThatIsTooLong) {
                       R"({"prompt": "1+1=", "completion": ")" +
                           std::string(80, '2') + "\"}\n");
   try {
-    RunSft(Config("run"));
+    RunSft(Config("run"), alone_);
     FAIL() << "a row of 80 characters was taken";
   } catch (const UserError& error) {
     EXPECT_NE(std::string(error.what()).find("rows.jsonl:2"), std::string::npos) << error.what();
@@ -221,7 +221,7 @@ TEST_F(SftTest, ABrokenTeachersRowIsNamed) {
     row.update(change);
     Write("broken.jsonl", good.dump() + "\n" + row.dump() + "\n");
     try {
-      RunSft(Config("run", {"data.train=" + Path("broken.jsonl")}));
+      RunSft(Config("run", {"data.train=" + Path("broken.jsonl")}), alone_);
       ADD_FAILURE() << message;
     } catch (const UserError& error) {
       EXPECT_NE(std::string(error.what()).find("broken.jsonl:2"), std::string::npos)
@@ -311,7 +311,7 @@ TEST_F(AssistantTest, TrainsOnIt) {
 TEST_F(AssistantTest, ARowWithNothingToTrainIsNamed) {
   const auto error_of = [&](const std::vector<std::string>& sets) -> std::string {
     try {
-      RunSft(Config("run", sets));
+      RunSft(Config("run", sets), alone_);
     } catch (const UserError& error) {
       return error.what();
     }
