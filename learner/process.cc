@@ -19,9 +19,12 @@ namespace temper::learner {
 namespace {
 
 // One code path of MKL whatever the processor, the same for every alignment; its threads sleep
-// between regions, because the kernels' pool works there.
-constexpr const char* kSettings[][2] = {
-    {"MKL_CBWR", "AVX2,STRICT"}, {"OMP_WAIT_POLICY", "PASSIVE"}, {"OMP_DYNAMIC", "FALSE"}};
+// between regions, because the kernels' pool works there. cuBLAS sums in one order only with a
+// workspace of this form.
+constexpr const char* kSettings[][2] = {{"MKL_CBWR", "AVX2,STRICT"},
+                                        {"OMP_WAIT_POLICY", "PASSIVE"},
+                                        {"OMP_DYNAMIC", "FALSE"},
+                                        {"CUBLAS_WORKSPACE_CONFIG", ":4096:8"}};
 
 }  // namespace
 
