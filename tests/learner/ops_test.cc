@@ -22,7 +22,11 @@ class OpsTest : public testing::TestWithParam<engine::Numerics> {
     table_.resize(std::size_t(64) * config_.qk_rope_dim);
     kernels::RopeTable(config_.rope_frequencies().data(), config_.qk_rope_dim, 64,
                        config_.rope_amplitude(), table_.data());
-    context_ = {&config_, &policy_->pool(), table_.data(), pack_, GetParam(), false, {}};
+    context_.config = &config_;
+    context_.pool = &policy_->pool();
+    context_.rope_table = table_.data();
+    context_.pack = pack_;
+    context_.numerics = GetParam();
   }
 
   torch::Tensor Master(const std::string& name, std::vector<std::int64_t> shape = {}) {
@@ -199,6 +203,26 @@ INSTANTIATE_TEST_SUITE_P(Modes, OpsTest, testing::ValuesIn(AllNumerics()), [](co
       name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
   return name;
 });
+
+TEST(E4m3BlocksTest, LibTorchsFormHasTheKernelsBits) {
+  torch::manual_seed(5);
+  kernels::ThreadPool pool(2);
+  for (const auto recipe : {kernels::ScaleRecipe::kPow2, kernels::ScaleRecipe::kFp32}) {
+    for (const int k : {1, 127, 128, 300}) {
+      torch::Tensor x = torch::randn({64, k}) * torch::exp(10 * torch::randn({64, 1}));
+      x[0].zero_();
+      x[1].fill_(448);          // the scale is 1: an exact power of two
+      x[2].fill_(448 * 0.25f);  // and 1/4
+      x[3].fill_(1e-30f);
+      const int blocks = (k + kernels::kBlock - 1) / kernels::kBlock;
+      torch::Tensor want = torch::empty({64, k}), scales = torch::empty({64, blocks});
+      kernels::QuantizeActivations(x.data_ptr<float>(), k, 64, k, recipe, want.data_ptr<float>(), k,
+                                   scales.data_ptr<float>(), pool);
+      want = want * scales.repeat_interleave(kernels::kBlock, 1).narrow(1, 0, k);
+      EXPECT_TRUE(torch::equal(E4m3Blocks(x, recipe), want)) << k;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace temper::learner
