@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string_view>
 #include <vector>
 
@@ -108,6 +109,18 @@ Outcome RunAndRead(const std::string& program, const Arguments& args) {
   waitpid(pid, &status, 0);
   outcome.code = CodeOf(status);
   return outcome;
+}
+
+std::string LastLine(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  in.seekg(0, std::ios::end);
+  const std::streamoff size = in.tellg();
+  in.seekg(std::max<std::streamoff>(0, size - 2000));
+  std::string last;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty()) last = line;
+  }
+  return last;
 }
 
 Child::Child(std::string name, const std::string& program, const Arguments& args,

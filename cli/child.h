@@ -27,6 +27,9 @@ Outcome RunAndRead(const std::string& program, const Arguments& args);
 /// Becomes `temper-learner ARGS` (same pid): for subcommands that only forward. Does not return.
 [[noreturn]] void ExecLearner(const Arguments& args);
 
+/// The newest words of a log: what a dead process said.
+std::string LastLine(const std::string& path);
+
 /// One process that ends when this one does (PR_SET_PDEATHSIG). Ctrl-C on a terminal reaches only
 /// this process, which then ends its children in order.
 class Child {

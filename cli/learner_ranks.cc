@@ -1,9 +1,14 @@
 #include "cli/learner_ranks.h"
 
 #include <signal.h>
+#include <stdlib.h>
 
-#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
 
+#include "configs/error.h"
 #include "learner/core/rank_place.h"
 
 namespace temper::cli {
@@ -14,11 +19,24 @@ LearnerRanks::LearnerRanks(int count, const Arguments& args) {
   if (count > 1) {
     place.address = "127.0.0.1";
     place.port = learner::FreePort();
+    folder_ = (std::filesystem::temp_directory_path() / "temper-ranks-XXXXXX").string();
+    if (!mkdtemp(folder_.data())) throw MachineError(folder_ + ": " + std::strerror(errno));
   }
   for (int r = 0; r < count; ++r) {
     place.rank = place.local_rank = r;
-    ranks_.emplace_back("learner", LearnerProgram(), args, "", "", learner::EnvironmentOf(place));
+    const std::string log = r == 0 ? "" : LogOf(std::size_t(r));
+    ranks_.emplace_back("learner", LearnerProgram(), args, log, log, learner::EnvironmentOf(place));
   }
+}
+
+LearnerRanks::~LearnerRanks() {
+  ranks_.clear();
+  std::error_code ignored;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+}
+
+std::string LearnerRanks::LogOf(std::size_t rank) const {
+  return folder_ + "/rank-" + std::to_string(rank) + ".log";
 }
 
 std::optional<int> LearnerRanks::Ended() {
@@ -35,6 +53,11 @@ std::optional<int> LearnerRanks::Ended() {
   if (!first_bad_) first_bad_ = killed ? killed : bad;
   const auto now = std::chrono::steady_clock::now();
   if (any && !first_end_) first_end_ = now;
+  if (all && first_bad_.value_or(0) > 0 && !told_) {
+    told_ = true;
+    const std::string words = LastLine(LogOf(*first_bad_));
+    if (!words.empty()) std::fprintf(stderr, "%s: %s\n", culprit().c_str(), words.c_str());
+  }
   if (all) return first_bad_ ? ranks_[*first_bad_].Ended() : 0;
   if (first_bad_ && now - *first_end_ > kPatience) Signal(SIGKILL);
   return std::nullopt;

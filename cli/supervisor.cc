@@ -57,19 +57,6 @@ std::string FirstLine(const std::string& path) {
   return line;
 }
 
-/// The newest words of a log: what a dead process said.
-std::string LastLine(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  in.seekg(0, std::ios::end);
-  const std::streamoff size = in.tellg();
-  in.seekg(std::max<std::streamoff>(0, size - 2000));
-  std::string last;
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty()) last = line;
-  }
-  return last;
-}
-
 std::string HowItEnded(int code, const std::string& log) {
   if (code > 128) return "killed by signal " + std::to_string(code - 128);
   return "exit " + std::to_string(code) + ": " + LastLine(log);

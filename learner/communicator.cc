@@ -132,7 +132,8 @@ struct Communicator::Group {
     return out.cpu();
   }
 
-  void Broadcast(const std::string& what, torch::Tensor* values) {
+  void Broadcast(torch::Tensor* values) {
+    const char* what = place.rank == 0 ? "telling the others" : "waiting for rank 0";
     std::vector<torch::Tensor> list{There(*values)};
     c10d::BroadcastOptions options;
     Exchange(what, true, [&] { return backend->broadcast(list, options); });
@@ -163,12 +164,12 @@ Communicator::~Communicator() {
 void Communicator::FromRoot(std::string* bytes) {
   if (!group_) return;
   torch::Tensor size = torch::tensor({std::int64_t(bytes->size())});
-  group_->Broadcast("waiting for rank 0", &size);
+  group_->Broadcast(&size);
   bytes->resize(std::size_t(size.item<std::int64_t>()));
   if (bytes->empty()) return;
   torch::Tensor values =
       torch::from_blob(bytes->data(), {std::int64_t(bytes->size())}, torch::kUInt8);
-  group_->Broadcast("waiting for rank 0", &values);
+  group_->Broadcast(&values);
   if (values.data_ptr() != bytes->data())
     std::memcpy(bytes->data(), values.data_ptr(), bytes->size());
 }

@@ -158,6 +158,15 @@ TEST_F(RankTraining, AWrongPlaceAmongTheRanksIsOneLineAndExit2) {
   EXPECT_FALSE(fs::exists(Path("tuned")));
 }
 
+TEST_F(RankTraining, AnErrorOfTheUsersIsOneLineWhateverTheRanks) {
+  for (const char* set : {"model=nowhere", "data.train=nothing.jsonl", "resume=true"}) {
+    const Ran ran = Temper(WithRanks({"grpo", config_}, 3, {set}));
+    EXPECT_EQ(ran.code, 2) << set;
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+    EXPECT_FALSE(fs::exists(Path("run")));
+  }
+}
+
 TEST_F(RankTraining, RanksWithOtherSettingsAreToldWhich) {
   const std::string port = std::to_string(20000 + getpid() % 20000),
                     common = "WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" + port + " RANK=";
