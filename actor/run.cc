@@ -3,7 +3,7 @@
 
 #include "actor/actor.h"
 #include "configs/error.h"
-#include "wire/socket.h"
+#include "wire/client.h"
 
 namespace temper::actor {
 namespace {

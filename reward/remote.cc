@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "configs/error.h"
+#include "wire/endpoint.h"
 #include "wire/protocol.h"
 
 namespace temper::reward {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "reward/backend.h"
+#include "wire/client.h"
 #include "wire/message.h"
-#include "wire/socket.h"
 
 namespace temper::reward {
 

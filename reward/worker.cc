@@ -16,7 +16,7 @@
 #include "reward/function.h"
 #include "reward/scorer.h"
 #include "reward/zygote.h"
-#include "wire/socket.h"
+#include "wire/client.h"
 
 namespace temper::reward {
 namespace {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -89,10 +90,26 @@ void CheckPages(Connection& connection) {
   constexpr std::int64_t kAtMost = std::int64_t{256} << 20;  // bytes
   const std::int64_t pages = std::stoll(connection.Pragma("page_count"));
   if (pages > kAtMost / std::stoll(connection.Pragma("page_size"))) return;
-  const std::string found = connection.Pragma("quick_check(1)");
+  std::string found = connection.Pragma("quick_check(1)");
   if (found == "ok") return;
+  if (found.starts_with("***")) found.erase(0, found.find('\n') + 1);  // which database it is in
   throw MachineError(connection.path() + ": " + found.substr(0, found.find('\n')) +
                      "; restore the file or start another run");
+}
+
+/// Whether it lies on a disk that nobody writes, so that its log needs none of the locks for which
+/// SQLite makes files beside it. Throws MachineError where the log would be needed too.
+bool IsFrozen(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == path.npos ? "." : path.substr(0, slash + 1);
+  if (access(folder.c_str(), W_OK) == 0 || errno != EROFS) return false;
+  struct stat log {};
+  if (stat((path + "-wal").c_str(), &log) == 0 && log.st_size > 0) {
+    throw MachineError(path +
+                       ": its newest rows are in the log beside it, and its disk cannot be "
+                       "written; copy the run to one that can");
+  }
+  return true;
 }
 
 }  // namespace
@@ -168,7 +185,7 @@ void SetWriterPragmas(Connection& connection) {
 
 std::unique_ptr<Connection> OpenForReading(const std::string& path) {
   RequireFile(path);
-  auto connection = std::make_unique<Connection>(path, SQLITE_OPEN_READONLY);
+  auto connection = std::make_unique<Connection>(path, SQLITE_OPEN_READONLY, IsFrozen(path));
   int on = 0;
   sqlite3_db_config(connection->handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, &on);
   connection->SetPragma("busy_timeout", "5000", "5000");

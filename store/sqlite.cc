@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 
@@ -38,6 +39,20 @@ bool WatchFolderSyncs() {
                              reinterpret_cast<sqlite3_syscall_ptr>(SyncFolderOf)) == SQLITE_OK;
 }
 
+std::string FrozenUri(const std::string& path) {
+  std::string uri = "file:";
+  for (const char c : path) {
+    if (c == '%' || c == '?' || c == '#') {
+      char escaped[4];
+      std::snprintf(escaped, sizeof(escaped), "%%%02X", static_cast<unsigned char>(c));
+      uri += escaped;
+    } else {
+      uri += c;
+    }
+  }
+  return uri + "?immutable=1";
+}
+
 }  // namespace
 
 void ThrowSqlite(sqlite3* db, int code, const std::string& where) {
@@ -64,9 +79,11 @@ void ThrowSqlite(sqlite3* db, int code, const std::string& where) {
   }
 }
 
-Connection::Connection(const std::string& path, int flags) : path_(path) {
+Connection::Connection(const std::string& path, int flags, bool frozen) : path_(path) {
   [[maybe_unused]] static const bool watched = WatchFolderSyncs();
-  int code = sqlite3_open_v2(path.c_str(), &db_, flags | SQLITE_OPEN_EXRESCODE, nullptr);
+  const std::string name = frozen ? FrozenUri(path) : path;
+  flags |= SQLITE_OPEN_EXRESCODE | (frozen ? SQLITE_OPEN_URI : 0);
+  int code = sqlite3_open_v2(name.c_str(), &db_, flags, nullptr);
   const auto configure = [&](int option, int value) {
     int now = -1;
     if (code == SQLITE_OK) code = sqlite3_db_config(db_, option, value, &now);

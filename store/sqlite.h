@@ -22,8 +22,8 @@ class Statement;
 class Connection {
  public:
   /// flags as sqlite3_open_v2. Extension loading is off, the schema untrusted, the connection
-  /// defensive.
-  Connection(const std::string& path, int flags);
+  /// defensive. `frozen`: nobody writes the file or its log as long as this lives.
+  Connection(const std::string& path, int flags, bool frozen = false);
   Connection(const Connection&) = delete;
   ~Connection();
 

@@ -2,6 +2,7 @@
 
 #include <zmq.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -11,7 +12,6 @@ namespace {
 
 constexpr std::size_t kMaxFrames = 256;        // of one message
 constexpr std::size_t kShareBytes = 64 << 10;  // larger frames are sent without a copy
-constexpr char kZapDomain[] = "temper";
 
 std::int64_t NowMicros() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -19,16 +19,29 @@ std::int64_t NowMicros() {
       .count();
 }
 
-void Release(void*, void* owner) { delete static_cast<std::shared_ptr<const void>*>(owner); }
+/// Keeps the bytes of a frame that ZeroMQ sends without a copy and gives up on a thread of its own.
+/// The flag orders that behind Fill for those who cannot see into ZeroMQ's queues: TSan is one.
+struct Loan {
+  explicit Loan(std::shared_ptr<const void> bytes) : owner(std::move(bytes)) {
+    given.store(true, std::memory_order_release);
+  }
+  std::shared_ptr<const void> owner;
+  std::atomic<bool> given{false};
+};
+
+void Release(void*, void* hint) {
+  auto* loan = static_cast<Loan*>(hint);
+  if (loan->given.load(std::memory_order_acquire)) delete loan;
+}
 
 void Fill(zmq_msg_t* msg, const Bytes& bytes) {
   const std::size_t n = bytes.view.size();
   if (n >= kShareBytes && bytes.owner) {
-    auto* owner = new std::shared_ptr<const void>(bytes.owner);
+    auto* loan = new Loan(bytes.owner);
     // ZeroMQ never writes through it.
     auto* data = const_cast<std::byte*>(bytes.view.data());
-    if (zmq_msg_init_data(msg, data, n, Release, owner) != 0) {
-      delete owner;
+    if (zmq_msg_init_data(msg, data, n, Release, loan) != 0) {
+      delete loan;
       throw MachineError(std::string("zmq_msg_init_data: ") + zmq_strerror(errno));
     }
     return;
@@ -203,142 +216,6 @@ Socket::Sent Socket::TrySend(const std::string& peer, const std::vector<Bytes>& 
     Fail("zmq_msg_send");
   }
   return Sent::kDone;
-}
-
-Server::Server(const std::string& bind, const std::string& keys)
-    : Socket(ZMQ_ROUTER, bind.find('[') != std::string::npos), bind_(bind, keys) {
-  SetOption(ZMQ_ROUTER_MANDATORY, 1);
-  if (!keys.empty()) {
-    Keys own = ReadKeys(keys);
-    if (!own.is_learner) {
-      throw UserError(keys + ": a peer's file; a learner needs the one with the allow-list");
-    }
-    SetOption(ZMQ_CURVE_SERVER, 1);
-    SetText(ZMQ_CURVE_SECRETKEY, own.secret_key);
-    SetText(ZMQ_ZAP_DOMAIN, kZapDomain);
-    gate_ = std::make_unique<Gate>(context_, std::move(own));
-  }
-  if (zmq_bind(handle_, bind_.address().c_str()) != 0) {
-    throw MachineError(bind + ": cannot bind: " + zmq_strerror(errno) +
-                       (errno == EADDRINUSE ? "; end the other process or take another port" : ""));
-  }
-  char name[1024];
-  std::size_t size = sizeof(name);
-  if (zmq_getsockopt(handle_, ZMQ_LAST_ENDPOINT, name, &size) != 0) Fail("LAST_ENDPOINT");
-  endpoint_ = name;
-}
-
-bool Server::Send(const std::string& peer, const Message& message) {
-  std::vector<Bytes> frames = Encode(message);
-  const auto queue = queues_.find(peer);
-  if (queue == queues_.end()) {
-    const Sent sent = TrySend(peer, frames);
-    if (sent == Sent::kFull) queues_[peer].push_back(std::move(frames));
-    return sent != Sent::kGone;
-  }
-  if (queue->second.size() >= kMaxQueued) {
-    queues_.erase(queue);
-    return false;
-  }
-  queue->second.push_back(std::move(frames));
-  return true;
-}
-
-std::vector<std::string> Server::Flush() {
-  std::vector<std::string> gone;
-  for (auto it = queues_.begin(); it != queues_.end();) {
-    Sent sent = Sent::kDone;
-    auto& queue = it->second;
-    while (!queue.empty() && (sent = TrySend(it->first, queue.front())) == Sent::kDone) {
-      queue.pop_front();
-    }
-    if (sent == Sent::kGone) gone.push_back(it->first);
-    it = sent == Sent::kFull ? std::next(it) : queues_.erase(it);
-  }
-  return gone;
-}
-
-void Server::Linger(int ms) { SetOption(ZMQ_LINGER, ms); }
-
-void Server::OnHandshake(Handshakes::Event event, std::int64_t now_us) {
-  if (event == Handshakes::Event::kMismatch) {
-    refusals_.Add("handshake",
-                  std::string("a peer was refused before it said anything: it ") +
-                      (gate_ ? "has no key, another learner's key, or is no Temper"
-                             : "uses keys, which this run does not, or is no Temper"),
-                  now_us);
-  } else if (event == Handshakes::Event::kBroken) {
-    refusals_.Add("broken_handshake", "a connection ended before its handshake was over", now_us);
-  }
-}
-
-Client::Client(const std::string& endpoint, const std::string& keys)
-    : Socket(ZMQ_DEALER, endpoint.find('[') != std::string::npos),
-      endpoint_(endpoint),
-      keys_path_(keys) {
-  if (!keys.empty()) {
-    const Keys own = ReadKeys(keys);
-    public_key_ = own.public_key;
-    SetText(ZMQ_CURVE_SERVERKEY, own.learner);
-    SetText(ZMQ_CURVE_PUBLICKEY, own.public_key);
-    SetText(ZMQ_CURVE_SECRETKEY, own.secret_key);
-  }
-  // Not ZMQ_IMMEDIATE: with it a lost connection takes along what was received but not read yet, a
-  // goodbye for instance.
-  SetOption(ZMQ_RECONNECT_IVL, 20);
-  SetOption(ZMQ_RECONNECT_IVL_MAX, 1000);
-  if (zmq_connect(handle_, CheckConnect(endpoint, keys).c_str()) != 0) {
-    throw MachineError(endpoint + ": cannot connect: " + zmq_strerror(errno));
-  }
-}
-
-bool Client::Send(const Message& message) {
-  if (queue_.size() >= kMaxQueued) return false;
-  queue_.push_back(Encode(message));
-  Flush();
-  return true;
-}
-
-void Client::Flush() {
-  while (!queue_.empty() && TrySend("", queue_.front()) == Sent::kDone) queue_.pop_front();
-}
-
-void Client::Linger(int ms) { SetOption(ZMQ_LINGER, ms); }
-
-void Client::OnHandshake(Handshakes::Event event, std::int64_t now_us) {
-  using Event = Handshakes::Event;
-  if (event == Event::kSucceeded) {
-    failing_since_ = 0;
-    known_ = true;
-    return;
-  }
-  if (event == Event::kUnauthorised) {
-    refused_ = endpoint_ + ": the learner's allow-list has no key " + public_key_ + " (" +
-               keys_path_ + "); temper keys new on its machine makes one that is listed";
-    return refusals_.Add("unlisted_key", refused_, now_us);
-  }
-  const std::string why = endpoint_ + ": no handshake with the learner: " +
-                          (keys_path_.empty() ? "it needs keys (--keys FILE), or it is no Temper"
-                                              : "it has another key than the one in " + keys_path_ +
-                                                    ", uses none, or is no Temper");
-  // The learner it knows is stopped, busy or ending.
-  if (known_ && event == Event::kBroken) return;
-  refusals_.Add("handshake", why, now_us);
-  if (failing_since_ == 0) {
-    failing_since_ = now_us;
-    failures_ = 0;
-  }
-  ++failures_;
-  failure_ = why;
-  // ZeroMQ does not try again after a mismatch.
-  if (event == Event::kMismatch) refused_ = why;
-}
-
-void Client::OnTime(std::int64_t now_us) {
-  if (failing_since_ == 0 || now_us - failing_since_ < kHandshakeLimit) return;
-  // Whoever has another key ends each try at once; who is stopped lets each run into its deadline.
-  if (failures_ >= kHandshakeFailures) refused_ = failure_;
-  failing_since_ = 0;
 }
 
 }  // namespace temper::wire

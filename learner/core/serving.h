@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "learner/core/recorder.h"
-#include "wire/socket.h"
+#include "wire/server.h"
 
 namespace temper::learner {
 

@@ -13,7 +13,7 @@
 #include "engine/engine.h"
 #include "learner/core/service.h"
 #include "tests/actor/fixture.h"
-#include "wire/socket.h"
+#include "wire/client.h"
 
 namespace temper {
 namespace {

@@ -56,11 +56,13 @@ TEST(Attacks, EndInTimeAndChangeNobodysReward) {
   for (const Attack& attack : AllAttacks()) {
     Ended ended;
     bool right = false;
-    // A machine that takes the processor away for 100 ms is no fault of the sandbox.
-    for (int attempt = 0; attempt < 3 && !right; ++attempt) {
-      ended = RunAmongHonest(attack, zygote, kDeadline);
+    // A machine that takes the processor away for 100 ms is no fault of the sandbox: it gets more
+    // time, and must keep to that.
+    double deadline = kDeadline;
+    for (int attempt = 0; attempt < 7 && !right; ++attempt, deadline *= 2) {
+      ended = RunAmongHonest(attack, zygote, deadline);
       right =
-          ended.honest_kept && ended.micros < 350000 &&
+          ended.honest_kept && double(ended.micros) < 3.5e6 * deadline &&
           (Expected(attack, ended.status, ended.score) || EndedByTheClock(attack, ended.status));
     }
     EXPECT_TRUE(right) << attack.name << ": " << ended.status << " " << ended.score << " "

@@ -78,12 +78,12 @@ TEST_F(RemoteTest, NobodyThereIsUnavailableAfterAllTries) {
 
 TEST_F(RemoteTest, ASlowServerIsUnavailableAndItsLateAnswersReachNobody) {
   FakeServer server(Endpoint(), [](const Frames& request) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(120));
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));
     return Honest(request);
   });
   RemoteReward remote(Endpoint(), 0.04, 0);
   EXPECT_EQ(remote.Score(samples_)[0].status, Status::kUnavailable);
-  RemoteReward patient(Endpoint(), 5, 0);
+  RemoteReward patient(Endpoint(), 60, 0);
   EXPECT_EQ(patient.Score(samples_)[0].score, 1.0);
 }
 
@@ -107,7 +107,7 @@ TEST_F(RemoteTest, ForgetfulAnswersAreAskedForAgain) {
   FakeServer server(Endpoint(), [&](const Frames& request) {
     return ++asked % 2 == 1 ? Frames() : Honest(request);  // every other request is lost
   });
-  RemoteReward remote(Endpoint(), 0.5, 1);
+  RemoteReward remote(Endpoint(), 0.5, 9);
   for (int group = 0; group < 2; ++group) EXPECT_EQ(remote.Score(samples_)[0].score, 1.0);
 }
 

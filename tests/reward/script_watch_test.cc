@@ -87,7 +87,7 @@ TEST_F(ScriptWatchTest, TheThreadSeesAChange) {
   ScriptWatch watch(std::move(options), {{path_, kOne}});
   watch.Start();
   folder_.Write("f.lua", kTwo);
-  for (int i = 0; i < 1000 && !taken; ++i)
+  for (int i = 0; i < 6000 && !taken; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_TRUE(taken);
 }

@@ -13,7 +13,7 @@
 #include "reward/function.h"
 #include "tests/reward/zygote_entry.h"
 #include "wire/protocol.h"
-#include "wire/socket.h"
+#include "wire/server.h"
 
 namespace temper::reward {
 namespace {
@@ -44,9 +44,9 @@ class WorkerTest : public testing::Test {
     });
   }
 
-  /// The next message of `kind`, past heartbeats; fails after 10 s.
+  /// The next message of `kind`, past heartbeats; fails after a minute.
   wire::Message Expect(Kind kind) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (std::chrono::steady_clock::now() < end) {
       server_.Wait(100000);
       wire::Incoming incoming;

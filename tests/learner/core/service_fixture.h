@@ -14,7 +14,7 @@
 #include "learner/core/service.h"
 #include "reward/worker.h"
 #include "tests/reward/zygote_entry.h"
-#include "wire/socket.h"
+#include "wire/client.h"
 
 namespace temper::learner {
 

@@ -42,7 +42,7 @@ TEST_F(ServiceTest, RunsStepsWithAnActorAndARewardWorker) {
                          TrainedOf(batch), Json{{"loss", 0.1}});
     }
     service.SetCheckpoint(3, "step-000003");
-    for (int i = 0; i < 500 && acked < 48; ++i) usleep(10'000);
+    for (int i = 0; i < 6000 && acked < 48; ++i) usleep(10'000);
     EXPECT_EQ(acked, 48);
   }
   EXPECT_EQ(Count("state = 'trained'"), 48);
@@ -101,7 +101,7 @@ TEST_F(ServiceTest, AChangedScriptScoresNewGroupsAndABrokenOneNobody) {
     std::ofstream(path) << script(2);
     double score = 1;
     for (int i = 0; i < 80 && score != 2; ++i) {
-      usleep(20'000);
+      usleep(20'000 * (1 + static_cast<unsigned>(i) / 2));  // a minute, should the machine be busy
       score = next();
     }
     EXPECT_EQ(score, 2.0);
@@ -127,7 +127,7 @@ TEST_F(ServiceTest, SaysGoodbyeWhenTheRunIsOver) {
   service->Publish(Weights(0));
   service->NextBatch(1);
   service.reset();
-  for (int i = 0; i < 300 && !(actor.ended() && worker.ended()); ++i) usleep(10'000);
+  for (int i = 0; i < 6000 && !(actor.ended() && worker.ended()); ++i) usleep(10'000);
   EXPECT_EQ(actor.goodbye(), "the run is over");
   EXPECT_EQ(worker.goodbye(), "the run is over");
 }
@@ -139,16 +139,17 @@ TEST_F(ServiceTest, AnActorThatDiesInTheMiddleIsReplaced) {
   service.Publish(Weights(0));
   auto dying = std::make_unique<FakePeer>(service.endpoint(), HelloOf("a1", wire::Role::kActor),
                                           ActorReply(&acked, 4, 6));
+  Clock::time_point start;
   std::thread killer([&] {
     while (acked < 6) usleep(1000);
+    start = Clock::now();
     dying.reset();  // its connection ends without a goodbye
     dying = std::make_unique<FakePeer>(service.endpoint(), HelloOf("a2", wire::Role::kActor),
                                        ActorReply(&acked));
   });
-  const auto start = Clock::now();
   const auto batch = service.NextBatch(1).groups;
   killer.join();
-  EXPECT_LT(Seconds(start), 8);
+  EXPECT_LT(Seconds(start), 8);  // silence alone would be noticed after 10 s
   EXPECT_EQ(batch.size(), 4u);
   int first = 0;
   for (const ScoredGroup& g : batch) {
@@ -293,7 +294,7 @@ TEST_F(ServiceTest, AStepOf512RolloutsCostsLittle) {
       "8 MiB of weights, 512 rollouts of 32 tokens stored and scored: best %.1f ms, worst %.1f "
       "ms\n",
       best * 1e3, worst * 1e3);
-  EXPECT_LT(best, 1.0);  // the machine may be busy; the figure is for reading
+  EXPECT_LT(best, 10.0);  // the machine may be busy; the figure is for reading
 }
 
 }  // namespace
