@@ -159,12 +159,13 @@ void Actor::BuildEngine(const wire::Welcome& welcome) {
   const Json json = configs::ParseJson(welcome.model_config, welcome.model_dir + "/config.json");
   weights_ = std::make_shared<engine::Weights>(
       engine::ParseModelConfig(json, welcome.model_dir + "/config.json"),
-      NumericsOf(welcome.config));
+      engine::WithArithmetic(NumericsOf(welcome.config), options_.arithmetic));
   engine::EngineOptions options;
   options.threads = ThreadsOf(options_, welcome.config);
   pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
   client_ = std::make_unique<WeightClient>(weights_, pool_.get());
   options.max_rows = options_.max_rows;
+  options.device = options_.device;
   options.valid_ids = valid_ids_ = static_cast<int>(welcome.valid_ids);
   engine_ = std::make_unique<engine::Engine>(weights_, options);
   model_config_ = welcome.model_config;

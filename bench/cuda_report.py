@@ -51,6 +51,12 @@ SHAPES = {
     "Fp8GemmKernel<1, 8>": (256, 32768, f"64 x 4096 x {D}", 4096 * D + 64 * D, 2 * 64 * 4096 * D, BF16),
     "::MergeKernel(AttentionArgs": (256, 0, f"{B} x {H} x {T // 256} splits", B * H * (T // 256) * 2056,
                                     4 * B * H * (T // 256) * L, FP32),
+    "TensorInputsKernel": (256, 0, f"{B} x {D}", B * D * 8, 4 * B * D, FP32),
+    "EmbedKernel": (256, 0, f"{B} x {D}, BF16", B * D * 6, 0, FP32),
+    "AddBiasKernel": (256, 0, f"{B} x {D}", B * D * 8, B * D, FP32),
+    "AddBlockKernel": (256, 0, f"{B} x {D}", B * D * 12, B * D, FP32),
+    "CopyColumnsKernel": (256, 0, f"{B} x {H} x {R}", B * H * R * 8, 0, FP32),
+    "ScatterKernel": (256, 0, f"{B} places", B * 16, 0, FP32),
     "DescribeKernel": (128, 0, f"{E} groups", E * 100, 0, FP32),
     "device_kernel": (384, 214 * 1024, f"4096 x 4096 x {D}", 4096 * D * 2 + 4 * 4096 * 4096, 2 * 4096 * 4096 * D, FP8),
 }
@@ -61,6 +67,15 @@ for cache, name, row in ((1, "BF16", 2 * (L + R)), (2, "FP8", 656)):
             SHAPES[f"{kernel}<(CacheType){cache}, {tiles}>"] = (
                 256, shared, f"{queries} x {heads} heads x {T}, {name}", queries * (T * row + heads * 4 * (2 * L + R)),
                 2 * queries * heads * T * (2 * L + R), BF16)
+
+
+for kind, name, size in ((1, "BF16", 2), (2, "FP8", 1)):
+    for low, inputs in (("true", "FP32 inputs"), ("false", "exact inputs")):
+        for tiles in (1, 2, 4):
+            m, terms = 8 * tiles, 2 if low == "true" else 1
+            SHAPES[f"TensorLinearKernel<(WeightType){kind}, {low}, {tiles}>"] = (
+                256, 8192 * tiles, f"{m} x 4096 x {D} {name}, {inputs}", 4096 * D * size + 2 * terms * m * D + 4 * m * 4096,
+                2 * terms * m * 4096 * D, BF16)
 
 
 def run(*command):
@@ -87,6 +102,7 @@ LABELS = {"GatedEntry>(": "EntriesKernel (SwiGLU)", "PlainEntry>(": "EntriesKern
 
 def label_of(key):
     types = key.replace("(WeightType)0", "FP32").replace("(WeightType)1", "BF16").replace("(WeightType)2", "FP8")
+    types = types.replace(", true,", ", two terms,").replace(", false,", ", one term,")
     return LABELS.get(key, types.replace("(CacheType)1", "BF16").replace("(CacheType)2", "FP8"))
 
 

@@ -13,6 +13,7 @@
 #include "cli/model.h"
 #include "configs/error.h"
 #include "engine/probe.h"
+#include "engine/decoder.h"
 #include "engine/speculation.h"
 #include "kernels/cpu.h"
 
@@ -21,6 +22,7 @@ namespace {
 
 struct Options {
   std::string model, dtype = "fp32", cache_dtype, batches = "1,8,32", drafts = "auto", ids;
+  std::string device = "cpu", arithmetic = "canon-1";
   int prompt = 256, new_tokens = 128, runs = 5, threads = 0;
   double temperature = 1;
   std::int64_t seed = 0;
@@ -77,6 +79,7 @@ Run Once(const Model& model, const Options& options, int batch, int run) {
   engine_options.max_rows = batch;
   engine_options.valid_ids = model.tokenizer.size();
   engine_options.prefix_tokens = 0;
+  engine_options.device = options.device;
   engine_options.speculation = options.drafts == "on"    ? engine::Speculation::kAlways
                                : options.drafts == "off" ? engine::Speculation::kOff
                                                          : engine::Speculation::kAuto;
@@ -151,6 +154,7 @@ void Report(const Model& model, const Options& options, int batch) {
                {"numerics", model.weights->numerics().id()},
                {"isa", kernels::IsaName(kernels::ActiveIsa())},
                {"threads", options.threads},
+               {"device", options.device},
                {"prefill_tok_s", Spread(prefill)},
                {"ttft_ms", Spread(ttft)},
                {"bytes_per_token", std::llround(bytes)},
@@ -199,6 +203,9 @@ int Bench(const Arguments& arguments) {
   args.Integer("--runs", "a batch size; rates are their minimum, median and maximum", 1, 1000,
                &options.runs);
   args.Integer("--threads", "0 = all cores", 0, 4096, &options.threads);
+  args.Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &options.device);
+  args.Text("--arithmetic", "A", "canon-1, or cuda-1 on a device: tensor cores' sums",
+            &options.arithmetic);
   args.Flag("--cache-report", "bytes a token needs in the cache, by layout, instead",
             &cache_report);
   args.Flag("--json", "as it is anyway", &json);
@@ -208,8 +215,9 @@ int Bench(const Arguments& arguments) {
     args.Fail("--speculation: \"" + options.drafts + "\" must be auto, on or off");
   if (options.cache_dtype.empty()) options.cache_dtype = options.dtype == "fp32" ? "fp32" : "bf16";
   options.threads = Threads(options.threads);
-  const engine::Numerics numerics =
-      engine::ParseNumerics(options.dtype, options.cache_dtype, "pow2");
+  const engine::Numerics numerics = engine::WithArithmetic(
+      engine::ParseNumerics(options.dtype, options.cache_dtype, "pow2"), options.arithmetic);
+  engine::CheckDevice(options.device);
   if (cache_report) return CacheReport(options.model, options.threads);
   const Model model = LoadModel(options.model, numerics);
   options.prompt = static_cast<int>(Prompt(options, Valid(model)).size());

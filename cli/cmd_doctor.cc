@@ -18,6 +18,7 @@
 #include "configs/error.h"
 #include "configs/json.h"
 #include "configs/version.h"
+#include "engine/cuda/status.h"
 #include "kernels/cpu.h"
 #include "reward/function.h"
 #include "reward/host.h"
@@ -142,8 +143,13 @@ Finding Sandbox() {
 Finding Gpu() {
   std::ifstream in("/proc/driver/nvidia/version");
   std::string line;
-  if (!std::getline(in, line)) return {"GPU", "none found; this build computes on the CPU"};
-  return {"GPU", line + "; this build computes on the CPU"};
+  const std::string driver = std::getline(in, line) ? line : "no NVIDIA driver";
+  const engine::DeviceStatus status = engine::CudaStatus();
+  // The CPU is enough for everything: what a device lacks is a note at most.
+  if (status.found.empty()) return {"GPU", driver + "; this build computes on the CPU"};
+  return {"GPU", (line.empty() ? "" : line + "; ") + status.found,
+          status.usable ? Verdict::kOk : Verdict::kNote,
+          status.remedy};
 }
 
 const char* Word(Verdict verdict) {

@@ -220,6 +220,7 @@ int RunsReplay(const Arguments& arguments) {
   std::string run, name, model_dir;
   std::int64_t count = 0, seed = 0;
   int threads = 0;
+  std::string device = "cpu";
   bool json = false;
   Args args("temper runs replay",
             "Generates stored rollouts again and compares ids and log-probs bit by bit; exit 1 if "
@@ -229,6 +230,7 @@ int RunsReplay(const Arguments& arguments) {
   args.Integer("--count", "so many, drawn at random; 0 = all", std::int64_t{0}, INT64_MAX, &count);
   args.Integer("--seed", "of the draw", std::int64_t{0}, INT64_MAX, &seed);
   args.Integer("--threads", "0 = all cores", 0, 4096, &threads);
+  args.Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &device);
   args.Text("--model", "DIR", "config and tokenizer; by default the run's model", &model_dir);
   args.Flag("--json", "one object", &json);
   if (!args.Parse(arguments)) return 0;
@@ -273,6 +275,7 @@ int RunsReplay(const Arguments& arguments) {
       model, engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale));
   engine::EngineOptions options;
   options.threads = Threads(threads);
+  options.device = device;
   options.valid_ids = std::min(tokenizer.size(), model.vocab_size);
   for (const auto& [version, stretches] : by_version) {
     LoadVersion(kept.at(version), *weights);

@@ -69,6 +69,7 @@ double SampleAll(const Model& model, const std::vector<std::vector<std::int32_t>
   engine::EngineOptions options;
   options.threads = Threads(sampling.threads);
   options.valid_ids = model.tokenizer.size();
+  options.device = sampling.device;
   engine::Engine engine(model.weights, options);
   std::vector<std::uint32_t> samples;
   for (int i = 0; i < sampling.n; ++i) samples.push_back(static_cast<std::uint32_t>(i));

@@ -33,6 +33,7 @@ struct Sampling {
   std::vector<std::string> stops;  // text that ends a sample and is left out of it
   int threads = 1;
   engine::Numerics numerics;
+  std::string device = "cpu";
 };
 
 struct Completion {

@@ -2,6 +2,8 @@
 
 #include <climits>
 
+#include "engine/decoder.h"
+
 namespace temper::cli {
 
 void SamplingArgs::Declare(Args* args) {
@@ -15,6 +17,9 @@ void SamplingArgs::Declare(Args* args) {
   args->Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &dtype);
   args->Text("--cache-dtype", "C", "fp32, bf16 or fp8", &cache_dtype);
   args->Integer("--threads", "0 = all cores", 0, 4096, &threads);
+  args->Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &device);
+  args->Text("--arithmetic", "A", "canon-1, or cuda-1 on a device: tensor cores' sums",
+             &arithmetic);
 }
 
 Sampling SamplingArgs::Resolve(const Args& args, int n) const {
@@ -23,6 +28,7 @@ Sampling SamplingArgs::Resolve(const Args& args, int n) const {
   for (const std::string& stop : stops) {
     if (stop.empty()) args.Fail("--stop: the text is empty; every sample would end at once");
   }
+  engine::CheckDevice(device);
   return {n,
           max_new_tokens,
           {static_cast<float>(temperature), top_k, static_cast<float>(top_p),
@@ -30,7 +36,8 @@ Sampling SamplingArgs::Resolve(const Args& args, int n) const {
           static_cast<std::uint64_t>(seed),
           stops,
           threads,
-          engine::ParseNumerics(dtype, cache_dtype, "pow2")};
+          engine::WithArithmetic(engine::ParseNumerics(dtype, cache_dtype, "pow2"), arithmetic),
+          device};
 }
 
 }  // namespace temper::cli

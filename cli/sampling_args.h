@@ -10,7 +10,7 @@ struct SamplingArgs {
   int top_k = 0, max_new_tokens = 128, threads = 0;
   std::int64_t seed = 0;
   std::vector<std::string> stops;
-  std::string dtype = "fp32", cache_dtype = "fp32";
+  std::string dtype = "fp32", cache_dtype = "fp32", device = "cpu", arithmetic = "canon-1";
 
   void Declare(Args* args);
   /// Checks stop strings and gives what SampleAll takes.

@@ -1,4 +1,5 @@
 // Settings that need or exclude one another, and those that no job honours yet.
+#include <regex>
 #include <set>
 
 #include "configs/error.h"
@@ -20,6 +21,27 @@ void RefuseWhatIsNotBuilt(const Config& config, const std::string& where) {
     }
   };
   only(config.device == "cpu", "device", "\"cpu\"");
+}
+
+/// Where the run's own actors compute.
+void CheckActors(const Config& config, const std::string& where) {
+  const std::string& device = config.actors.device;
+  const bool cuda = std::regex_match(device, std::regex("cuda(:[0-9]{1,3})?"));
+  if (!cuda && device != "cpu") {
+    Refuse(where, "actors.device: \"" + device + "\" must be cpu or cuda:N, e.g. cuda:0");
+  }
+  if (config.actors.arithmetic == "canon-1") return;
+  if (!cuda)
+    Refuse(where, "actors.arithmetic: cuda-1 runs on a device alone; set actors.device to cuda:N");
+  if (config.dtype == "fp32") {
+    Refuse(where, "actors.arithmetic: cuda-1 has no dtype fp32; choose bf16, fp8 or fp8-w8a8");
+  }
+  if (config.numerics != "mixed") {
+    Refuse(where,
+           "actors.arithmetic: the learner computes in canon-1; choose it, or numerics \"mixed\" "
+           "with a "
+           "rollout_correction");
+  }
 }
 
 /// How a batch is cut into optimizer steps.
@@ -191,6 +213,7 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
     CheckGrpo(config.grpo, where);
     CheckUpdates(config.grpo, where);
     CheckSampling(config, where);
+    CheckActors(config, where);
   }
 }
 

@@ -136,7 +136,12 @@ struct Reward {
   int memory_mib = 64;                       // >= 1 a script
 };
 
-struct Actors { int count = 1; int threads = 0; };          // threads 0 = share of the cores
+struct Actors {                              // the run's own processes
+  int count = 1;
+  int threads = 0;                           // 0 = share of the cores
+  std::string device = "cpu";                // cpu | cuda:N
+  std::string arithmetic = "canon-1";        // canon-1 | cuda-1, on a device with numerics "mixed"
+};
 struct RewardWorkers { int count = 1; };
 struct Wire {
   std::string bind;                          // "" = ipc in output_dir

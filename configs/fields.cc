@@ -408,6 +408,9 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(Integer(AT(reward.memory_mib), 1, "a script"));
   t->push_back(Integer(AT(actors.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Integer(AT(actors.threads), 0, "an actor; 0 = its share of the cores"));
+  t->push_back(Text(AT(actors.device), "cpu, or cuda:N in a build with CUDA"));
+  t->push_back(Choice(AT(actors.arithmetic), {"canon-1", "cuda-1"},
+                      "order of sums; cuda-1: tensor cores, needs a device and numerics mixed"));
   t->push_back(
       Integer(AT(reward_workers.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Text(AT(wire.bind), "ZeroMQ endpoint; null = ipc://OUTPUT_DIR/wire"));

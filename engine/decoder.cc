@@ -83,6 +83,11 @@ int DeviceNumber(const std::string& device) {
   throw UserError("device: \"" + device + "\" must be cpu or cuda:N, e.g. cuda:0");
 }
 
+void CheckDevice(const std::string& device) {
+  const int number = DeviceNumber(device);
+  if (number >= 0) CheckCudaDevice(number);
+}
+
 std::unique_ptr<Decoder> MakeDecoder(std::shared_ptr<const Weights> weights,
                                      const EngineOptions& options, kernels::ThreadPool& pool) {
   const int number = DeviceNumber(options.device);

@@ -56,15 +56,20 @@ class Decoder {
   virtual void WeightsChanged() = 0;
 };
 
-/// By options.device: "cpu", or "cuda:N". Throws UserError for a name that is neither or a model the device
-/// doesn't take, MachineError where this machine or this build lacks the device. `pool` must outlive it.
+/// By options.device: "cpu", or "cuda:N". Throws UserError for a name that is neither or a model
+/// the device doesn't take, MachineError where this machine or this build lacks the device. `pool`
+/// must outlive it.
 std::unique_ptr<Decoder> MakeDecoder(std::shared_ptr<const Weights> weights,
                                      const EngineOptions& options, kernels::ThreadPool& pool);
 
 /// Checks a device's name: the N of "cuda:N" ("cuda" is cuda:0), -1 for "cpu". Throws UserError.
 int DeviceNumber(const std::string& device);
 
-/// In builds without TEMPER_CUDA it throws MachineError (engine/no_cuda.cc), in others engine/cuda has it.
+/// Throws what MakeDecoder would throw for the device itself.
+void CheckDevice(const std::string& device);
+
+/// Both in engine/cuda; in builds without TEMPER_CUDA they throw MachineError (engine/no_cuda.cc).
+void CheckCudaDevice(int device);
 std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights> weights,
                                          const EngineOptions& options, int device);
 

@@ -7,6 +7,11 @@ namespace temper::engine {
 
 std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights>, const EngineOptions&,
                                          int device) {
+  CheckCudaDevice(device);
+  return nullptr;
+}
+
+void CheckCudaDevice(int device) {
   throw MachineError("cuda:" + std::to_string(device) + ": " + CudaStatus().remedy);
 }
 

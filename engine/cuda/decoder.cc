@@ -282,4 +282,6 @@ std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights> weights,
   return std::make_unique<cuda::CudaDecoder>(std::move(weights), options, device);
 }
 
+void CheckCudaDevice(int device) { const cuda::Device checked(device); }
+
 }  // namespace temper::engine

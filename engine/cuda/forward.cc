@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "configs/error.h"
 #include "kernels/cache_row.h"
 #include "kernels/ops.h"
 
@@ -34,6 +35,13 @@ DeviceForward::DeviceForward(const Weights& host, const DeviceWeights& weights,
       tensor_attention_(FitsTensorCores(c_, numerics_)),
       token_bytes_(c_.num_layers * std::int64_t(kernels::CacheRowBytes(
                                        numerics_.cache, c_.kv_lora_rank, c_.qk_rope_dim))) {
+  // Another kernel in its place would be another arithmetic.
+  const std::size_t shared = c_.heads <= 16 ? 100 << 10 : 166 << 10;
+  if (tensor_attention_ && device_.shared() < shared) {
+    throw MachineError(device_.name() + ": cuda-1's attention needs " +
+                       std::to_string(shared >> 10) + " KiB of shared memory a block, here are " +
+                       std::to_string(device_.shared() >> 10) + "; choose arithmetic canon-1");
+  }
   const std::int64_t bytes = std::int64_t(c_.max_positions) * c_.qk_rope_dim * 4;
   rope_ = device_.Allocate(std::size_t(bytes), "the rotary table's positions");
 }

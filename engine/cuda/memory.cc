@@ -36,6 +36,7 @@ Device::Device(int number) : name_("cuda:" + std::to_string(number)), number_(nu
   const FoundDevice& device = found.devices[std::size_t(number)];
   if (!device.problem.empty()) throw MachineError(name_ + ": " + device.problem);
   multiprocessors_ = device.multiprocessors;
+  shared_ = device.shared;
   Use();
   Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
 }

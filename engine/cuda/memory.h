@@ -24,6 +24,7 @@ class Device {
   cudaStream_t stream() const { return stream_; }
   const std::string& name() const { return name_; }  // "cuda:0"
   int multiprocessors() const { return multiprocessors_; }
+  std::size_t shared() const { return shared_; }  // bytes that a block may ask for
   std::int64_t free_bytes() const;
 
   /// Throws MachineError with what was done where status is none of success.
@@ -37,6 +38,7 @@ class Device {
  private:
   std::string name_;
   int number_, multiprocessors_ = 0;
+  std::size_t shared_ = 0;
   cudaStream_t stream_ = nullptr;
 };
 

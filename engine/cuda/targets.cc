@@ -76,6 +76,7 @@ Found FindDevices() {
     one.minor = device.minor;
     one.multiprocessors = device.multiProcessorCount;
     one.bytes = double(device.totalGlobalMem);
+    one.shared = device.sharedMemPerBlockOptin;
     if (one.problem.empty() && !RunsOn(Targets(), one.major, one.minor)) {
       one.problem = one.name + " has compute capability " + Capability(one.major, one.minor) +
                     ", this build's kernels are for " + Targets() +

@@ -1,5 +1,6 @@
 #pragma once
 // The devices of this machine, and which of them this build's kernels run on.
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@ struct FoundDevice {
   std::string name;
   int major = 0, minor = 0, multiprocessors = 0;
   double bytes = 0;
+  std::size_t shared = 0;  // bytes that a block may ask for
   std::string problem;  // why this build can't use it, or empty
 };
 

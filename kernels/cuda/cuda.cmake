@@ -8,12 +8,23 @@ if(NOT EXISTS ${TEMPER_CUDA_TOOLKIT}/bin/nvcc)
   message(FATAL_ERROR "TEMPER_CUDA: no toolkit at ${TEMPER_CUDA_TOOLKIT}; run scripts/cuda-toolkit")
 endif()
 # A spill is an error in kernels of our own. -fmad=false: what is fused is written fmaf, as on the CPU.
-set(TEMPER_NVCC ${TEMPER_CUDA_TOOLKIT}/bin/nvcc -std=c++20 -O3 -fmad=false -arch=sm_90a -lineinfo
+set(TEMPER_CUDA_TARGETS "90a" CACHE STRING "of the kernels: 80, 89, 90a, 80-ptx, separated by blanks; CUTLASS's is for 90a alone")
+set(gencode)
+separate_arguments(targets UNIX_COMMAND "${TEMPER_CUDA_TARGETS}")
+foreach(target IN LISTS targets)
+  string(REGEX MATCH "^[0-9]+a?" number ${target})
+  if(target MATCHES "-ptx$")
+    list(APPEND gencode -gencode=arch=compute_${number},code=compute_${number})
+  else()
+    list(APPEND gencode -gencode=arch=compute_${number},code=sm_${number})
+  endif()
+endforeach()
+set(TEMPER_NVCC ${TEMPER_CUDA_TOOLKIT}/bin/nvcc -std=c++20 -O3 -fmad=false -lineinfo
   -I${CMAKE_SOURCE_DIR} -I${TEMPER_CUDA_TOOLKIT}/include
   -I${TEMPER_CUDA_TOOLKIT}/cutlass_util -DNDEBUG)
-set(TEMPER_NVCC_OWN -Xcompiler=-Wall,-Werror -Werror=all-warnings -Xptxas=-warn-spills,-Werror)
+set(TEMPER_NVCC_OWN ${gencode} -Xcompiler=-Wall,-Werror -Werror=all-warnings -Xptxas=-warn-spills,-Werror)
 # CUTLASS warns about itself; -lineinfo would double its object.
-set(TEMPER_NVCC_CUTLASS --expt-relaxed-constexpr -diag-suppress=2908,20013,20015)
+set(TEMPER_NVCC_CUTLASS -arch=sm_90a --expt-relaxed-constexpr -diag-suppress=2908,20013,20015)
 
 file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
 set(objects)
@@ -35,6 +46,11 @@ set_target_properties(kernels_cuda PROPERTIES LINKER_LANGUAGE CXX)
 target_include_directories(kernels_cuda SYSTEM PUBLIC ${TEMPER_CUDA_TOOLKIT}/include)
 target_link_libraries(kernels_cuda PUBLIC kernels ${TEMPER_CUDA_TOOLKIT}/lib64/libcudart_static.a ${CMAKE_DL_LIBS} rt)
 
+# engine/cuda (cmake/temper.cmake adds its sources): the engine of a build with CUDA.
+target_include_directories(engine SYSTEM PUBLIC ${TEMPER_CUDA_TOOLKIT}/include)
+target_compile_definitions(engine PRIVATE TEMPER_CUDA_TARGETS="${TEMPER_CUDA_TARGETS}")
+target_link_libraries(engine PUBLIC kernels_cuda)
+
 # The tests of tests/simt on a device, unchanged: exit 77 where there is none.
 file(GLOB device_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/simt/*_test.cc)
 list(FILTER device_tests EXCLUDE REGEX "machine_test\\.cc$")
@@ -44,3 +60,17 @@ target_compile_definitions(device_test PRIVATE TEMPER_ON_DEVICE)
 target_link_libraries(device_test PRIVATE kernels_cuda GTest::gtest)
 add_test(NAME device COMMAND device_test)
 set_tests_properties(device PROPERTIES SKIP_RETURN_CODE 77)
+
+# The engine's tests of tests/simt on a device, and each kernel's time: what scripts/gpu-check runs.
+file(GLOB engine_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/simt/engine/*_test.cc)
+list(FILTER engine_tests EXCLUDE REGEX "(errors|bench)_test\\.cc$")
+add_executable(device_engine_test ${engine_tests} ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
+temper_flags(device_engine_test)
+target_compile_definitions(device_engine_test PRIVATE TEMPER_ON_DEVICE)
+target_link_libraries(device_engine_test PRIVATE engine GTest::gtest)
+add_test(NAME device_engine COMMAND device_engine_test)
+set_tests_properties(device_engine PROPERTIES SKIP_RETURN_CODE 77)
+
+add_executable(cuda_bench bench/cuda_bench.cc bench/cuda_kernels.cc)
+temper_flags(cuda_bench)
+target_link_libraries(cuda_bench PRIVATE engine)

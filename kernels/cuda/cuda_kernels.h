@@ -165,7 +165,7 @@ void TensorInputs(const float* x, std::int64_t ldx, int m, int k, ScaleRecipe re
 ///        times the block's scale (FP8; W8A8: fl(x_scale w_scale)), added by fma, blocks ascending
 ///        in eight parts of K, parts ascending.
 /// |y - exact| <= 2^-11 sum |w x|: tensor cores may cut a sum to 13 bits.
-/// Cost   weights once for up to 64 rows.
+/// Cost   weights once for up to 32 rows.
 struct TensorLinearArgs {
   LinearWeight w;
   TensorRows x;

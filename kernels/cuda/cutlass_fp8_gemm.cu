@@ -48,7 +48,7 @@ using Kernel = cutlass::gemm::kernel::GemmUniversal<Problem, Mainloop, Epilogue>
 using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
 /// What the kernel reads of each group; arrays [groups] at the workspace's beginning.
-struct Groups {
+struct GroupTable {
   Problem::UnderlyingProblemShape* shape;
   const Code **x, **w;
   const float **x_scale, **w_scale;
@@ -63,8 +63,8 @@ struct Groups {
 
 constexpr std::size_t kAlign = 256;
 
-Groups Lay(int groups, unsigned char* base) {
-  Groups g{};
+GroupTable Lay(int groups, unsigned char* base) {
+  GroupTable g{};
   const auto take = [&](auto*& pointer) {
     pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + g.bytes);
     const std::size_t bytes = sizeof(*pointer) * static_cast<std::size_t>(groups);
@@ -75,7 +75,7 @@ Groups Lay(int groups, unsigned char* base) {
   return g;
 }
 
-__global__ void DescribeKernel(GroupedGemmArgs a, Groups g) {
+__global__ void DescribeKernel(GroupedGemmArgs a, GroupTable g) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= a.groups) return;
   const std::int64_t first = a.offset != nullptr ? a.offset[i] : 0;
@@ -97,7 +97,7 @@ __global__ void DescribeKernel(GroupedGemmArgs a, Groups g) {
   g.w_layout[i] = Scales::tile_atom_to_shape_SFB(cute::make_shape(rows, a.n, a.k, 1));
 }
 
-typename Gemm::Arguments ArgumentsOf(const Groups& g, int groups, int multiprocessors) {
+typename Gemm::Arguments ArgumentsOf(const GroupTable& g, int groups, int multiprocessors) {
   typename Gemm::Arguments arguments{};
   arguments.mode = cutlass::gemm::GemmUniversalMode::kGrouped;
   // Shapes are known on the device alone: the persistent grid fills the multiprocessors.
@@ -120,7 +120,7 @@ void CheckCutlass(cutlass::Status status) {
 }  // namespace
 
 std::size_t GroupedGemmWorkspace(int groups, int multiprocessors) {
-  const Groups g = Lay(groups, nullptr);
+  const GroupTable g = Lay(groups, nullptr);
   return g.bytes + Gemm::get_workspace_size(ArgumentsOf(g, groups, multiprocessors));
 }
 
@@ -131,7 +131,7 @@ void Fp8GroupedGemm(const GroupedGemmArgs& a, cudaStream_t stream) {
   }
   if (a.rows == 0) return;
   constexpr int kThreads = 128;
-  const Groups g = Lay(a.groups, static_cast<unsigned char*>(a.workspace));
+  const GroupTable g = Lay(a.groups, static_cast<unsigned char*>(a.workspace));
   Launch("Fp8GroupedGemm groups", DescribeKernel, GridFor(a.groups, kThreads, "Fp8GroupedGemm"),
          kThreads, 0, stream, a, g);
   Gemm gemm;

@@ -169,8 +169,7 @@ void LaunchRows(const TensorLinearArgs& a, cudaStream_t stream) {
   const int rows = a.groups.offset != nullptr ? a.m / a.groups.count : a.m;
   if (rows <= 8) return LaunchTiles<type, kLow, 1>(a, stream);
   if (rows <= 16) return LaunchTiles<type, kLow, 2>(a, stream);
-  if (rows <= 32) return LaunchTiles<type, kLow, 4>(a, stream);
-  LaunchTiles<type, kLow, 8>(a, stream);
+  LaunchTiles<type, kLow, 4>(a, stream);  // more would spill
 }
 
 // A warp a block of 128 inputs; lane l holds four of them.

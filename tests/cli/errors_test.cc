@@ -40,6 +40,20 @@ TEST_F(ErrorsTest, WrongUseIsOneLineAndExit2) {
   }
 }
 
+TEST_F(ErrorsTest, ADeviceThatIsNotThereIsTheMachinesLack) {
+  const std::vector<std::string> generate = {"generate", "--model", "m", "--prompt", "x", "--device"};
+  for (const auto& [device, code] : {std::pair("cuda:1023", 3), std::pair("gpu", 2)}) {
+    std::vector<std::string> args = generate;
+    args.push_back(device);
+    const Ran ran = Temper(args);
+    EXPECT_EQ(ran.code, code) << ran.err;
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+    EXPECT_NE(ran.err.find(device), std::string::npos) << ran.err;
+  }
+  const Ran ran = Temper({"actor", "--connect", "ipc:///nowhere", "--device", "cuda:1023"});
+  EXPECT_EQ(ran.code, 3) << ran.err;
+}
+
 TEST_F(ErrorsTest, ABrokenConfigStartsNothing) {
   const std::string config = Write("c.json", R"({"model": "m", "output_dir": "run", "data":
       {"train": "d.jsonl"}, "rewards": [{"rule": "math"}], "grpo": {"epsilonn": 0.2}})");

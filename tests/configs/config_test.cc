@@ -160,6 +160,20 @@ TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
   }
 }
 
+TEST(ConfigTest, ActorsOnADeviceComputeAsTheLearnerUnlessMixed) {
+  EXPECT_EQ(ErrorOfSet("actors.device=cuda:3"), "no error");
+  EXPECT_NE(ErrorOfSet("actors.device=gpu").find("actors.device: \"gpu\" must be cpu or cuda:N"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("actors.arithmetic=cuda-1").find("on a device alone"), std::string::npos);
+  const auto error = [](std::vector<std::string> sets) {
+    sets.insert(sets.end(), {"actors.device=cuda", "actors.arithmetic=cuda-1"});
+    return ErrorOf(kSmall, sets, Job::kGrpo);
+  };
+  EXPECT_NE(error({}).find("no dtype fp32"), std::string::npos);
+  EXPECT_NE(error({"dtype=fp8"}).find("the learner computes in canon-1"), std::string::npos);
+  EXPECT_EQ(error({"dtype=fp8", "numerics=mixed"}), "no error");
+}
+
 TEST(ConfigTest, AdaptersLeaveRoutersAndMtpLayersAsTheyAre) {
   const Config plain = ParseConfig(kSmall, kPath, {}, Job::kSft);
   EXPECT_GT(plain.sft.mtp_loss_scale, 0);

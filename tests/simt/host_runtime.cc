@@ -113,6 +113,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* device, int number) {
   device->minor = Host().minor;
   device->multiProcessorCount = 4;
   device->totalGlobalMem = Host().memory;
+  device->sharedMemPerBlockOptin = Host().shared;
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {

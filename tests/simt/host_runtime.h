@@ -33,7 +33,7 @@ using cudaGraphExec_t = struct CUgraphExec_st*;
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
-  std::size_t totalGlobalMem;
+  std::size_t totalGlobalMem, sharedMemPerBlockOptin;
 };
 
 const char* cudaGetErrorString(cudaError_t error);
@@ -75,6 +75,7 @@ struct HostState {
   int devices = 2, major = 9, minor = 0, driver = 13000, runtime = 13000;
   std::size_t memory = std::size_t{1} << 30;  // of a device
   std::size_t used = 0;
+  std::size_t shared = 227 << 10;          // that a block may ask for
   cudaError_t launch_error = cudaSuccess;  // of the next launch
   // Counts since the last reset.
   std::uint64_t waits = 0, launches = 0, graph_launches = 0, captures = 0, allocations = 0,

@@ -7,6 +7,10 @@
 
 #include "engine/engine.h"
 #include "tests/engine/tiny_model.h"
+#include "tests/simt/buffer.h"
+#ifndef TEMPER_ON_DEVICE
+#include "tests/simt/host_runtime.h"
+#endif
 
 namespace temper::engine {
 

@@ -1,7 +1,5 @@
 // canon-1 on a device: the whole engine gives the CPU's tokens, log-probs and experts bit for bit.
 #include "tests/simt/engine/engines.h"
-#include "tests/simt/host_runtime.h"
-#include "tests/simt/simt.h"
 
 namespace temper::engine {
 namespace {
