@@ -36,14 +36,17 @@ int ThreadsOf(const Options& options, const std::string& config) {
 }
 
 /// The mode of the run: what the learner trains is what is sampled from.
-engine::Numerics NumericsOf(const std::string& config) {
+/// Of the run; on the CPU alone it has one arithmetic.
+engine::Numerics NumericsOf(const std::string& config, const std::string& device) {
   const Json json = configs::ParseJson(config, "welcome: config");
   const auto text = [&](const char* key, const std::string& otherwise) {
     const auto value = json.find(key);
     return value != json.end() && value->is_string() ? value->get<std::string>() : otherwise;
   };
-  return engine::ParseNumerics(text("dtype", "fp32"), text("cache_dtype", "fp32"),
-                               text("fp8_scale", "pow2"));
+  return engine::WithArithmetic(
+      engine::ParseNumerics(text("dtype", "fp32"), text("cache_dtype", "fp32"),
+                            text("fp8_scale", "pow2")),
+      device == "cpu" ? "canon-1" : text("arithmetic", "canon-1"));
 }
 
 }  // namespace
@@ -59,7 +62,11 @@ Actor::Actor(Options options, std::string endpoint, Micros now)
   hello_.instance = static_cast<std::uint64_t>(random()) << 32 | random();
   hello_.pid = getpid();
   hello_.temper_version = kVersion;
-  hello_.numerics = options_.numerics;
+  hello_.numerics = engine::AllNumericsIds();
+  if (options_.device != "cpu") {
+    const std::vector<std::string> tensor = engine::AllNumericsIds(/*tensor=*/true);
+    hello_.numerics.insert(hello_.numerics.end(), tensor.begin(), tensor.end());
+  }
   hello_.rows = options_.max_rows;
   SayHello(now);
 }
@@ -159,7 +166,7 @@ void Actor::BuildEngine(const wire::Welcome& welcome) {
   const Json json = configs::ParseJson(welcome.model_config, welcome.model_dir + "/config.json");
   weights_ = std::make_shared<engine::Weights>(
       engine::ParseModelConfig(json, welcome.model_dir + "/config.json"),
-      engine::WithArithmetic(NumericsOf(welcome.config), options_.arithmetic));
+      NumericsOf(welcome.config, options_.device));
   engine::EngineOptions options;
   options.threads = ThreadsOf(options_, welcome.config);
   pool_ = std::make_unique<kernels::ThreadPool>(options.threads);

@@ -30,8 +30,6 @@ struct Options {
   int max_rows = 512;              // samples decoded together
   double connect_timeout_s = 300;  // until the first welcome; then the run's wire.peer_timeout_s
   std::string device = "cpu";      // or cuda:N
-  std::string arithmetic = "canon-1";                            // or cuda-1, on a device alone
-  std::vector<std::string> numerics = engine::AllNumericsIds();  // of that arithmetic
   const std::atomic<bool>* stop = nullptr;  // set by a signal handler: say goodbye and return
 };
 

@@ -17,12 +17,8 @@ int Actor(const Arguments& arguments) {
   args.Text("--name", "NAME", "unique in the run; by default host and process", &options.name);
   args.Integer("--threads", "0 = what the run says, or all cores", 0, 4096, &options.threads);
   args.Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &options.device);
-  args.Text("--arithmetic", "A", "canon-1, or cuda-1 on a device: tensor cores' sums",
-            &options.arithmetic);
   if (!args.Parse(arguments)) return 0;
   engine::CheckDevice(options.device);  // before a learner counts on it
-  const engine::Numerics any{engine::Mode::kBf16};
-  options.numerics = engine::AllNumericsIds(engine::WithArithmetic(any, options.arithmetic).tensor);
   options.stop = StopOnSignal();
   return actor::RunActor(endpoint, options);
 }

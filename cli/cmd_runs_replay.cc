@@ -272,7 +272,9 @@ int RunsReplay(const Arguments& arguments) {
                     " (keep_versions: \"all\" keeps every one)");
   }
   const auto weights = std::make_shared<engine::Weights>(
-      model, engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale));
+      model, engine::WithArithmetic(
+                 engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale),
+                 config.arithmetic));
   engine::EngineOptions options;
   options.threads = Threads(threads);
   options.device = device;

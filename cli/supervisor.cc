@@ -77,10 +77,8 @@ std::vector<Peer> MakePeers(const configs::Config& config) {
     Peer& peer = peers.emplace_back();
     peer.name = name;
     peer.args = {"actor", "--name", name, "--threads", std::to_string(threads)};
-    if (config.actors.device != "cpu") {
-      peer.args.insert(peer.args.end(), {"--device", config.actors.device, "--arithmetic",
-                                         config.actors.arithmetic});
-    }
+    if (config.actors.device != "cpu")
+      peer.args.insert(peer.args.end(), {"--device", config.actors.device});
     peer.log = logs + "actor-" + std::to_string(i) + ".log";
   }
   for (int i = 1; i <= config.reward_workers.count; ++i) {

@@ -1,4 +1,4 @@
-// Settings that need or exclude one another, and those that no job honours yet.
+// Settings that need or exclude one another.
 #include <regex>
 #include <set>
 
@@ -12,35 +12,24 @@ namespace {
   throw UserError(where + ": " + what);
 }
 
-/// A setting that is read but that nothing acts on is refused by name: a run never ignores what it
-/// was told. Whoever builds one deletes its line.
-void RefuseWhatIsNotBuilt(const Config& config, const std::string& where) {
-  const auto only = [&](bool holds, const std::string& key, const std::string& value) {
-    if (!holds) {
-      Refuse(where, key + ": this build supports only " + value + "; remove the setting");
-    }
+/// Where actors and learner compute, and in which order of sums.
+void CheckDevices(const Config& config, Job job, const std::string& where) {
+  const auto on_device = [&](const std::string& key, const std::string& device) {
+    const bool cuda = std::regex_match(device, std::regex("cuda(:[0-9]{1,3})?"));
+    if (!cuda && device != "cpu")
+      Refuse(where, key + ": \"" + device + "\" must be cpu or cuda:N, e.g. cuda:0");
+    return cuda;
   };
-  only(config.device == "cpu", "device", "\"cpu\"");
-}
-
-/// Where the run's own actors compute.
-void CheckActors(const Config& config, const std::string& where) {
-  const std::string& device = config.actors.device;
-  const bool cuda = std::regex_match(device, std::regex("cuda(:[0-9]{1,3})?"));
-  if (!cuda && device != "cpu") {
-    Refuse(where, "actors.device: \"" + device + "\" must be cpu or cuda:N, e.g. cuda:0");
-  }
-  if (config.actors.arithmetic == "canon-1") return;
-  if (!cuda)
-    Refuse(where, "actors.arithmetic: cuda-1 runs on a device alone; set actors.device to cuda:N");
-  if (config.dtype == "fp32") {
-    Refuse(where, "actors.arithmetic: cuda-1 has no dtype fp32; choose bf16, fp8 or fp8-w8a8");
-  }
-  if (config.numerics != "mixed") {
+  const bool learner = on_device("device", config.device),
+             actors = on_device("actors.device", config.actors.device);
+  if (config.arithmetic == "canon-1") return;
+  if (config.dtype == "fp32")
+    Refuse(where, "arithmetic: cuda-1 has no dtype fp32; choose bf16, fp8 or fp8-w8a8");
+  if (!learner) Refuse(where, "arithmetic: cuda-1 runs on a device alone; set device to cuda:N");
+  if (job == Job::kGrpo && config.actors.count > 0 && !actors && config.numerics != "mixed") {
     Refuse(where,
-           "actors.arithmetic: the learner computes in canon-1; choose it, or numerics \"mixed\" "
-           "with a "
-           "rollout_correction");
+           "arithmetic: cuda-1 is that of actors too; set actors.device to cuda:N, or numerics to "
+           "\"mixed\" with a rollout_correction");
   }
 }
 
@@ -196,7 +185,7 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
                            const std::string& what) {
     if (value.empty()) Refuse(where, key + ": not set; " + what + " is required");
   };
-  RefuseWhatIsNotBuilt(config, where);
+  CheckDevices(config, job, where);
   require(config.model, "model", "a model folder");
   require(config.output_dir, "output_dir", "a folder for the run");
   CheckData(config, job, where);
@@ -213,7 +202,6 @@ void CheckJob(const Config& config, Job job, const std::string& where) {
     CheckGrpo(config.grpo, where);
     CheckUpdates(config.grpo, where);
     CheckSampling(config, where);
-    CheckActors(config, where);
   }
 }
 

@@ -140,7 +140,6 @@ struct Actors {                              // the run's own processes
   int count = 1;
   int threads = 0;                           // 0 = share of the cores
   std::string device = "cpu";                // cpu | cuda:N
-  std::string arithmetic = "canon-1";        // canon-1 | cuda-1, on a device with numerics "mixed"
 };
 struct RewardWorkers { int count = 1; };
 struct Wire {
@@ -174,6 +173,7 @@ struct Config {
   std::string cache_dtype = "fp32";          // fp32 | bf16 | fp8
   std::string fp8_scale = "pow2";            // pow2 | fp32
   std::string numerics = "strict";           // strict | mixed
+  std::string arithmetic = "canon-1";        // canon-1 | cuda-1: order of sums; cuda-1 on devices alone
   std::string device = "cpu";
   int threads = 0;                           // 0 = all cores
   bool resume = false;

@@ -271,7 +271,9 @@ void AddRun(std::vector<Field>* t) {
   t->push_back(Choice(AT(fp8_scale), {"pow2", "fp32"}, "block scales of fp8 weights"));
   t->push_back(Choice(AT(numerics), {"strict", "mixed"},
                       "strict refuses actors with another order of arithmetic"));
-  t->push_back(Text(AT(device), "cpu, or cuda:N"));
+  t->push_back(Choice(AT(arithmetic), {"canon-1", "cuda-1"},
+                      "order of sums of actor and learner; cuda-1: tensor cores, on devices alone"));
+  t->push_back(Text(AT(device), "the learner's: cpu, or cuda:N in a build with CUDA"));
   t->push_back(Integer(AT(threads), 0, "of all local processes together; 0 = all cores"));
   t->push_back(Flag(AT(resume), "continue the run in output_dir"));
   t->push_back(ResumeAllow());
@@ -409,8 +411,6 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(Integer(AT(actors.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Integer(AT(actors.threads), 0, "an actor; 0 = its share of the cores"));
   t->push_back(Text(AT(actors.device), "cpu, or cuda:N in a build with CUDA"));
-  t->push_back(Choice(AT(actors.arithmetic), {"canon-1", "cuda-1"},
-                      "order of sums; cuda-1: tensor cores, needs a device and numerics mixed"));
   t->push_back(
       Integer(AT(reward_workers.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Text(AT(wire.bind), "ZeroMQ endpoint; null = ipc://OUTPUT_DIR/wire"));

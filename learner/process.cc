@@ -62,7 +62,9 @@ int UseThreads(int threads) {
 }
 
 engine::Numerics NumericsOf(const configs::Config& config) {
-  return engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale);
+  return engine::WithArithmetic(
+      engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale),
+      config.arithmetic);
 }
 
 std::string NumericsId(const configs::Config& config) {

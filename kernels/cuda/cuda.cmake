@@ -71,6 +71,14 @@ target_link_libraries(device_engine_test PRIVATE engine GTest::gtest)
 add_test(NAME device_engine COMMAND device_engine_test)
 set_tests_properties(device_engine PROPERTIES SKIP_RETURN_CODE 77)
 
+if(TEMPER_LEARNER)
+  add_executable(device_learner_test EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/tests/simt/learner/policy_test.cc
+    ${CMAKE_SOURCE_DIR}/tests/simt/learner/rollout_test.cc ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
+  temper_flags(device_learner_test)
+  target_link_libraries(device_learner_test PRIVATE learner GTest::gtest)
+  temper_torch_headers(device_learner_test)
+endif()
+
 add_executable(cuda_bench bench/cuda_bench.cc bench/cuda_kernels.cc)
 temper_flags(cuda_bench)
 target_link_libraries(cuda_bench PRIVATE engine)

@@ -154,24 +154,23 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
             std::string::npos);
 }
 
-TEST(ConfigTest, RefusesWhatNoJobHonoursRatherThanIgnoringIt) {
-  for (const char* set : {"device=cuda:0"}) {
-    EXPECT_NE(ErrorOfSet(set).find("this build supports only"), std::string::npos) << set;
-  }
-}
-
-TEST(ConfigTest, ActorsOnADeviceComputeAsTheLearnerUnlessMixed) {
-  EXPECT_EQ(ErrorOfSet("actors.device=cuda:3"), "no error");
+TEST(ConfigTest, DevicesAndTheirArithmeticGoTogether) {
+  for (const char* set : {"device=cuda:0", "device=cuda", "actors.device=cuda:3"})
+    EXPECT_EQ(ErrorOfSet(set), "no error");
+  EXPECT_NE(ErrorOfSet("device=cuda:").find("device: \"cuda:\" must be cpu or cuda:N"),
+            std::string::npos);
   EXPECT_NE(ErrorOfSet("actors.device=gpu").find("actors.device: \"gpu\" must be cpu or cuda:N"),
             std::string::npos);
-  EXPECT_NE(ErrorOfSet("actors.arithmetic=cuda-1").find("on a device alone"), std::string::npos);
   const auto error = [](std::vector<std::string> sets) {
-    sets.insert(sets.end(), {"actors.device=cuda", "actors.arithmetic=cuda-1"});
+    sets.push_back("arithmetic=cuda-1");
     return ErrorOf(kSmall, sets, Job::kGrpo);
   };
-  EXPECT_NE(error({}).find("no dtype fp32"), std::string::npos);
-  EXPECT_NE(error({"dtype=fp8"}).find("the learner computes in canon-1"), std::string::npos);
-  EXPECT_EQ(error({"dtype=fp8", "numerics=mixed"}), "no error");
+  EXPECT_NE(error({"device=cuda"}).find("no dtype fp32"), std::string::npos);
+  EXPECT_NE(error({"dtype=fp8"}).find("on a device alone"), std::string::npos);
+  EXPECT_NE(error({"dtype=fp8", "device=cuda"}).find("set actors.device"), std::string::npos);
+  EXPECT_EQ(error({"dtype=fp8", "device=cuda", "actors.device=cuda:1"}), "no error");
+  EXPECT_EQ(error({"dtype=fp8", "device=cuda", "actors.count=0"}), "no error");
+  EXPECT_EQ(error({"dtype=fp8", "device=cuda", "numerics=mixed"}), "no error");
 }
 
 TEST(ConfigTest, AdaptersLeaveRoutersAndMtpLayersAsTheyAre) {

@@ -5,7 +5,6 @@
 
 #include "configs/error.h"
 #include "tests/learner/tiny_policy.h"
-#include "tests/simt/host_runtime.h"
 
 namespace temper::learner {
 namespace {
