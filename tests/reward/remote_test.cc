@@ -21,7 +21,7 @@ class RemoteTest : public testing::Test {
 
 TEST_F(RemoteTest, GivesWhatTheServerGives) {
   FakeServer server(Endpoint(), Honest);
-  RemoteReward remote(Endpoint(), 5, 0);
+  RemoteReward remote(Endpoint(), 60, 0);
   for (int group = 0; group < 3; ++group) {
     const auto outcomes = remote.Score(samples_);
     ASSERT_EQ(outcomes[0].status, Status::kOk) << outcomes[0].message;
@@ -36,7 +36,7 @@ TEST_F(RemoteTest, PassesOnTablesNilAndErrors) {
     return Sent(Scores(request, Json::parse(R"([{"score":0.5,"format":1},null,{"error":"no"},
                                                 {"score":null,"x":1}])")));
   });
-  RemoteReward remote(Endpoint(), 5, 0);
+  RemoteReward remote(Endpoint(), 60, 0);
   const auto outcomes = remote.Score(std::vector<SampleInput>(4, Sample("x")));
   EXPECT_EQ(outcomes[0].score, 0.5);
   EXPECT_EQ(outcomes[0].fields.at(0), std::make_pair(std::string("format"), 1.0));
@@ -48,11 +48,13 @@ TEST_F(RemoteTest, PassesOnTablesNilAndErrors) {
 
 TEST_F(RemoteTest, SendsPromptRowAnswerAndEverySample) {
   Json seen;
-  FakeServer server(Endpoint(), [&](const Frames& request) {
-    seen = Json::parse(request.at(2));
-    return Honest(request);
-  });
-  RemoteReward(Endpoint(), 5, 0).Score(std::vector{Sample("\xff 42")});
+  {
+    FakeServer server(Endpoint(), [&](const Frames& request) {
+      seen = Json::parse(request.at(2));
+      return Honest(request);
+    });
+    RemoteReward(Endpoint(), 60, 0).Score(std::vector{Sample("\xff 42")});
+  }
   EXPECT_EQ(seen.at("prompt"), "17 + 25 =");
   EXPECT_EQ(seen.at("answer"), "42");
   EXPECT_EQ(seen.at("row").at("level").at("n").size(), 4u);
