@@ -55,7 +55,9 @@ std::optional<int> LearnerRanks::Ended() {
   if (any && !first_end_) first_end_ = now;
   if (all && first_bad_.value_or(0) > 0 && !told_) {
     told_ = true;
-    const std::string words = LastLine(LogOf(*first_bad_));
+    // What the user did wrong is the same on all ranks, and rank 0's words go to the terminal.
+    const bool said = ranks_[0].Ended() == 2 && ranks_[*first_bad_].Ended() == 2;
+    const std::string words = said ? "" : LastLine(LogOf(*first_bad_));
     if (!words.empty()) std::fprintf(stderr, "%s: %s\n", culprit().c_str(), words.c_str());
   }
   if (all) return first_bad_ ? ranks_[*first_bad_].Ended() : 0;
