@@ -109,17 +109,8 @@ void ExpectTheEnginesBits(Policy& policy) {
     EXPECT_EQ(mtp[d] - found.mtp_logp[d].data_ptr<float>(), found.mtp_logp[d].numel());
 }
 
-/// With and without q_lora, and with biases and a dense layer between MoE layers.
-std::vector<engine::ModelConfig> Configs() {
-  Json other = engine::TinyConfig(true, 2).raw;
-  other["attention_bias"] = true;
-  other["moe_layer_freq"] = 2;
-  return {engine::TinyConfig(true), engine::TinyConfig(false),
-          engine::ParseModelConfig(other, "other")};
-}
-
 TEST(PolicyTest, GivesTheLogProbsAndExpertsOfTokenByTokenDecodingBitForBitInEveryMode) {
-  for (const engine::ModelConfig& config : Configs()) {
+  for (const engine::ModelConfig& config : PolicyConfigs()) {
     for (const engine::Numerics& numerics : AllNumerics()) {
       SCOPED_TRACE(numerics.id());
       ExpectTheEnginesBits(*TinyPolicy(config, 1, 2, false, numerics));
@@ -162,7 +153,7 @@ TEST(PolicyTest, TheGradientOfARoundedWeightMovesItsMaster) {
 }
 
 TEST(PolicyTest, HasTheGradientOfLibTorchsPlainForm) {
-  for (const engine::ModelConfig& config : Configs()) {
+  for (const engine::ModelConfig& config : PolicyConfigs()) {
     const TinyBatch batch = RandomBatch(config, kLengths, 3);
     const auto kernel = TinyPolicy(config, 4), plain = TinyPolicy(config, 4, 2, /*plain=*/true);
     const double a = AddGradients(*kernel, batch, 0.3), b = AddGradients(*plain, batch, 0.3);
@@ -266,7 +257,7 @@ Samples RandomSamples(const engine::ModelConfig& config) {
 }
 
 TEST(PolicyTest, ABranchedPackHasTheBitsAndTheGradientOfWholeSequences) {
-  for (const engine::ModelConfig& config : Configs()) {
+  for (const engine::ModelConfig& config : PolicyConfigs()) {
     for (const engine::Numerics& numerics : AllNumerics()) {
       SCOPED_TRACE(numerics.id());
       const auto policy = TinyPolicy(config, 3, 2, false, numerics);
@@ -292,7 +283,7 @@ TEST(PolicyTest, ABranchedPackHasTheBitsAndTheGradientOfWholeSequences) {
 }
 
 TEST(PolicyTest, ActivationsComputedAgainGiveTheSameGradientBits) {
-  for (const engine::ModelConfig& config : Configs()) {
+  for (const engine::ModelConfig& config : PolicyConfigs()) {
     const auto kept = TinyPolicy(config, 3), again = TinyPolicy(config, 3, 2, false, {}, true);
     const TinyBatch batch = RandomSamples(config).branched;
     EXPECT_EQ(AddGradients(*kept, batch, 0.3), AddGradients(*again, batch, 0.3));

@@ -62,6 +62,15 @@ inline std::vector<engine::Numerics> AllNumerics() {
   return all;
 }
 
+/// With and without q_lora, and with biases, two MTP layers and a dense layer between MoE layers.
+inline std::vector<engine::ModelConfig> PolicyConfigs() {
+  Json other = engine::TinyConfig(true, 2).raw;
+  other["attention_bias"] = true;
+  other["moe_layer_freq"] = 2;
+  return {engine::TinyConfig(true), engine::TinyConfig(false),
+          engine::ParseModelConfig(other, "other")};
+}
+
 struct TinyBatch {
   std::shared_ptr<Pack> pack = std::make_shared<Pack>();
   Targets targets;  // about two thirds of the tokens that have a next one

@@ -50,15 +50,6 @@ TinyBatch Branched(const engine::ModelConfig& config) {
   return batch;
 }
 
-/// With and without q_lora, and with biases, two MTP layers and a dense layer between MoE layers.
-std::vector<engine::ModelConfig> Configs() {
-  Json other = engine::TinyConfig(true, 2).raw;
-  other["attention_bias"] = true;
-  other["moe_layer_freq"] = 2;
-  return {engine::TinyConfig(true), engine::TinyConfig(false),
-          engine::ParseModelConfig(other, "other")};
-}
-
 void ExpectSameForward(Policy& device, Policy& host, const TinyBatch& batch,
                        Policy::Request request = {}) {
   request.mtp = true;
@@ -81,7 +72,7 @@ void ExpectSameForward(Policy& device, Policy& host, const TinyBatch& batch,
 }
 
 TEST(DevicePolicyTest, GivesTheCpusBitsAndGradientInEveryMode) {
-  const std::vector<engine::ModelConfig> configs = Configs();
+  const std::vector<engine::ModelConfig> configs = PolicyConfigs();
   for (std::size_t c = 0; c < configs.size(); ++c) {
     std::vector<engine::Numerics> modes = AllNumerics();
     if (c > 0) modes = {modes.front(), modes.back()};
