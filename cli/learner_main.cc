@@ -39,7 +39,7 @@ int AsRank(const JobArgs& job, configs::Job kind, Run run) {
   learner::UseThreads(config.threads);
   learner::Communicator ranks(place, config.device, config.learner.rank_timeout_s);
   learner::MustRunTheSame(ranks, config);
-  return run(config, ranks);
+  return learner::OnDevice(ranks.device(), [&] { return run(config, ranks); });
 }
 
 int Sft(const Arguments& arguments) {

@@ -32,7 +32,7 @@ Tensors HeadOp::DeviceForward(const Tensors& in) {
   correct_ = 0;
   for (std::int64_t r = 0; r < rows; r += step) {
     const std::int64_t m = std::min(step, rows - r);
-    const Targets& part = Part(r, m).targets_;
+    const Targets part = Part(r, m).targets_;
     const torch::Tensor logits =
         device.Linear(*head_, in[0].index_select(0, IndexFor(in[0], part.row)));
     const Device::LogProbs found = device.LogSoftmax(logits, part.target, temperature_);

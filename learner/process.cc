@@ -13,6 +13,7 @@
 
 #include "configs/error.h"
 #include "learner/core/rank_place.h"
+#include "learner/rank_store.h"
 
 namespace temper::learner {
 
@@ -61,10 +62,26 @@ int UseThreads(int threads) {
   return threads;
 }
 
+int OnDevice(const std::string& device, const std::function<int()>& run) {
+  try {
+    return run();
+  } catch (const c10::OutOfMemoryError& error) {
+    throw MachineError(device + ": out of memory: " + FirstLine(error) +
+                       "; try learner.gradient_checkpointing, more "
+                       "gradient_accumulation_steps, a narrower dtype or more learner.ranks");
+  } catch (const MachineError&) {
+    throw;
+  } catch (const std::exception& error) {
+    const std::string text = FirstLine(error);  // LibTorch's or a kernel's
+    if (text.find("CUDA error") == std::string::npos) throw;
+    throw MachineError(device + ": " + text +
+                       "; the run goes on from its last checkpoint with --resume");
+  }
+}
+
 engine::Numerics NumericsOf(const configs::Config& config) {
   return engine::WithArithmetic(
-      engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale),
-      config.arithmetic);
+      engine::ParseNumerics(config.dtype, config.cache_dtype, config.fp8_scale), config.arithmetic);
 }
 
 std::string NumericsId(const configs::Config& config) {

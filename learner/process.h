@@ -1,6 +1,7 @@
 #pragma once
 // What a process that trains must fix before LibTorch starts: one code path, one thread count,
 // deterministic algorithms.
+#include <functional>
 #include <string>
 
 #include "configs/config.h"
@@ -16,6 +17,10 @@ void PinNumerics(char** argv);
 /// ATen's thread count and deterministic algorithms. `threads` 0 = all cores. Returns the count
 /// used.
 int UseThreads(int threads);
+
+/// run(), where a device's lack of memory or failure, as LibTorch or a kernel words it, becomes
+/// MachineError.
+int OnDevice(const std::string& device, const std::function<int()>& run);
 
 /// dtype, cache_dtype and fp8_scale of a run.
 engine::Numerics NumericsOf(const configs::Config& config);

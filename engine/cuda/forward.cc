@@ -20,9 +20,15 @@ constexpr std::int64_t kSplitBytes = std::int64_t{256} << 20;
 
 }  // namespace
 
-bool FitsTensorCores(const ModelConfig& c, const Numerics& n) {
-  return n.tensor && c.kv_lora_rank == 512 && c.qk_rope_dim == 64 &&
-         n.cache != kernels::CacheType::kF32;
+bool AttendsOnTensorCores(const ModelConfig& c, const Numerics& n, const Device& device) {
+  if (!n.tensor || c.kv_lora_rank != 512 || c.qk_rope_dim != 64 ||
+      n.cache == kernels::CacheType::kF32)
+    return false;
+  const std::size_t shared = c.heads <= 16 ? 100 << 10 : 166 << 10;
+  if (device.shared() >= shared) return true;
+  throw MachineError(device.name() + ": cuda-1's attention needs " + std::to_string(shared >> 10) +
+                     " KiB of shared memory a block, here are " +
+                     std::to_string(device.shared() >> 10) + "; choose arithmetic canon-1");
 }
 
 DeviceForward::DeviceForward(const Weights& host, const DeviceWeights& weights,
@@ -32,16 +38,9 @@ DeviceForward::DeviceForward(const Weights& host, const DeviceWeights& weights,
       numerics_(host.numerics()),
       weights_(weights),
       device_(device),
-      tensor_attention_(FitsTensorCores(c_, numerics_)),
+      tensor_attention_(AttendsOnTensorCores(c_, numerics_, device)),
       token_bytes_(c_.num_layers * std::int64_t(kernels::CacheRowBytes(
                                        numerics_.cache, c_.kv_lora_rank, c_.qk_rope_dim))) {
-  // Another kernel in its place would be another arithmetic.
-  const std::size_t shared = c_.heads <= 16 ? 100 << 10 : 166 << 10;
-  if (tensor_attention_ && device_.shared() < shared) {
-    throw MachineError(device_.name() + ": cuda-1's attention needs " +
-                       std::to_string(shared >> 10) + " KiB of shared memory a block, here are " +
-                       std::to_string(device_.shared() >> 10) + "; choose arithmetic canon-1");
-  }
   const std::int64_t bytes = std::int64_t(c_.max_positions) * c_.qk_rope_dim * 4;
   rope_ = device_.Allocate(std::size_t(bytes), "the rotary table's positions");
 }

@@ -18,8 +18,10 @@ struct DeviceRows {
   std::byte* cache;  // [places][layers] of cache rows
 };
 
-/// Whether attention runs on tensor cores.
-bool FitsTensorCores(const ModelConfig& config, const Numerics& numerics);
+/// Whether attention runs on tensor cores. Throws MachineError where it must and the device lacks
+/// the shared memory: another kernel in its place would be another arithmetic.
+bool AttendsOnTensorCores(const ModelConfig& config, const Numerics& numerics,
+                          const Device& device);
 
 /// Nothing here waits, allocates or asks the device: a pass may be captured into a graph. The
 /// shapes of the experts are what the router's offsets on the device say.

@@ -121,9 +121,9 @@ struct SampledRow {
 void Sample(const float* logits, std::int64_t ld, int m, int v, int valid, const float* lse,
             const SampleRow* rows, SampledRow* out, cudaStream_t stream);
 
-/// Linear layers of one shape side by side, each as if alone: the heads of MLA, the experts of a MoE
-/// layer. Layer g has its weights `w_step` bytes and `scale_step` floats behind those of layer g - 1,
-/// and
+/// Linear layers of one shape side by side, each as if alone: the heads of MLA, the experts of a
+/// MoE layer. Layer g has its weights `w_step` bytes and `scale_step` floats behind those of layer
+/// g - 1, and
 ///   offset null: all m rows, at x + g x_step and y + g y_step (elements);
 ///   else, on the device: the rows [offset[g], offset[g + 1]) of x and y; m = offset[count].
 struct Groups {
@@ -151,9 +151,9 @@ void Linear(const LinearArgs& args, cudaStream_t stream);
 /// Rows of inputs as TensorLinear() takes them, BF16, ld elements apart, zeros from k up to ld =
 /// TensorWidth(k).
 struct TensorRows {
-  std::uint16_t* high;            // [m][ld]
-  std::uint16_t* low = nullptr;   // [m][ld], x = high + low up to 2^-17 |x|; null: high is exact
-  float* scale = nullptr;         // W8A8: [m][ceil(k/128)]
+  std::uint16_t* high;           // [m][ld]
+  std::uint16_t* low = nullptr;  // [m][ld], x = high + low up to 2^-17 |x|; null: high is exact
+  float* scale = nullptr;        // W8A8: [m][ceil(k/128)]
 };
 std::int64_t TensorWidth(int k);  // k rounded up to 16
 /// x as two BF16 numbers, or where out.scale is given as QuantizeActivations' values (exact).
@@ -177,7 +177,8 @@ struct TensorLinearArgs {
 };
 void TensorLinear(const TensorLinearArgs& args, cudaStream_t stream);
 
-/// What lies between a model's layers. Embed: row ids[r] of a table [vocabulary][h] of FP32 or BF16.
+/// What lies between a model's layers. Embed: row ids[r] of a table [vocabulary][h] of FP32 or
+/// BF16.
 void Embed(const void* table, WeightType type, const std::int32_t* ids, int m, int h, float* x,
            cudaStream_t stream);
 /// y[r, i] += bias[i].

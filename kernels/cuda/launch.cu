@@ -7,7 +7,7 @@ namespace temper::kernels::cuda {
 
 void CheckStatus(cudaError_t status, const char* kernel) {
   if (status == cudaSuccess) return;
-  throw CudaError(std::string(kernel) + ": " + cudaGetErrorString(status));
+  throw CudaError(std::string(kernel) + ": CUDA error: " + cudaGetErrorString(status));
 }
 
 unsigned GridFor(std::int64_t count, std::int64_t each, const char* kernel) {

@@ -28,6 +28,7 @@ class KernelDevice : public Device {
       : c_(weights.config()),
         numerics_(weights.numerics()),
         device_(number),
+        tensor_attention_(ec::AttendsOnTensorCores(c_, numerics_, device_)),
         weights_(weights, device_, /*mtp=*/true),
         place_(PlaceOf(number)) {
     linear_[&weights.head()] = &weights_.head();
@@ -238,6 +239,7 @@ class KernelDevice : public Device {
   const engine::ModelConfig& c_;
   const engine::Numerics numerics_;
   ec::Device device_;
+  const bool tensor_attention_;
   ec::DeviceWeights weights_;
   const torch::Device place_;
   std::map<const engine::PackedLinear*, const ec::DeviceLinear*> linear_;
@@ -316,7 +318,7 @@ torch::Tensor KernelDevice::Attention(const OpContext& context, const engine::La
                             float(c_.attention_scale()),
                             read.data_ptr<float>(),
                             places_.table.data_ptr<std::int32_t>()};
-  if (ec::FitsTensorCores(c_, numerics_)) {
+  if (tensor_attention_) {
     kc::MlaAttentionTensor(a, /*splits=*/0, nullptr, stream());
   } else {
     kc::MlaAttention(a, stream());

@@ -1,6 +1,8 @@
 // A device for LibTorch whose memory is the host's: each operation runs by the CPU's code, and one
 // that mixes its tensors with the CPU's is an error, as on CUDA. kernels/cuda run beside it on the
 // machine of simt.h.
+#include "tests/simt/learner/host_device.h"
+
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
@@ -17,6 +19,9 @@
 #include "learner/cuda/place.h"
 
 namespace temper::learner {
+
+std::size_t largest_allocation = SIZE_MAX;
+
 namespace {
 
 constexpr auto kType = c10::DeviceType::PrivateUse1;
@@ -24,6 +29,8 @@ const c10::Device kPlace(kType, 0);
 
 struct Memory : c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
+    TORCH_CHECK_WITH(OutOfMemoryError, bytes <= largest_allocation,
+                     "CUDA out of memory. Tried to allocate ", bytes, " bytes.");
     // Poisoned: a value that nobody wrote is seen.
     const std::size_t room = (bytes + 127) / 64 * 64;
     void* p = std::aligned_alloc(64, room);

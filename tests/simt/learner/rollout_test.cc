@@ -21,8 +21,8 @@ engine::ModelConfig Wide() {
 void ExpectNoMismatch(const engine::ModelConfig& config, const engine::Numerics& numerics) {
   SCOPED_TRACE(numerics.id());
   const auto policy = TinyPolicy(config, 4, 2, false, numerics, false, "cuda:0");
-  const std::shared_ptr<engine::Weights> weights(
-      std::shared_ptr<void>(), const_cast<engine::Weights*>(&policy->weights()));
+  const std::shared_ptr<engine::Weights> weights(std::shared_ptr<void>(),
+                                                 const_cast<engine::Weights*>(&policy->weights()));
   const std::vector<engine::GroupRequest> groups = {engine::Group(1, 20, 3, 6),
                                                     engine::Group(2, 3, 2, 9)};
   const engine::Results rollouts = engine::Drive(weights, engine::On("cuda:0"), groups);
