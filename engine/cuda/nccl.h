@@ -1,0 +1,50 @@
+#pragma once
+// NCCL's calls that Temper makes, by NCCL's C interface (2.18 and newer; NVIDIA's nccl.h). The
+// library is loaded when something is to travel between devices, so that neither a build nor a run
+// on one device needs it.
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <string>
+
+#include "configs/error.h"
+
+namespace temper::engine::cuda {
+
+using NcclComm = struct NcclCommOpaque*;
+struct NcclId {
+  char bytes[128];
+};
+
+enum NcclResult : int { kNcclSuccess = 0, kNcclInProgress = 7 };
+enum NcclType : int { kNcclUint8 = 1, kNcclUint32 = 3 };
+enum NcclOp : int { kNcclSum = 0 };
+
+struct Nccl {
+  int (*GetVersion)(int* version);  // 21805: 2.18.5
+  const char* (*GetErrorString)(int result);
+  int (*GetUniqueId)(NcclId* id);
+  int (*CommInitAll)(NcclComm* comms, int count, const int* devices);
+  int (*CommInitRank)(NcclComm* comm, int ranks, NcclId id, int rank);
+  int (*CommGetAsyncError)(NcclComm comm, int* result);
+  int (*CommAbort)(NcclComm comm);
+  int (*CommDestroy)(NcclComm comm);
+  int (*GroupStart)();
+  int (*GroupEnd)();
+  int (*Broadcast)(const void* from, void* to, std::size_t count, int type, int root, NcclComm comm,
+                   cudaStream_t stream);
+  int (*Reduce)(const void* from, void* to, std::size_t count, int type, int op, int root,
+                NcclComm comm, cudaStream_t stream);
+};
+
+/// Loaded once: libnccl.so.2, or what TEMPER_NCCL names. Throws MachineError where it can't be had
+/// or is too old. (tests/simt has its own, of host memory.)
+const Nccl& LoadNccl();
+
+/// Throws MachineError unless the call succeeded, or goes on where the communicator doesn't block.
+inline void CheckNccl(int result, const std::string& where, const char* doing) {
+  if (result == kNcclSuccess || result == kNcclInProgress) return;
+  throw MachineError(where + ": NCCL: " + doing + ": " + LoadNccl().GetErrorString(result));
+}
+
+}  // namespace temper::engine::cuda
