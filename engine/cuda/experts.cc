@@ -31,10 +31,7 @@ struct ExpertDevices::Other {
         first_expert(FirstExpert(host.config().experts, part, parts)) {
     device.Check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "making an event");
   }
-  ~Other() {
-    cudaStreamSynchronize(device.stream());
-    cudaEventDestroy(done);
-  }
+  ~Other() { cudaEventDestroy(done); }
 
   Device device;
   DeviceWeights weights;
@@ -68,13 +65,39 @@ ExpertDevices::ExpertDevices(const Weights& weights, const Device& first, int co
   comms_.resize(numbers.size());
   CheckNccl(nccl.CommInitAll(comms_.data(), count, numbers.data()), name_,
             "bringing them together");
+  // NCCL connects devices at their first call of a kind, which must not fall into a capture.
+  Reserve(1);
+  const auto word = first_.Allocate(4, "a first exchange");
+  const auto at = [&](std::size_t rank) -> void* {
+    return rank == 0 ? word.get() : static_cast<void*>(others_[rank - 1]->source);
+  };
+  Together("a first broadcast", [&](std::size_t rank, cudaStream_t stream) {
+    return nccl.Broadcast(at(rank), at(rank), 4, kNcclUint8, 0, comms_[rank], stream);
+  });
+  Together("a first reduction", [&](std::size_t rank, cudaStream_t stream) {
+    return nccl.Reduce(at(rank), at(rank), 1, kNcclUint32, kNcclSum, 0, comms_[rank], stream);
+  });
+  for (const auto& other : others_) other->device.Wait();
+  first_.Wait();
 }
 
 ExpertDevices::~ExpertDevices() {
+  // A graph's work on the others has ended when the first's stream has.
   cudaStreamSynchronize(first_.stream());
-  others_.clear();
+  for (const auto& other : others_) cudaStreamSynchronize(other->device.stream());
   for (NcclComm comm : comms_) LoadNccl().CommDestroy(comm);
+  others_.clear();
   cudaEventDestroy(forked_);
+}
+
+template <typename Call>
+void ExpertDevices::Together(const char* doing, const Call& call) {
+  const Nccl& nccl = LoadNccl();
+  CheckNccl(nccl.GroupStart(), name_, doing);
+  CheckNccl(call(0, first_.stream()), name_, doing);
+  for (std::size_t i = 0; i < others_.size(); ++i)
+    CheckNccl(call(i + 1, others_[i]->device.stream()), name_, doing);
+  CheckNccl(nccl.GroupEnd(), name_, doing);
 }
 
 bool ExpertDevices::Reserve(int rows) {
@@ -137,28 +160,23 @@ void ExpertDevices::Join() {
 
 void ExpertDevices::Begin(int layer, const float* normed, const std::int32_t* source,
                           const std::int32_t* offset, int m) {
-  const Nccl& nccl = LoadNccl();
   const int pairs = m * c_.top_k;
-  const auto send = [&](const void* from, std::size_t bytes, const auto& to) {
-    const auto each = [&](std::size_t rank, void* at, const Device& device) {
-      CheckNccl(nccl.Broadcast(rank == 0 ? from : at, at, bytes, kNcclUint8, 0, comms_[rank],
-                               device.stream()),
-                name_, "sending rows to experts");
-    };
-    each(0, const_cast<void*>(from), first_);
-    for (std::size_t i = 0; i < others_.size(); ++i)
-      each(i + 1, to(*others_[i]), others_[i]->device);
+  const std::int64_t row = std::int64_t{c_.hidden_size} * 4;
+  const Nccl& nccl = LoadNccl();
+  const auto send = [&](const void* from, auto to, std::int64_t bytes) {
+    Together("sending rows to experts", [&](std::size_t rank, cudaStream_t stream) {
+      void* const at = rank == 0 ? const_cast<void*>(from) : (*others_[rank - 1]).*to;
+      return nccl.Broadcast(at, at, std::size_t(bytes), kNcclUint8, 0, comms_[rank], stream);
+    });
   };
-  CheckNccl(nccl.GroupStart(), name_, "sending rows to experts");
-  send(normed, std::size_t(m) * std::size_t(c_.hidden_size) * 4,
-       [](const Other& o) { return o.normed; });
-  send(source, std::size_t(pairs) * 4, [](const Other& o) { return o.source; });
-  send(offset, std::size_t(c_.experts + 1) * 4, [](const Other& o) { return o.offset; });
+  CheckNccl(nccl.GroupStart(), name_, "sending rows to experts");  // as one call
+  send(normed, &Other::normed, m * row);
+  send(source, &Other::source, std::int64_t{pairs} * 4);
+  send(offset, &Other::offset, std::int64_t{c_.experts + 1} * 4);
   CheckNccl(nccl.GroupEnd(), name_, "sending rows to experts");
   for (const auto& other : others_) {
     Other& o = *other;
     const cudaStream_t stream = o.device.stream();
-    const std::int64_t row = std::int64_t{c_.hidden_size} * 4;
     o.device.Use();
     kc::GatherRows(o.normed, o.source, pairs, row, o.gathered, stream);
     o.device.Check(cudaMemsetAsync(o.out, 0, std::size_t(pairs * row), stream), "clearing rows");
@@ -169,19 +187,11 @@ void ExpertDevices::Begin(int layer, const float* normed, const std::int32_t* so
 }
 
 void ExpertDevices::End(float* out, int m) {
-  const Nccl& nccl = LoadNccl();
   const std::size_t count = std::size_t(m) * std::size_t(c_.top_k) * std::size_t(c_.hidden_size);
-  const char* const doing = "taking experts' rows back";
-  CheckNccl(nccl.GroupStart(), name_, doing);
-  CheckNccl(nccl.Reduce(out, out, count, kNcclUint32, kNcclSum, 0, comms_[0], first_.stream()),
-            name_, doing);
-  for (std::size_t i = 0; i < others_.size(); ++i) {
-    const Other& o = *others_[i];
-    CheckNccl(nccl.Reduce(o.out, o.out, count, kNcclUint32, kNcclSum, 0, comms_[i + 1],
-                          o.device.stream()),
-              name_, doing);
-  }
-  CheckNccl(nccl.GroupEnd(), name_, doing);
+  Together("taking experts' rows back", [&](std::size_t rank, cudaStream_t stream) {
+    float* const at = rank == 0 ? out : others_[rank - 1]->out;
+    return LoadNccl().Reduce(at, at, count, kNcclUint32, kNcclSum, 0, comms_[rank], stream);
+  });
 }
 
 }  // namespace temper::engine::cuda

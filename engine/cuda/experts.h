@@ -50,6 +50,9 @@ class ExpertDevices {
  private:
   struct Other;
   void Lay(Other* other, int rows);
+  /// call(rank, stream) for each device, as one group of NCCL's calls.
+  template <typename Call>
+  void Together(const char* doing, const Call& call);
 
   const ModelConfig& c_;
   const Numerics numerics_;
