@@ -208,7 +208,9 @@ TEST_F(LifeOfARolloutTest, WeightsComeFromDeviceToDeviceAndByPullsWhereThatFails
     Train(*service, step++);
   }
   EXPECT_EQ(receiver->received, before + 4);  // with the wrong byte, and the last
+  const auto start = std::chrono::steady_clock::now();
   service.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(900));
   thread.join();
   worker.join();
   EXPECT_EQ(code, 0);
