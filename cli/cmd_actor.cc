@@ -16,7 +16,9 @@ int Actor(const Arguments& arguments) {
             &options.keys);
   args.Text("--name", "NAME", "unique in the run; by default host and process", &options.name);
   args.Integer("--threads", "0 = what the run says, or all cores", 0, 4096, &options.threads);
-  args.Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &options.device);
+  args.Text("--device", "D",
+            "cpu, or in a build with CUDA cuda:N, or cuda:N-M: experts over all of these",
+            &options.device);
   if (!args.Parse(arguments)) return 0;
   engine::CheckDevice(options.device);  // before a learner counts on it
   options.stop = StopOnSignal();

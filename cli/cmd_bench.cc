@@ -12,8 +12,8 @@
 #include "cli/commands.h"
 #include "cli/model.h"
 #include "configs/error.h"
-#include "engine/probe.h"
 #include "engine/decoder.h"
+#include "engine/probe.h"
 #include "engine/speculation.h"
 #include "kernels/cpu.h"
 
@@ -203,7 +203,9 @@ int Bench(const Arguments& arguments) {
   args.Integer("--runs", "a batch size; rates are their minimum, median and maximum", 1, 1000,
                &options.runs);
   args.Integer("--threads", "0 = all cores", 0, 4096, &options.threads);
-  args.Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &options.device);
+  args.Text("--device", "D",
+            "cpu, or in a build with CUDA cuda:N, or cuda:N-M: experts over all of these",
+            &options.device);
   args.Text("--arithmetic", "A", "canon-1, or cuda-1 on a device: tensor cores' sums",
             &options.arithmetic);
   args.Flag("--cache-report", "bytes a token needs in the cache, by layout, instead",

@@ -230,7 +230,8 @@ int RunsReplay(const Arguments& arguments) {
   args.Integer("--count", "so many, drawn at random; 0 = all", std::int64_t{0}, INT64_MAX, &count);
   args.Integer("--seed", "of the draw", std::int64_t{0}, INT64_MAX, &seed);
   args.Integer("--threads", "0 = all cores", 0, 4096, &threads);
-  args.Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &device);
+  args.Text("--device", "D",
+            "cpu, or in a build with CUDA cuda:N, or cuda:N-M: experts over all of these", &device);
   args.Text("--model", "DIR", "config and tokenizer; by default the run's model", &model_dir);
   args.Flag("--json", "one object", &json);
   if (!args.Parse(arguments)) return 0;

@@ -17,7 +17,9 @@ void SamplingArgs::Declare(Args* args) {
   args->Text("--dtype", "M", "fp32, bf16, fp8 or fp8-w8a8", &dtype);
   args->Text("--cache-dtype", "C", "fp32, bf16 or fp8", &cache_dtype);
   args->Integer("--threads", "0 = all cores", 0, 4096, &threads);
-  args->Text("--device", "D", "cpu, or cuda:N in a build with CUDA", &device);
+  args->Text("--device", "D",
+             "cpu, or in a build with CUDA cuda:N, or cuda:N-M: experts over all of these",
+             &device);
   args->Text("--arithmetic", "A", "canon-1, or cuda-1 on a device: tensor cores' sums",
              &arithmetic);
 }

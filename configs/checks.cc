@@ -14,14 +14,16 @@ namespace {
 
 /// Where actors and learner compute, and in which order of sums.
 void CheckDevices(const Config& config, Job job, const std::string& where) {
-  const auto on_device = [&](const std::string& key, const std::string& device) {
-    const bool cuda = std::regex_match(device, std::regex("cuda(:[0-9]{1,3})?"));
+  const auto on_device = [&](const std::string& key, const std::string& device, bool several) {
+    const std::string form = several ? "cuda(:[0-9]{1,3}(-[0-9]{1,3})?)?" : "cuda(:[0-9]{1,3})?";
+    const bool cuda = std::regex_match(device, std::regex(form));
     if (!cuda && device != "cpu")
-      Refuse(where, key + ": \"" + device + "\" must be cpu or cuda:N, e.g. cuda:0");
+      Refuse(where, key + ": \"" + device + "\" must be cpu" +
+                        (several ? ", cuda:N or cuda:N-M" : " or cuda:N") + ", e.g. cuda:0");
     return cuda;
   };
-  const bool learner = on_device("device", config.device),
-             actors = on_device("actors.device", config.actors.device);
+  const bool learner = on_device("device", config.device, false),
+             actors = on_device("actors.device", config.actors.device, true);
   if (config.learner.weights_fabric == "nccl" && (job != Job::kGrpo || !learner)) {
     Refuse(where,
            job == Job::kGrpo

@@ -410,7 +410,8 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(Integer(AT(reward.memory_mib), 1, "a script"));
   t->push_back(Integer(AT(actors.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Integer(AT(actors.threads), 0, "an actor; 0 = its share of the cores"));
-  t->push_back(Text(AT(actors.device), "cpu, or cuda:N in a build with CUDA"));
+  t->push_back(Text(AT(actors.device),
+                    "cpu, or in a build with CUDA cuda:N, or cuda:N-M: experts over devices N to M"));
   t->push_back(
       Integer(AT(reward_workers.count), 0, "local processes; 0 = only those that connect"));
   t->push_back(Text(AT(wire.bind), "ZeroMQ endpoint; null = ipc://OUTPUT_DIR/wire"));

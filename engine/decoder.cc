@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <string_view>
 
 #include "configs/error.h"
 #include "kernels/sampling.h"
@@ -71,27 +72,42 @@ class CpuDecoder : public Decoder {
 
 }  // namespace
 
-int DeviceNumber(const std::string& device) {
-  if (device == "cpu") return -1;
-  if (device == "cuda") return 0;
-  int number = -1;
-  const char* const end = device.data() + device.size();
-  if (device.rfind("cuda:", 0) == 0) {
-    const auto [stop, error] = std::from_chars(device.data() + 5, end, number);
-    if (error == std::errc() && stop == end && number >= 0 && number < 1024) return number;
+DeviceRange ParseDevices(const std::string& devices) {
+  if (devices == "cpu") return {-1, 1};
+  if (devices == "cuda") return {0, 1};
+  const auto number = [](std::string_view text) {
+    int value = -1;
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool whole = error == std::errc() && stop == text.data() + text.size();
+    return whole && value < 1024 ? value : -1;
+  };
+  if (devices.rfind("cuda:", 0) == 0) {
+    const std::string_view text = std::string_view(devices).substr(5);
+    const std::size_t dash = text.find('-');
+    const int first = number(text.substr(0, dash));
+    const int last = dash == text.npos ? first : number(text.substr(dash + 1));
+    if (first >= 0 && last >= first) return {first, last - first + 1};
   }
-  throw UserError("device: \"" + device + "\" must be cpu or cuda:N, e.g. cuda:0");
+  throw UserError("device: \"" + devices + "\" must be cpu, cuda:N or cuda:N-M, e.g. cuda:0");
+}
+
+int DeviceNumber(const std::string& device) {
+  const DeviceRange range = ParseDevices(device);
+  if (range.count == 1) return range.first;
+  throw UserError(
+      "device: \"" + device +
+      "\" names several devices where one is taken, e.g. cuda:" + std::to_string(range.first));
 }
 
 void CheckDevice(const std::string& device) {
-  const int number = DeviceNumber(device);
-  if (number >= 0) CheckCudaDevice(number);
+  const DeviceRange range = ParseDevices(device);
+  for (int i = 0; range.first >= 0 && i < range.count; ++i) CheckCudaDevice(range.first + i);
 }
 
 std::unique_ptr<Decoder> MakeDecoder(std::shared_ptr<const Weights> weights,
                                      const EngineOptions& options, kernels::ThreadPool& pool) {
-  const int number = DeviceNumber(options.device);
-  if (number >= 0) return MakeCudaDecoder(std::move(weights), options, number);
+  const DeviceRange devices = ParseDevices(options.device);
+  if (devices.first >= 0) return MakeCudaDecoder(std::move(weights), options, devices);
   if (weights->numerics().tensor) {
     throw UserError(
         "arithmetic: cuda-1 runs on a device alone; choose device cuda:N or arithmetic canon-1");

@@ -56,21 +56,26 @@ class Decoder {
   virtual void WeightsChanged() = 0;
 };
 
-/// By options.device: "cpu", or "cuda:N". Throws UserError for a name that is neither or a model
-/// the device doesn't take, MachineError where this machine or this build lacks the device. `pool`
-/// must outlive it.
+/// By options.device: "cpu", "cuda:N", or "cuda:N-M" with the experts spread over devices N to M.
+/// Throws UserError for a name that is none of these or a model the devices don't take,
+/// MachineError where this machine or this build lacks a device. `pool` must outlive it.
 std::unique_ptr<Decoder> MakeDecoder(std::shared_ptr<const Weights> weights,
                                      const EngineOptions& options, kernels::ThreadPool& pool);
 
-/// Checks a device's name: the N of "cuda:N" ("cuda" is cuda:0), -1 for "cpu". Throws UserError.
+/// "cuda:2-5" is {2, 4}, "cuda:2" {2, 1}, "cuda" {0, 1}, "cpu" {-1, 1}. Throws UserError.
+struct DeviceRange {
+  int first, count;
+};
+DeviceRange ParseDevices(const std::string& devices);
+/// The N of "cuda:N", -1 for "cpu". Throws UserError, for several devices too.
 int DeviceNumber(const std::string& device);
 
-/// Throws what MakeDecoder would throw for the device itself.
+/// Throws what MakeDecoder would throw for the devices themselves.
 void CheckDevice(const std::string& device);
 
 /// Both in engine/cuda; in builds without TEMPER_CUDA they throw MachineError (engine/no_cuda.cc).
 void CheckCudaDevice(int device);
 std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights> weights,
-                                         const EngineOptions& options, int device);
+                                         const EngineOptions& options, DeviceRange devices);
 
 }  // namespace temper::engine

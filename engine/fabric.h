@@ -41,8 +41,8 @@ class Fabric {
                        const std::atomic<bool>& stop) = 0;
 };
 
-/// NCCL on "cuda:N". Throws MachineError where the device or NCCL's library is missing, and always
-/// in builds without CUDA (engine/no_cuda.cc).
+/// NCCL on "cuda:N", of several devices on the first. Throws MachineError where the device or
+/// NCCL's library is missing, and always in builds without CUDA (engine/no_cuda.cc).
 std::unique_ptr<Fabric> OpenFabric(const std::string& device);
 
 /// Sends and receives, one at a time, while its owner goes on and looks now and then. A call that

@@ -7,8 +7,8 @@
 namespace temper::engine {
 
 std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights>, const EngineOptions&,
-                                         int device) {
-  CheckCudaDevice(device);
+                                         DeviceRange devices) {
+  CheckCudaDevice(devices.first);
   return nullptr;
 }
 

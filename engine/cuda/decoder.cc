@@ -44,12 +44,14 @@ std::size_t Aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 }  // namespace
 
 CudaDecoder::CudaDecoder(std::shared_ptr<const Weights> weights, const EngineOptions& options,
-                         int device)
+                         DeviceRange devices)
     : host_(std::move(weights)),
       options_(options),
-      device_(device),
-      weights_(*host_, device_),
-      forward_(*host_, weights_, device_) {
+      device_(devices.first),
+      others_(devices.count == 1 ? nullptr
+                                 : std::make_unique<ExpertDevices>(*host_, device_, devices.count)),
+      weights_(*host_, device_, {false, 0, devices.count}),
+      forward_(*host_, weights_, device_, others_.get()) {
   const int v = host_->config().vocab_size;
   valid_ = options.valid_ids > 0 ? std::min(options.valid_ids, v) : v;
   device_.Check(cudaEventCreateWithFlags(&rows_taken_, cudaEventDisableTiming), "making an event");
@@ -271,15 +273,16 @@ std::vector<Drawn> CudaDecoder::SampleFrom(std::span<const Draw>, const float*) 
 void CudaDecoder::WeightsChanged() {
   Guarded(device_, [&] {
     device_.Wait();
-    if (weights_.Update()) DropGraphs();
+    const bool others_changed = others_ != nullptr && others_->Update();
+    if (weights_.Update() || others_changed) DropGraphs();
   });
 }
 
 }  // namespace cuda
 
 std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights> weights,
-                                         const EngineOptions& options, int device) {
-  return std::make_unique<cuda::CudaDecoder>(std::move(weights), options, device);
+                                         const EngineOptions& options, DeviceRange devices) {
+  return std::make_unique<cuda::CudaDecoder>(std::move(weights), options, devices);
 }
 
 void CheckCudaDevice(int device) { const cuda::Device checked(device); }

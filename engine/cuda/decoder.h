@@ -11,7 +11,8 @@ namespace temper::engine::cuda {
 
 class CudaDecoder : public Decoder {
  public:
-  CudaDecoder(std::shared_ptr<const Weights> weights, const EngineOptions& options, int device);
+  CudaDecoder(std::shared_ptr<const Weights> weights, const EngineOptions& options,
+              DeviceRange devices);
   ~CudaDecoder() override;
 
   std::int64_t CacheBytes(int layers) const override;
@@ -42,6 +43,7 @@ class CudaDecoder : public Decoder {
   const EngineOptions options_;
   int valid_;
   Device device_;
+  std::unique_ptr<ExpertDevices> others_;
   DeviceWeights weights_;
   DeviceForward forward_;
   std::optional<KeyTable> keys_;

@@ -171,7 +171,7 @@ std::string NcclFabric::Others() const {
 namespace temper::engine {
 
 std::unique_ptr<Fabric> OpenFabric(const std::string& device) {
-  return std::make_unique<cuda::NcclFabric>(cuda::LoadNccl(), DeviceNumber(device));
+  return std::make_unique<cuda::NcclFabric>(cuda::LoadNccl(), ParseDevices(device).first);
 }
 
 }  // namespace temper::engine

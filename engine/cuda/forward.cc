@@ -32,12 +32,13 @@ bool AttendsOnTensorCores(const ModelConfig& c, const Numerics& n, const Device&
 }
 
 DeviceForward::DeviceForward(const Weights& host, const DeviceWeights& weights,
-                             const Device& device)
+                             const Device& device, ExpertDevices* others)
     : host_(host),
       c_(host.config()),
       numerics_(host.numerics()),
       weights_(weights),
       device_(device),
+      others_(others),
       tensor_attention_(AttendsOnTensorCores(c_, numerics_, device)),
       token_bytes_(c_.num_layers * std::int64_t(kernels::CacheRowBytes(
                                        numerics_.cache, c_.kv_lora_rank, c_.qk_rope_dim))) {
@@ -64,6 +65,7 @@ bool DeviceForward::Reserve(int rows, int heads) {
   Lay(rows_, heads_);
   arena_.Commit(device_, "the results of a step of " + std::to_string(rows_) + " rows");
   Lay(rows_, heads_);
+  if (others_ != nullptr) others_->Reserve(rows_);
   return true;
 }
 
@@ -168,13 +170,14 @@ void DeviceForward::AddBlock(int m) {
 
 void DeviceForward::Hidden(const DeviceRows& rows, int m, int splits) {
   const int h = c_.hidden_size;
+  if (others_ != nullptr) others_->Fork();
   kc::Embed(weights_.embedding(), numerics_.rounds() ? WeightType::kBf16 : WeightType::kF32,
             rows.ids, m, h, s_.x, device_.stream());
   for (int i = 0; i < c_.num_layers; ++i) {
     const DeviceLayer& w = weights_.layer(i);
     Attention(w, i, rows, m, splits);
     if (w.router.w.n > 0) {
-      Moe(w, c_.MoeLayersBefore(i), m);
+      Moe(i, m);
       continue;
     }
     Norm(s_.x, h, w.post_norm, float(c_.rms_norm_eps), m, h, s_.normed, h);
@@ -182,6 +185,7 @@ void DeviceForward::Hidden(const DeviceRows& rows, int m, int splits) {
     AddBlock(m);
   }
   Norm(s_.x, h, weights_.norm(), float(c_.rms_norm_eps), m, h, s_.normed, h);
+  if (others_ != nullptr) others_->Join();
 }
 
 void DeviceForward::Logits(const std::int32_t* picked, int count) {
@@ -245,32 +249,31 @@ void DeviceForward::Attention(const DeviceLayer& w, int layer, const DeviceRows&
 
 void DeviceForward::Mlp(const DeviceMlp& w, const float* in, const std::int32_t* offset, int m,
                         float* out) {
-  const int width = w.down.w.k, h = w.down.w.n;
-  const auto by_expert = [&](DeviceLinear linear) {
-    linear.groups.offset = offset;
-    return linear;
-  };
-  const LinearInput input = Prepare(w.gate_up, in, h, m);
-  Run(by_expert(w.gate_up), input, m, s_.gate_up, 2 * width);
-  if (w.up.w.n > 0) Run(by_expert(w.up), input, m, s_.gate_up + width, 2 * width);
-  kc::SwiGlu(s_.gate_up, 2 * width, m, width, s_.gated, width, {}, device_.stream());
-  Linear(by_expert(w.down), s_.gated, width, m, out, h);
+  RunMlp(numerics_, w, in, offset, m, {s_.gate_up, s_.gated, {s_.inputs, s_.scales}}, out,
+         device_.stream());
 }
 
-void DeviceForward::Moe(const DeviceLayer& w, int moe_layer, int m) {
+void DeviceForward::Moe(int layer, int m) {
+  const DeviceLayer& w = weights_.layer(layer);
   const cudaStream_t stream = device_.stream();
   const int h = c_.hidden_size, k = c_.top_k;
-  std::int32_t* const ids = s_.experts + moe_layer * expert_step_;
+  std::int32_t* const ids = s_.experts + c_.MoeLayersBefore(layer) * expert_step_;
   Norm(s_.x, h, w.post_norm, float(c_.rms_norm_eps), m, h, s_.normed, h);
   // The router keeps FP32's order in every arithmetic: its choice is worth a slow layer.
   kc::Linear({w.router.w, s_.normed, h, nullptr, nullptr, m, s_.router, c_.experts, {}}, stream);
   kc::Route(s_.router, c_.experts, w.router_bias, c_.router_shape(), m, nullptr, ids, s_.weight,
             stream);
   kc::SortByExpert(ids, m, k, c_.experts, s_.offset, s_.slot, s_.source, stream);
+  if (others_ != nullptr) {
+    others_->Begin(layer, s_.normed, s_.source, s_.offset, m);
+    const std::size_t bytes = std::size_t(m) * std::size_t(k) * std::size_t(h) * 4;
+    device_.Check(cudaMemsetAsync(s_.expert_out, 0, bytes, stream), "clearing experts' rows");
+  }
   kc::GatherRows(s_.normed, s_.source, m * k, std::int64_t{h} * 4, s_.gathered, stream);
   Mlp(w.experts, s_.gathered, s_.offset, m * k, s_.expert_out);
   const bool shared = w.shared.down.w.n > 0;
   if (shared) Mlp(w.shared, s_.normed, nullptr, m, s_.shared);
+  if (others_ != nullptr) others_->End(s_.expert_out, m);
   kc::CombineExperts(s_.expert_out, h, s_.slot, s_.weight, k, shared ? s_.shared : nullptr, h,
                      nullptr, h, m, h, s_.block, h, stream);
   AddBlock(m);

@@ -2,6 +2,7 @@
 // The model's forward pass on a device: engine/forward.h's steps as launches on one stream.
 #include <cstdint>
 
+#include "engine/cuda/experts.h"
 #include "engine/cuda/linear.h"
 #include "engine/cuda/memory.h"
 #include "engine/cuda/weights.h"
@@ -27,7 +28,9 @@ bool AttendsOnTensorCores(const ModelConfig& config, const Numerics& numerics,
 /// shapes of the experts are what the router's offsets on the device say.
 class DeviceForward {
  public:
-  DeviceForward(const Weights& host, const DeviceWeights& weights, const Device& device);
+  /// `others` have the experts that `weights` lacks; null where it lacks none.
+  DeviceForward(const Weights& host, const DeviceWeights& weights, const Device& device,
+                ExpertDevices* others);
 
   /// Scratch memory for steps of up to `rows` rows and `heads` rows of logits. True where addresses
   /// have changed. Throws MachineError.
@@ -71,7 +74,7 @@ class DeviceForward {
   void Queries(const DeviceLayer& w, const DeviceRows& rows, int m);
   void Attention(const DeviceLayer& w, int layer, const DeviceRows& rows, int m, int splits);
   void Mlp(const DeviceMlp& w, const float* in, const std::int32_t* offset, int m, float* out);
-  void Moe(const DeviceLayer& w, int moe_layer, int m);
+  void Moe(int layer, int m);
   void AddBlock(int m);
 
   const Weights& host_;
@@ -79,6 +82,7 @@ class DeviceForward {
   const Numerics numerics_;
   const DeviceWeights& weights_;
   const Device& device_;
+  ExpertDevices* const others_;
   const bool tensor_attention_;
   const std::int64_t token_bytes_;
   Arena arena_;

@@ -23,6 +23,7 @@ class Device {
   void Use() const;
   cudaStream_t stream() const { return stream_; }
   const std::string& name() const { return name_; }  // "cuda:0"
+  int number() const { return number_; }
   int multiprocessors() const { return multiprocessors_; }
   std::size_t shared() const { return shared_; }  // bytes that a block may ask for
   std::int64_t free_bytes() const;

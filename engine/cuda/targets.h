@@ -11,7 +11,7 @@ struct FoundDevice {
   int major = 0, minor = 0, multiprocessors = 0;
   double bytes = 0;
   std::size_t shared = 0;  // bytes that a block may ask for
-  std::string problem;  // why this build can't use it, or empty
+  std::string problem;     // why this build can't use it, or empty
 };
 
 struct Found {

@@ -12,12 +12,16 @@ std::size_t RoundUp(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * 
 
 }  // namespace
 
-DeviceWeights::DeviceWeights(const Weights& weights, const Device& device, bool mtp)
+DeviceWeights::DeviceWeights(const Weights& weights, const Device& device, WeightsPart part)
     : weights_(weights),
       device_(device),
-      layers_(std::size_t(weights.config().num_layers + (mtp ? weights.config().mtp_layers : 0))) {
+      part_(part),
+      layers_(std::size_t(weights.config().num_layers) +
+              std::size_t(part.mtp ? weights.config().mtp_layers : 0)) {
   Walk();
-  arena_.Commit(device_, "the weights");
+  arena_.Commit(device_, part.parts == 1 ? "the weights"
+                                         : "the weights' part " + std::to_string(part.part + 1) +
+                                               " of " + std::to_string(part.parts));
   Walk();
   device_.Wait();  // the host may change its own now
 }
@@ -31,6 +35,11 @@ bool DeviceWeights::Update() {
 }
 
 void DeviceWeights::Walk() {
+  if (part_.part > 0) {
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      WalkExperts(weights_.layer(int(i)), &layers_[i]);
+    return;
+  }
   const ModelConfig& c = weights_.config();
   const std::size_t rows = std::size_t(c.vocab_size) * std::size_t(c.hidden_size);
   if (weights_.numerics().rounds()) {
@@ -45,6 +54,15 @@ void DeviceWeights::Walk() {
   Put(weights_.norm(), &norm_);
   Put(weights_.head(), &head_);
   for (std::size_t i = 0; i < layers_.size(); ++i) WalkLayer(weights_.layer(int(i)), &layers_[i]);
+}
+
+void DeviceWeights::WalkExperts(const LayerWeights& from, DeviceLayer* to) {
+  if (!from.moe) return;
+  const int experts = int(from.experts.size());
+  const int first = FirstExpert(experts, part_.part, part_.parts);
+  const int end = FirstExpert(experts, part_.part + 1, part_.parts);
+  PutMlps(std::span(from.experts).subspan(std::size_t(first), std::size_t(end - first)),
+          &to->experts);
 }
 
 void DeviceWeights::WalkLayer(const LayerWeights& from, DeviceLayer* to) {
@@ -66,7 +84,7 @@ void DeviceWeights::WalkLayer(const LayerWeights& from, DeviceLayer* to) {
   if (!from.moe) return PutMlps({&from.mlp, 1}, &to->mlp);
   Put(from.router, &to->router);
   Put(from.router_bias, &to->router_bias);
-  PutMlps(from.experts, &to->experts);
+  WalkExperts(from, to);
   if (from.shared.down.n > 0) PutMlps({&from.shared, 1}, &to->shared);
 }
 

@@ -27,11 +27,18 @@ struct DeviceLayer {
   DeviceMlp mlp, experts, shared;
 };
 
+/// What of a model a device holds.
+struct WeightsPart {
+  bool mtp = false;         // the MTP layers too, behind the main ones
+  int part = 0, parts = 1;  // of the experts; parts past the first hold nothing else
+};
+/// Part i has the experts [FirstExpert(i), FirstExpert(i + 1)).
+inline int FirstExpert(int experts, int part, int parts) { return experts * part / parts; }
+
 class DeviceWeights {
  public:
-  /// Allocates and copies. Both must outlive it. `mtp`: the MTP layers too, behind the main ones; else they
-  /// stay on the host.
-  DeviceWeights(const Weights& weights, const Device& device, bool mtp = false);
+  /// Allocates and copies. Both must outlive it.
+  DeviceWeights(const Weights& weights, const Device& device, WeightsPart part = {});
   /// Copies everything again, to the same addresses. True where a matrix has become another type.
   bool Update();
 
@@ -43,6 +50,7 @@ class DeviceWeights {
 
  private:
   void Walk();
+  void WalkExperts(const LayerWeights& from, DeviceLayer* to);
   void WalkLayer(const LayerWeights& from, DeviceLayer* to);
   void Put(std::span<const float> values, float** to);
   void Put(std::span<const PackedLinear* const> parts, DeviceLinear* to);
@@ -52,6 +60,7 @@ class DeviceWeights {
 
   const Weights& weights_;
   const Device& device_;
+  const WeightsPart part_;
   Arena arena_;
   void* embedding_ = nullptr;
   float* norm_ = nullptr;

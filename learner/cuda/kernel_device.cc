@@ -29,7 +29,7 @@ class KernelDevice : public Device {
         numerics_(weights.numerics()),
         device_(number),
         tensor_attention_(ec::AttendsOnTensorCores(c_, numerics_, device_)),
-        weights_(weights, device_, /*mtp=*/true),
+        weights_(weights, device_, {.mtp = true}),
         place_(PlaceOf(number)) {
     linear_[&weights.head()] = &weights_.head();
     for (int i = 0; i < c_.num_layers + c_.mtp_layers; ++i) {

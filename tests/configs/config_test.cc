@@ -155,11 +155,15 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
 }
 
 TEST(ConfigTest, DevicesAndTheirArithmeticGoTogether) {
-  for (const char* set : {"device=cuda:0", "device=cuda", "actors.device=cuda:3"})
+  for (const char* set :
+       {"device=cuda:0", "device=cuda", "actors.device=cuda:3", "actors.device=cuda:0-7"})
     EXPECT_EQ(ErrorOfSet(set), "no error");
+  EXPECT_NE(ErrorOfSet("device=cuda:0-7").find("device: \"cuda:0-7\" must be cpu or cuda:N, e.g."),
+            std::string::npos);
   EXPECT_NE(ErrorOfSet("device=cuda:").find("device: \"cuda:\" must be cpu or cuda:N"),
             std::string::npos);
-  EXPECT_NE(ErrorOfSet("actors.device=gpu").find("actors.device: \"gpu\" must be cpu or cuda:N"),
+  EXPECT_NE(ErrorOfSet("actors.device=gpu")
+                .find("actors.device: \"gpu\" must be cpu, cuda:N or cuda:N-M"),
             std::string::npos);
   const auto error = [](std::vector<std::string> sets) {
     sets.push_back("arithmetic=cuda-1");

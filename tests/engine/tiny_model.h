@@ -47,12 +47,10 @@ inline ModelConfig TinyConfig(bool q_lora = true, int mtp = 1) {
 }
 
 /// Normal weights with gains that keep activations and logits of order one.
-inline std::shared_ptr<Weights> TinyWeights(const ModelConfig& config, std::uint64_t seed,
-                                            const Numerics& numerics = {}) {
-  auto weights = std::make_shared<Weights>(config, numerics);
+inline void FillTiny(Weights* weights, std::uint64_t seed) {
   std::mt19937_64 rng(seed);
   std::normal_distribution<float> normal;
-  for (const TensorSpec& spec : RequiredTensors(config)) {
+  for (const TensorSpec& spec : RequiredTensors(weights->config())) {
     std::vector<float> values(spec.count());
     const float fan_in = float(spec.shape.back());
     for (float& x : values) {
@@ -72,6 +70,12 @@ inline std::shared_ptr<Weights> TinyWeights(const ModelConfig& config, std::uint
     }
     weights->Set(spec.name, values);
   }
+}
+
+inline std::shared_ptr<Weights> TinyWeights(const ModelConfig& config, std::uint64_t seed,
+                                            const Numerics& numerics = {}) {
+  auto weights = std::make_shared<Weights>(config, numerics);
+  FillTiny(weights.get(), seed);
   weights->CheckComplete();
   return weights;
 }

@@ -3,10 +3,13 @@
 //
 // A stream is a queue that runs when somebody waits for it, never earlier: whoever reads a result
 // without waiting, or changes a buffer that a copy has yet to read, sees what a device might show.
+// While a stream runs, other devices' memory can't be touched, and a kernel belongs on a stream of
+// the device in use. A graph is replayed on streams of its own, so that an edge it lacks is seen.
 // What a machine may lack is set by simt::Host().
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -15,7 +18,9 @@ enum cudaError_t {
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnjoined = 904,
 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToDevice = 1,
@@ -59,6 +64,7 @@ cudaError_t cudaEventCreate(cudaEvent_t* event);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
@@ -73,18 +79,27 @@ namespace simt {
 /// What the machine is, what it will refuse, and what was asked of it.
 struct HostState {
   int devices = 2, major = 9, minor = 0, driver = 13000, runtime = 13000;
-  std::size_t memory = std::size_t{1} << 30;  // of a device
-  std::size_t used = 0;
-  std::size_t shared = 227 << 10;          // that a block may ask for
+  std::size_t memory = std::size_t{1} << 30;  // of each device
+  std::size_t used = 0;                       // of all of them
+  std::size_t shared = 227 << 10;             // that a block may ask for
+  bool isolated = true;  // see above; not where several threads use devices at once
   cudaError_t launch_error = cudaSuccess;  // of the next launch
   // Counts since the last reset.
   std::uint64_t waits = 0, launches = 0, graph_launches = 0, captures = 0, allocations = 0,
-                copies_to_host = 0;
+                copies_to_host = 0, collectives = 0;
   std::size_t bytes_to_host = 0;
 };
 HostState& Host();
 
 /// Runs `work` now (no stream), or joins the stream's queue or what is being captured of it.
 void Enqueue(cudaStream_t stream, std::function<void()> work);
+/// The same once all of these streams have come so far, as a collective of their devices; each goes
+/// on behind it.
+void EnqueueTogether(const std::vector<cudaStream_t>& streams, std::function<void()> work);
+int CurrentDevice();
+/// Closes the memory of all other devices; -1: opens everything.
+void OpenMemoryOf(int device);
+/// Whether a kernel may be launched there.
+bool OfCurrentDevice(cudaStream_t stream);
 
 }  // namespace simt

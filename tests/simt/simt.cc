@@ -331,7 +331,14 @@ Memory::~Memory() {
   munmap(map_, mapped_);
 }
 
+void Memory::Open(bool open) {
+  if (open == open_) return;
+  open_ = open;
+  mprotect(map_ + PageSize(), mapped_ - 2 * PageSize(), open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
 bool Memory::Intact() const {
+  if (!open_) return true;
   static const std::vector<unsigned char> page(PageSize(), kPoison);
   return std::memcmp(map_ + PageSize(), page.data(),
                      static_cast<std::size_t>(data_ - map_) - PageSize()) == 0 &&

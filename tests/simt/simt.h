@@ -77,9 +77,12 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   void* data() const { return data_; }
-  bool Intact() const;
+  /// Closed, nobody can touch it.
+  void Open(bool open);
+  bool Intact() const;  // or closed
 
  private:
+  bool open_ = true;
   unsigned char *map_ = nullptr, *data_ = nullptr, *end_ = nullptr;
   std::size_t bytes_ = 0, mapped_ = 0;
 };

@@ -154,11 +154,13 @@ class NcclFabricTest : public ::testing::Test {
     world = &world_;
     simt::Ready() = Ready;
     simt::Host() = {};
+    simt::Host().isolated = false;  // ranks are threads
   }
   ~NcclFabricTest() override {
     members_.clear();
     EXPECT_EQ(world_.live, 0);  // every communicator was ended
     simt::Ready() = nullptr;
+    simt::Host() = {};
   }
   /// Rank 0 is members_[0]. Each takes its staging memory here: the machine has one heap.
   void Members(int ranks, double patience_s = 20) {

@@ -77,14 +77,7 @@ TEST(ScheduleTest, NewWeightsTakeTheirPlacesInFlight) {
       engine.Add(Group(1, 20, 3, 7));
       std::vector<FinishedSample> done;
       for (int i = 0; i < 4; ++i) engine.Step(&done);
-      const auto other = TinyConfig();
-      std::mt19937_64 rng(9);
-      std::normal_distribution<float> normal;
-      for (const TensorSpec& spec : RequiredTensors(other)) {
-        std::vector<float> values(spec.count());
-        for (float& x : values) x = normal(rng) / std::sqrt(float(spec.shape.back()));
-        weights->Set(spec.name, values);
-      }
+      FillTiny(weights.get(), 9);
       const Counted before = Count();
       engine.SetVersion(2, policy);
       EXPECT_EQ(Count().allocations, before.allocations) << "in place";
