@@ -49,6 +49,13 @@ engine::Numerics NumericsOf(const std::string& config, const std::string& device
       device == "cpu" ? "canon-1" : text("arithmetic", "canon-1"));
 }
 
+bool WantsFabric(const std::string& config) {
+  const Json json = configs::ParseJson(config, "welcome: config");
+  const auto learner = json.find("learner");
+  return learner != json.end() && learner->is_object() &&
+         learner->value("weights_fabric", Json()) == "nccl";
+}
+
 }  // namespace
 
 Actor::Actor(Options options, std::string endpoint, Micros now)
@@ -68,6 +75,11 @@ Actor::Actor(Options options, std::string endpoint, Micros now)
     hello_.numerics.insert(hello_.numerics.end(), tensor.begin(), tensor.end());
   }
   hello_.rows = options_.max_rows;
+  if (options_.fabric) {
+    hello_.fabric = options_.fabric->kind();
+    hello_.device = options_.fabric->place();
+    fabric_ = std::make_unique<engine::FabricThread>(options_.fabric);
+  }
   SayHello(now);
 }
 
@@ -147,8 +159,11 @@ void Actor::OnWelcome(const wire::Welcome& welcome, Micros now) {
     outbox_.clear();
     early_.clear();
     client_->Stop();
+    if (fabric_) fabric_->Stop();
     loaded_.reset();
     session_ = welcome.session;
+    if (!options_.no_fabric.empty() && WantsFabric(welcome.config))
+      Say("weights come by pulls: " + options_.no_fabric);
     Say("joined run " + welcome.run + " at " + endpoint_);
   }
   welcomed_ = true;
@@ -235,6 +250,7 @@ void Actor::Tick(Micros now) {
                        " rollouts are not acknowledged; giving up");
   }
   NoticeSilence(now);
+  EndReceive();
   if (now < next_heartbeat_) return;
   next_heartbeat_ = now + kHeartbeat;
   // While nobody reads, one hello or heartbeat waiting is enough.

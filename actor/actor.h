@@ -16,6 +16,7 @@
 
 #include "actor/weight_client.h"
 #include "engine/engine.h"
+#include "engine/fabric.h"
 #include "engine/numerics.h"
 #include "wire/protocol.h"
 
@@ -30,6 +31,8 @@ struct Options {
   int max_rows = 512;              // samples decoded together
   double connect_timeout_s = 300;  // until the first welcome; then the run's wire.peer_timeout_s
   std::string device = "cpu";      // or cuda:N
+  std::shared_ptr<engine::Fabric> fabric;  // null: weights come by pulls alone
+  std::string no_fabric;                   // why it is null, if that is worth a line
   const std::atomic<bool>* stop = nullptr;  // set by a signal handler: say goodbye and return
 };
 
@@ -56,6 +59,8 @@ class Actor {
   /// Messages to send, in order; the caller pops what the socket took.
   std::deque<wire::Message>& out() { return out_; }
   bool done() const { return done_; }
+  /// Weights come beside the socket: Tick sees the end.
+  bool receiving() const { return fabric_ && fabric_->busy(); }
   const std::string& name() const { return hello_.name; }
   /// A line for the log.
   void Say(const std::string& what) const;
@@ -81,6 +86,9 @@ class Actor {
   void OnWelcome(const wire::Welcome& welcome, Micros now);
   void BuildEngine(const wire::Welcome& welcome);
   void OnManifest(const wire::WeightsManifest& manifest);
+  void Receive(const wire::WeightsManifest& manifest);
+  void EndReceive();
+  bool WeightsIdle();
   void OnChunk(const wire::WeightsChunk& chunk);
   void OnGrant(wire::Grant grant);
   void OnRefuse(const wire::Refuse& refuse, Micros now);
@@ -107,6 +115,8 @@ class Actor {
   std::unique_ptr<kernels::ThreadPool> pool_;  // of new weights, between engine steps
   std::shared_ptr<engine::Weights> weights_;
   std::unique_ptr<WeightClient> client_;
+  std::unique_ptr<engine::FabricThread> fabric_;  // null: none
+  std::shared_ptr<std::vector<std::byte>> arriving_;  // of client_, while it is lent
   std::unique_ptr<engine::Engine> engine_;
   std::deque<wire::Grant> early_;  // grants that name weights not yet here
   std::map<std::uint64_t, Running> running_;
@@ -115,6 +125,6 @@ class Actor {
 
 /// Runs until the learner says goodbye or `stop` is set: 0. Throws UserError or MachineError, see
 /// Actor.
-int RunActor(const std::string& endpoint, const Options& options);
+int RunActor(const std::string& endpoint, Options options);
 
 }  // namespace temper::actor

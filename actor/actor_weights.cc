@@ -6,15 +6,42 @@ namespace temper::actor {
 
 void Actor::OnManifest(const wire::WeightsManifest& manifest) {
   if (!welcomed_ || manifest.session != session_) return;
+  EndReceive();
   if (loaded_ == manifest.version) return SayLoaded();  // it was lost on the way
   client_->Start(manifest);
-  if (endpoint_.starts_with("ipc://") && !manifest.shared.empty()) {
-    const bool idle = engine_->live() == 0;
-    if (idle && client_->pulling()) loaded_.reset();
-    client_->Fetch(manifest.shared, idle);
-  }
+  if (endpoint_.starts_with("ipc://") && !manifest.shared.empty())
+    client_->Fetch(manifest.shared, WeightsIdle());
+  if (manifest.fabric && fabric_) Receive(manifest);
   Pull();
   if (client_->complete()) ApplyWeights();  // nothing changed
+}
+
+/// Nothing runs on the weights; from the first tensor in place on, grants wait.
+bool Actor::WeightsIdle() {
+  const bool idle = engine_->live() == 0;
+  if (idle && client_->pulling()) loaded_.reset();
+  return idle;
+}
+
+void Actor::Receive(const wire::WeightsManifest& manifest) {
+  // A former one is of no use any more. This set is pulled, by which the learner knows.
+  if (fabric_->busy()) return fabric_->Stop();
+  std::optional<std::vector<std::byte>> bytes = client_->Lend();
+  if (!bytes) return;
+  arriving_ = std::make_shared<std::vector<std::byte>>(std::move(*bytes));
+  fabric_->Receive({manifest.fabric->group, manifest.fabric->rank, manifest.fabric->ranks},
+                   *arriving_, arriving_);
+}
+
+void Actor::EndReceive() {
+  if (!fabric_ || !welcomed_) return;
+  const std::optional<std::string> problem = fabric_->Ended();
+  if (!problem) return;
+  if (!problem->empty()) Say("weights are pulled instead: " + *problem);
+  client_->GiveBack(std::move(*arriving_), WeightsIdle());
+  arriving_.reset();
+  Pull();
+  if (client_->complete()) ApplyWeights();
 }
 
 void Actor::Pull() {
@@ -23,11 +50,8 @@ void Actor::Pull() {
 
 void Actor::OnChunk(const wire::WeightsChunk& chunk) {
   if (!welcomed_) return;
-  const bool idle = engine_->live() == 0;
-  if (idle && client_->pulling())
-    loaded_.reset();  // from the first tensor in place on, grants wait
   const std::uint64_t corrupt = client_->corrupt();
-  client_->Take(chunk, idle);
+  client_->Take(chunk, WeightsIdle());
   if (client_->corrupt() > corrupt) Say("weights arrived damaged; they are pulled again");
   Pull();
   if (client_->complete()) ApplyWeights();

@@ -18,6 +18,16 @@ Micros Now() {
 /// again.
 constexpr Micros kDrain = 2'000'000;
 
+/// On the learner's machine its memory is nearer than its device.
+void OpenFabric(const std::string& endpoint, Options* options) {
+  if (options->device == "cpu" || options->fabric || endpoint.starts_with("ipc://")) return;
+  try {
+    options->fabric = engine::OpenFabric(options->device);
+  } catch (const MachineError& error) {
+    options->no_fabric = error.what();
+  }
+}
+
 void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
   wire::Incoming incoming;
   Micros drain_until = 0;
@@ -42,13 +52,14 @@ void Loop(wire::Client& client, Actor& actor, const std::atomic<bool>* stop) {
     client.Flush();
     while (!actor.out().empty() && client.Send(actor.out().front())) actor.out().pop_front();
     const bool unsent = client.queued() || !actor.out().empty();
-    if (!busy && !actor.done()) client.Wait(100'000, -1, unsent);
+    if (!busy && !actor.done()) client.Wait(actor.receiving() ? 1'000 : 100'000, -1, unsent);
   }
 }
 
 }  // namespace
 
-int RunActor(const std::string& endpoint, const Options& options) {
+int RunActor(const std::string& endpoint, Options options) {
+  OpenFabric(endpoint, &options);
   wire::Client client(endpoint, options.keys);
   Actor actor(options, endpoint, Now());
   try {

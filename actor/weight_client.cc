@@ -119,7 +119,7 @@ std::vector<WeightClient::Piece> WeightClient::Plan(const wire::WeightsManifest&
 
 void WeightClient::Stop() {
   manifest_.reset();
-  delta_ = false;
+  delta_ = lent_ = false;
   changes_ = {};
   requested_ = received_ = 0;
   verified_ = applied_ = 0;
@@ -127,7 +127,7 @@ void WeightClient::Stop() {
 
 std::vector<wire::WeightsPull> WeightClient::Pulls() {
   std::vector<wire::WeightsPull> pulls;
-  if (!manifest_) return pulls;
+  if (!manifest_ || lent_) return pulls;
   const std::uint64_t size = delta_ ? manifest_->delta_bytes : manifest_->bytes;
   while (requested_ < size && requested_ - received_ < kWindow * kChunk) {
     const auto length =
@@ -140,7 +140,7 @@ std::vector<wire::WeightsPull> WeightClient::Pulls() {
 
 void WeightClient::Take(const wire::WeightsChunk& chunk, bool apply_now) {
   const std::uint64_t size = chunk.data.view.size();
-  if (!manifest_ || chunk.version != manifest_->version || chunk.delta != delta_ ||
+  if (!manifest_ || lent_ || chunk.version != manifest_->version || chunk.delta != delta_ ||
       chunk.offset != received_ || size > requested_ - received_) {
     return;
   }
@@ -157,12 +157,29 @@ void WeightClient::Take(const wire::WeightsChunk& chunk, bool apply_now) {
 }
 
 void WeightClient::Fetch(const std::string& path, bool apply_now) {
-  if (!pulling() || delta_ || received_ > 0) return;
+  if (!pulling() || delta_ || received_ > 0 || lent_) return;
   const wire::SharedView view(path, bytes_.size());
-  if (view.data() == nullptr) return;
+  if (view.data() != nullptr) TakeAll(view.data(), apply_now);
+}
+
+std::optional<std::vector<std::byte>> WeightClient::Lend() {
+  if (!pulling() || delta_ || received_ > 0 || lent_) return std::nullopt;
+  lent_ = true;
+  requested_ = 0;  // chunks on their way would find no memory
+  return std::move(bytes_);
+}
+
+void WeightClient::GiveBack(std::vector<std::byte> bytes, bool apply_now) {
+  if (!lent_) return;
+  lent_ = false;
+  bytes_ = std::move(bytes);
+  TakeAll(nullptr, apply_now);
+}
+
+void WeightClient::TakeAll(const std::byte* from, bool apply_now) {
   std::vector<std::size_t> all(manifest_->tensors.size());
   std::iota(all.begin(), all.end(), std::size_t{0});
-  const std::optional<std::size_t> bad = FirstBad(all, view.data());
+  const std::optional<std::size_t> bad = FirstBad(all, from);
   verified_ = bad.value_or(all.size());
   received_ = requested_ = bad ? manifest_->tensors[*bad].begin : manifest_->bytes;
   if (apply_now) SetVerified();

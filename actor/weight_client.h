@@ -30,6 +30,12 @@ class WeightClient {
   /// Copies a full set that has to be pulled from memory that the learner shares on this machine.
   /// What is not the manifest's there is left to pull.
   void Fetch(const std::string& path, bool apply_now);
+  /// The memory of a full set of which nothing came yet, for somebody else to fill; until it is
+  /// given back nothing is pulled. None: no such set is to come.
+  std::optional<std::vector<std::byte>> Lend();
+  /// Whatever lies in it: what is not the manifest's is left to pull. Without effect where another
+  /// set was begun since.
+  void GiveBack(std::vector<std::byte> bytes, bool apply_now);
   /// Forgets what was pulled.
   void Stop();
   /// Forgets the version in use too: the next set is a full one.
@@ -72,6 +78,7 @@ class WeightClient {
   };
   std::vector<Piece> Plan(const wire::WeightsManifest& manifest) const;
   bool MayPatch(const wire::WeightsManifest& manifest) const;
+  void TakeAll(const std::byte* from, bool apply_now);
   void TakeFull();
   void TakeDelta();
   bool Patch(std::size_t tensor);
@@ -90,6 +97,7 @@ class WeightClient {
   std::optional<Base> base_;      // what bytes_ hold; not while a full set overwrites them
   std::vector<std::byte> bytes_;  // the full set
   bool delta_ = false;            // what is pulled
+  bool lent_ = false;             // bytes_
   std::vector<std::byte> changes_;
   std::uint64_t requested_ = 0, received_ = 0;
   std::vector<Piece> pieces_;

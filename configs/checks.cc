@@ -24,6 +24,12 @@ void CheckDevices(const Config& config, Job job, const std::string& where) {
   };
   const bool learner = on_device("device", config.device, false),
              actors = on_device("actors.device", config.actors.device, true);
+  if (config.learner.weights_fabric == "nccl" && (job != Job::kGrpo || !learner)) {
+    Refuse(where,
+           job == Job::kGrpo
+               ? "learner.weights_fabric: nccl goes from the learner's device; set device to cuda:N"
+               : "learner.weights_fabric: nccl takes weights to actors, which sft has none of");
+  }
   if (config.arithmetic == "canon-1") return;
   if (config.dtype == "fp32")
     Refuse(where, "arithmetic: cuda-1 has no dtype fp32; choose bf16, fp8 or fp8-w8a8");

@@ -151,6 +151,7 @@ struct Learner {
   int ranks = 1;                             // processes that share each step
   double rank_timeout_s = 120;               // longer than a rank may come later than another
   std::string forward = "kernels";           // kernels | libtorch
+  std::string weights_fabric = "zmq";        // zmq | nccl: how full sets travel to actors on devices
   bool gradient_checkpointing = false;       // a layer's activations are computed again
 };
 

@@ -423,6 +423,8 @@ void AddRest(std::vector<Field>* t) {
   t->push_back(Number(AT(learner.rank_timeout_s), kPositive,
                       "seconds that a rank waits for another before giving up"));
   t->push_back(Choice(AT(learner.forward), {"kernels", "libtorch"}, "whose forward trains"));
+  t->push_back(Choice(AT(learner.weights_fabric), {"zmq", "nccl"},
+                      "full sets to actors on devices; nccl: broadcast, else pulled as by zmq"));
   t->push_back(Flag(AT(learner.gradient_checkpointing),
                     "activations of a layer are not kept but computed again"));
   t->push_back(Integer(AT(lora.r), 0, "rank of the adapters; 0 = the weights are trained"));

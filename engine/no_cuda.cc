@@ -2,6 +2,7 @@
 #include "configs/error.h"
 #include "engine/cuda/status.h"
 #include "engine/decoder.h"
+#include "engine/fabric.h"
 
 namespace temper::engine {
 
@@ -13,6 +14,10 @@ std::unique_ptr<Decoder> MakeCudaDecoder(std::shared_ptr<const Weights>, const E
 
 void CheckCudaDevice(int device) {
   throw MachineError("cuda:" + std::to_string(device) + ": " + CudaStatus().remedy);
+}
+
+std::unique_ptr<Fabric> OpenFabric(const std::string& device) {
+  throw MachineError(device + ": " + CudaStatus().remedy);
 }
 
 DeviceStatus CudaStatus() {

@@ -125,6 +125,7 @@ void Trainer::Serve(const std::string& bind, const std::vector<std::string>& zyg
   service.valid_ids = valid_ids;
   service.prompts = prompts_;
   service.experts = Replayed();
+  if (config_.learner.weights_fabric == "nccl") service.fabric = engine::OpenFabric(config_.device);
   service.zygote_argv = zygote_argv;
   service.resume_step = resume_step_;
   if (resume_step_) service.resume_group = state_.next_group;

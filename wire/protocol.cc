@@ -71,6 +71,8 @@ Message Hello::Encode() const {
               {"rows", rows},
               {"session", Hex(session)},
               {"run", run}};
+  if (!fabric.empty()) m.header["fabric"] = fabric;
+  if (!device.empty()) m.header["device"] = device;
   AddHeld(held, &m);
   return m;
 }
@@ -96,6 +98,8 @@ Hello Hello::Decode(const Message& message) {
   hello.rows = fields.Int("rows", 1, kMaxI32);
   hello.session = U64FromHex(fields, "session");
   if (fields.Has("run")) hello.run = fields.Text("run");
+  if (fields.Has("fabric")) hello.fabric = ShortText(fields, "fabric");
+  if (fields.Has("device")) hello.device = ShortText(fields, "device");
   return hello;
 }
 

@@ -51,6 +51,7 @@ struct Hello {
   std::uint64_t session = 0;  // of the welcome it had before, 0 = none
   Held held;             // of that session
   std::string run = {};  // of that welcome; "" = whichever run this is
+  std::string fabric = {}, device = {};  // engine/fabric.h: kind and place; "": none
 
   Message Encode() const;
   static Hello Decode(const Message& message);
@@ -135,6 +136,13 @@ struct WeightsManifest {
   std::optional<std::uint32_t> base = std::nullopt;  // whoever has this version may pull the delta instead
   std::uint64_t delta_bytes = 0;      // the tensors' pieces are contiguous from 0 to it
   std::string shared = {};  // where a process of this machine finds the full set (wire/shared_bytes.h); "": nowhere
+  /// The broadcast of the full set that the receiver of this message is to take part in.
+  struct Fabric {
+    std::string group;  // 128 bytes
+    int rank = 0, ranks = 0;  // of 1 .. ranks - 1; the learner is 0
+    void AddTo(Message* manifest) const;
+  };
+  std::optional<Fabric> fabric = std::nullopt;
 
   Message Encode() const;
   static WeightsManifest Decode(const Message& message);

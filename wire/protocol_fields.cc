@@ -17,25 +17,39 @@ Fields Open(const Message& message, Kind kind, const char* name) {
 }
 
 std::string Hex(std::uint64_t value) {
+  std::string bytes(sizeof value, '\0');
+  for (int i = 7; i >= 0; --i, value >>= 8) bytes[i] = static_cast<char>(value & 255);
+  return HexBytes(bytes);
+}
+
+std::string HexBytes(const std::string& bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text(16, '0');
-  for (int i = 15; i >= 0; --i, value >>= 4) text[i] = kDigits[value & 15];
+  std::string text;
+  for (const char c : bytes) {
+    text += kDigits[static_cast<unsigned char>(c) >> 4];
+    text += kDigits[static_cast<unsigned char>(c) & 15];
+  }
   return text;
 }
 
-std::uint64_t U64FromHex(const Fields& fields, const char* name) {
+std::string BytesFromHex(const Fields& fields, const char* name, std::size_t bytes) {
   const std::string text = fields.Text(name);
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  };
+  bool good = text.size() == 2 * bytes;
+  for (const char c : text) good = good && digit(c) >= 0;
+  if (!good) fields.Fail(std::string(name) + " must be " + std::to_string(2 * bytes) + " hex digits");
+  std::string value;
+  for (std::size_t i = 0; i < text.size(); i += 2)
+    value += static_cast<char>(digit(text[i]) << 4 | digit(text[i + 1]));
+  return value;
+}
+
+std::uint64_t U64FromHex(const Fields& fields, const char* name) {
   std::uint64_t value = 0;
-  if (text.size() != 16) fields.Fail(std::string(name) + " must be 16 hex digits");
-  for (const char c : text) {
-    if (c >= '0' && c <= '9') {
-      value = value << 4 | static_cast<std::uint64_t>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      value = value << 4 | static_cast<std::uint64_t>(c - 'a' + 10);
-    } else {
-      fields.Fail(std::string(name) + " must be 16 hex digits");
-    }
-  }
+  for (const char byte : BytesFromHex(fields, name, sizeof value))
+    value = value << 8 | static_cast<unsigned char>(byte);
   return value;
 }
 

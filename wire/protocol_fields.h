@@ -23,6 +23,9 @@ Fields Open(const Message& message, Kind kind, const char* name);
 /// readers.
 std::string Hex(std::uint64_t value);
 std::uint64_t U64FromHex(const Fields& fields, const char* name);
+/// Two digits a byte, and exactly so many bytes.
+std::string HexBytes(const std::string& bytes);
+std::string BytesFromHex(const Fields& fields, const char* name, std::size_t bytes);
 /// At most 256 bytes.
 std::string ShortText(const Fields& fields, const char* name);
 std::string Finish(const Fields& fields, const std::string& text);

@@ -2,6 +2,12 @@
 
 namespace temper::wire {
 
+void WeightsManifest::Fabric::AddTo(Message* manifest) const {
+  manifest->header["fabric"] = HexBytes(group);
+  manifest->header["rank"] = rank;
+  manifest->header["ranks"] = ranks;
+}
+
 Message WeightsManifest::Encode() const {
   Message m = Start(Kind::kWeightsManifest);
   m.header = {{"session", Hex(session)}, {"version", version}, {"bytes", bytes}};
@@ -10,6 +16,7 @@ Message WeightsManifest::Encode() const {
     m.header["delta_bytes"] = delta_bytes;
   }
   if (!shared.empty()) m.header["shared"] = shared;
+  if (fabric) fabric->AddTo(&m);
   Json list = Json::array();
   for (const Tensor& t : tensors) {
     Json tensor = {{"name", t.name},   {"dtype", t.dtype}, {"shape", t.shape},
@@ -22,6 +29,9 @@ Message WeightsManifest::Encode() const {
 }
 
 namespace {
+
+constexpr std::size_t kGroupBytes = 128;
+constexpr std::int64_t kMaxRanks = 1 << 16;
 
 /// [form, begin, end] of a tensor in the delta, behind `at`.
 void ReadDelta(const Entry& entry, std::uint64_t at, WeightsManifest::Tensor* tensor) {
@@ -69,6 +79,12 @@ WeightsManifest WeightsManifest::Decode(const Message& message) {
   fields.ExpectArrays(1);
   WeightsManifest manifest;
   if (fields.Has("shared")) manifest.shared = fields.Text("shared");
+  if (fields.Has("fabric")) {
+    Fabric& fabric = manifest.fabric.emplace();
+    fabric.group = BytesFromHex(fields, "fabric", kGroupBytes);
+    fabric.ranks = static_cast<int>(fields.Int("ranks", 2, kMaxRanks));
+    fabric.rank = static_cast<int>(fields.Int("rank", 1, fabric.ranks - 1));
+  }
   manifest.session = U64FromHex(fields, "session");
   manifest.version = static_cast<std::uint32_t>(fields.Int("version", 0, kMaxU32));
   manifest.bytes = static_cast<std::uint64_t>(fields.Int("bytes", 0, kMaxI64));

@@ -15,6 +15,9 @@ static_assert(sizeof(ncclUniqueId) == sizeof(NcclId));
 static_assert(int(ncclSuccess) == kNcclSuccess && int(ncclInProgress) == kNcclInProgress);
 static_assert(int(ncclUint8) == kNcclUint8 && int(ncclUint32) == kNcclUint32);
 static_assert(int(ncclSum) == kNcclSum);
+static_assert(offsetof(ncclConfig_t, blocking) == offsetof(NcclConfig, blocking));
+static_assert(offsetof(ncclConfig_t, netName) == offsetof(NcclConfig, net));
+static_assert(offsetof(ncclConfig_t, splitShare) == offsetof(NcclConfig, split_share));
 }  // namespace temper::engine::cuda
 #endif
 
@@ -44,6 +47,7 @@ Nccl Load() {
   Find(library, "ncclGetUniqueId", &n.GetUniqueId);
   Find(library, "ncclCommInitAll", &n.CommInitAll);
   Find(library, "ncclCommInitRank", &n.CommInitRank);
+  Find(library, "ncclCommInitRankConfig", &n.CommInitRankConfig);
   Find(library, "ncclCommGetAsyncError", &n.CommGetAsyncError);
   Find(library, "ncclCommAbort", &n.CommAbort);
   Find(library, "ncclCommDestroy", &n.CommDestroy);

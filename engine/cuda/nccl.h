@@ -4,6 +4,7 @@
 // on one device needs it.
 #include <cuda_runtime.h>
 
+#include <climits>
 #include <cstddef>
 #include <string>
 
@@ -20,12 +21,23 @@ enum NcclResult : int { kNcclSuccess = 0, kNcclInProgress = 7 };
 enum NcclType : int { kNcclUint8 = 1, kNcclUint32 = 3 };
 enum NcclOp : int { kNcclSum = 0 };
 
+/// ncclConfig_t as 2.18 has it; newer libraries read as much of it as `size` says.
+struct NcclConfig {
+  std::size_t size = sizeof(NcclConfig);
+  unsigned magic = 0xcafebeef, version = 21800;
+  int blocking = 0;
+  int cga_cluster = INT_MIN, min_ctas = INT_MIN, max_ctas = INT_MIN;  // NCCL chooses
+  const char* net = nullptr;
+  int split_share = INT_MIN;
+};
+
 struct Nccl {
   int (*GetVersion)(int* version);  // 21805: 2.18.5
   const char* (*GetErrorString)(int result);
   int (*GetUniqueId)(NcclId* id);
   int (*CommInitAll)(NcclComm* comms, int count, const int* devices);
   int (*CommInitRank)(NcclComm* comm, int ranks, NcclId id, int rank);
+  int (*CommInitRankConfig)(NcclComm* comm, int ranks, NcclId id, int rank, NcclConfig* config);
   int (*CommGetAsyncError)(NcclComm comm, int* result);
   int (*CommAbort)(NcclComm comm);
   int (*CommDestroy)(NcclComm comm);

@@ -28,6 +28,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/fabric.h"
 #include "learner/core/service.h"
 #include "learner/core/weight_delta.h"
 #include "wire/protocol.h"
@@ -62,6 +63,13 @@ struct Effects {
   std::vector<std::pair<std::string, wire::RolloutId>>
       acks;                        // after the commit of all writes so far
   std::vector<std::string> notes;  // lines for the log
+  /// The full set from device to device, beside everything; Inbox::BroadcastEnded is told the end.
+  struct Broadcast {
+    engine::FabricGroup group;
+    std::shared_ptr<const WeightSet> weights;
+  };
+  std::optional<Broadcast> broadcast;
+  bool stop_broadcast = false;     // the one under way
   std::exception_ptr failure;      // the run ends: UserError or MachineError
 };
 
@@ -75,6 +83,7 @@ class Inbox {
     wire::Welcome welcome;  // what peers are told
     std::vector<std::int32_t> stop_ids;
     ExpertShape experts;  // that rollouts must carry
+    std::shared_ptr<engine::Fabric> fabric;  // null: weights are pulled; only asked for names here
     std::function<std::string(std::span<const std::int32_t>)> detokenize;
   };
   Inbox(Options options, Micros now);
@@ -85,6 +94,7 @@ class Inbox {
   static constexpr int kQuarantine = 5;
   static constexpr int kSuspect = 2;
   static constexpr int kMaxAttempts = 20;      // grants of one group before the run ends
+  static constexpr int kFabricTries = 3;       // broadcasts that fail in a row, then none is tried
   static constexpr int kMaxScoreAttempts = 5;  // then the group's status is `unavailable`
 
   // From the wire.
@@ -97,6 +107,8 @@ class Inbox {
   /// `delta`: from the set published before, if it is shorter than the full one.
   void Publish(std::shared_ptr<const WeightSet> weights, Effects* out,
                std::shared_ptr<const WeightDelta> delta = nullptr);
+  /// `problem`: "" or why the broadcast failed.
+  void BroadcastEnded(const std::string& problem, Effects* out);
   /// What the database already has of a group (resume).
   struct Stored {
     store::GroupRow row;
@@ -173,6 +185,10 @@ class Inbox {
   void OnPull(const std::string& id, const wire::WeightsPull& pull, Effects* out);
   void OnLoaded(const std::string& id, const wire::WeightsLoaded& loaded, Effects* out);
 
+  // inbox_fabric.cc: the published set from device to device
+  std::vector<std::string> FormGroup(Effects* out);
+  void LeaveGroup(const std::string& id, bool gone, Effects* out);
+
   // inbox_leases.cc: who holds what, and what became of holders
   enum class Leaving { kInOrder, kDied };
   void Leave(const std::string& id, Leaving how, Effects* out);
@@ -219,6 +235,15 @@ class Inbox {
   std::optional<std::uint32_t> canary_;  // of weights_
   bool someone_loaded_ = false;  // the newest weights
   wire::Message manifest_;
+  struct {
+    std::string id;                    // "": none; a new one comes with the next full set
+    std::vector<std::string> members;  // connections; member i has rank i + 1
+    std::uint32_t version = 0;         // last sent
+    bool sending = false;
+    std::string broken;  // why the broadcast under way can't end well
+    bool excused = false;  // ... which is no fault of the fabric
+    int failures = 0;      // in a row
+  } fabric_;
   std::map<std::uint64_t, Group> groups_;
   std::uint64_t next_group_ = 0;     // of AddGroup
   std::set<std::uint64_t> waiting_;  // to be granted

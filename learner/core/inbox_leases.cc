@@ -10,6 +10,7 @@ void Inbox::PeerGone(const std::string& id, Effects* out) { Leave(id, Leaving::k
 void Inbox::Leave(const std::string& id, Leaving how, Effects* out) {
   const auto found = peers_.find(id);
   if (found == peers_.end()) return;
+  LeaveGroup(id, /*gone=*/true, out);
   const Peer peer = std::move(found->second);
   peers_.erase(found);
   for (const std::uint64_t grp : peer.groups) {

@@ -1,4 +1,6 @@
 // The published set: offered to every actor, pulled in chunks, held against its canary.
+#include <algorithm>
+
 #include "learner/core/inbox.h"
 
 namespace temper::learner {
@@ -34,9 +36,16 @@ void Inbox::Publish(std::shared_ptr<const WeightSet> weights, Effects* out,
     }
   }
   manifest_ = manifest.Encode();
+  const std::vector<std::string> members = FormGroup(out);
   for (auto& [id, peer] : peers_) {
     peer.bad_weights = 0;
-    if (peer.is_actor()) Offer(id, out);
+    if (!peer.is_actor()) continue;
+    Offer(id, out);
+    const auto member = std::find(members.begin(), members.end(), id);
+    if (member == members.end()) continue;
+    wire::WeightsManifest::Fabric{fabric_.id, static_cast<int>(member - members.begin()) + 1,
+                                  static_cast<int>(members.size()) + 1}
+        .AddTo(&out->send.back().second);
   }
 }
 
@@ -68,6 +77,7 @@ void Inbox::OnPull(const std::string& id, const wire::WeightsPull& pull, Effects
   }
   wire::Bytes data{all.subspan(pull.offset, pull.length), weights_};
   if (pull.delta) data.owner = delta_;
+  if (!pull.delta && fabric_.version == pull.version) LeaveGroup(id, /*gone=*/false, out);
   peers_.at(id).offered = now_;
   stats_.published_bytes += pull.length;
   out->send.emplace_back(id,

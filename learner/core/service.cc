@@ -67,6 +67,7 @@ Inbox::Options InboxOptions(const Service::Options& options) {
   welcome.files = ReadScripts(options.config);
   inbox.stop_ids = options.stop_ids;
   inbox.experts = options.experts;
+  inbox.fabric = options.fabric;
   inbox.detokenize = options.detokenize;
   return inbox;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "configs/config.h"
+#include "engine/fabric.h"
 #include "learner/core/rollout_arrays.h"
 #include "store/trajectories.h"
 #include "wire/shared_bytes.h"
@@ -113,6 +114,7 @@ class Service : public Batches {
     std::vector<std::int32_t> stop_ids;  // end a sample; not empty
     ExpertShape experts;                 // that rollouts must carry (grpo.routing_replay)
     std::shared_ptr<const PromptSource> prompts;
+    std::shared_ptr<engine::Fabric> fabric;  // of learner.weights_fabric; null: weights are pulled
     std::optional<std::int64_t> resume_step;    // state.json's step; nullopt = fresh run
     std::optional<std::uint64_t> resume_group;  // first group after it; nullopt: groups_per_step a
                                                 // batch

@@ -50,6 +50,7 @@ Serving::Serving(std::unique_ptr<wire::Server> server, store::Trajectories store
                  Inbox::Options options)
     : server_(std::move(server)),
       recorder_(std::move(store)),
+      fabric_(options.fabric ? std::make_unique<engine::FabricThread>(options.fabric) : nullptr),
       inbox_(std::move(options), SteadyMicros()),
       wake_fd_(MakeEvent()) {
   // Signals belong to the main thread.
@@ -160,6 +161,8 @@ void Serving::Serve() {
   while (RunCommands()) {
     PumpFrames();
     inbox_.Tick(Now(), &effects_);
+    if (const auto ended = fabric_ ? fabric_->Ended() : std::nullopt)
+      inbox_.BroadcastEnded(*ended, &effects_);
     Perform();
     Deliver();
     if (recorder_.Due(Now())) Commit();
@@ -210,11 +213,17 @@ void Serving::PumpFrames() {
 void Serving::Perform() {
   // A send may find a peer gone, which has effects of its own.
   while (!effects_.send.empty() || !effects_.writes.empty() || !effects_.acks.empty() ||
-         !effects_.notes.empty() || effects_.failure) {
+         !effects_.notes.empty() || effects_.broadcast || effects_.stop_broadcast ||
+         effects_.failure) {
     Effects effects = std::exchange(effects_, {});
     for (const std::string& note : effects.notes) std::fprintf(stderr, "serve: %s\n", note.c_str());
     for (StoreWrite& write : effects.writes) recorder_.Write(std::move(write), Now(), WallMs());
     recorder_.Acknowledge(effects.acks);
+    if (effects.broadcast) {
+      const auto& [group, weights] = *effects.broadcast;
+      fabric_->Send(group, weights->bytes, weights);
+    }
+    if (effects.stop_broadcast) fabric_->Stop();
     for (const auto& [peer, message] : effects.send) {
       if (!server_->Send(peer, message)) inbox_.PeerGone(peer, &effects_);
     }

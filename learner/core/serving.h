@@ -71,6 +71,7 @@ class Serving {
 
   std::unique_ptr<wire::Server> server_;
   Recorder recorder_;
+  std::unique_ptr<engine::FabricThread> fabric_;  // null: none
   Inbox inbox_;
   Effects effects_;
   std::int64_t wanted_batch_ = 0;

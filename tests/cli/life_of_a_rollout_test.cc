@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "learner/core/service.h"
 #include "tests/actor/fixture.h"
+#include "tests/engine/memory_fabric.h"
 #include "wire/client.h"
 
 namespace temper {
@@ -121,6 +122,29 @@ class LifeOfARolloutTest : public ::testing::Test {
     return finished.at(0);
   }
 
+  /// A step on the version of its number - 1; every rollout of it replays.
+  void Train(learner::Service& service, std::int64_t step) const {
+    const auto version = static_cast<std::uint32_t>(step - 1);
+    service.Publish(WeightsOf(version));
+    const auto start = std::chrono::steady_clock::now();
+    const auto batch = service.NextBatch(step).groups;
+    std::printf(
+        "step %d: %.1f ms\n", static_cast<int>(step),
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() * 1e3);
+    std::vector<store::TrainedSample> trained;
+    for (const learner::ScoredGroup& group : batch) {
+      for (const store::RolloutRow& row : group.samples) {
+        EXPECT_EQ(row.version, version);
+        EXPECT_EQ(row.score, static_cast<double>(row.ids.size()));
+        const engine::FinishedSample again = Replay(row.grp, row.sample, row.version);
+        EXPECT_EQ(again.ids, row.ids) << row.Name();
+        EXPECT_EQ(again.logp, row.logp) << row.Name();
+        trained.push_back({row.grp, row.sample, row.attempt, 0.0, 0});
+      }
+    }
+    service.CommitStep({step, version, 0, 0, 0, ""}, trained, Json());
+  }
+
   std::string folder_;
   engine::ModelConfig model_ = engine::TinyConfig();
   configs::Config config_;
@@ -140,27 +164,7 @@ TEST_F(LifeOfARolloutTest, EveryStoredRolloutReplaysBitForBitWithTheVersionItNam
       codes[i] = actor::RunActor(endpoint, options);
     });
   }
-  for (std::int64_t step = 1; step <= 3; ++step) {
-    const auto version = static_cast<std::uint32_t>(step - 1);
-    service->Publish(WeightsOf(version));
-    const auto start = std::chrono::steady_clock::now();
-    const auto batch = service->NextBatch(step).groups;
-    std::printf(
-        "step %d: %.1f ms\n", static_cast<int>(step),
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() * 1e3);
-    std::vector<store::TrainedSample> trained;
-    for (const learner::ScoredGroup& group : batch) {
-      for (const store::RolloutRow& row : group.samples) {
-        EXPECT_EQ(row.version, version);
-        EXPECT_EQ(row.score, static_cast<double>(row.ids.size()));
-        const engine::FinishedSample again = Replay(row.grp, row.sample, row.version);
-        EXPECT_EQ(again.ids, row.ids) << row.Name();
-        EXPECT_EQ(again.logp, row.logp) << row.Name();
-        trained.push_back({row.grp, row.sample, row.attempt, 0.0, 0});
-      }
-    }
-    service->CommitStep({step, version, 0, 0, 0, ""}, trained, Json());
-  }
+  for (std::int64_t step = 1; step <= 3; ++step) Train(*service, step);
   const auto start = std::chrono::steady_clock::now();
   service.reset();
   // Nobody waits for a timeout when a run ends.
@@ -169,6 +173,47 @@ TEST_F(LifeOfARolloutTest, EveryStoredRolloutReplaysBitForBitWithTheVersionItNam
   worker.join();
   EXPECT_EQ(codes[0], 0);
   EXPECT_EQ(codes[1], 0);
+}
+
+TEST_F(LifeOfARolloutTest, WeightsComeFromDeviceToDeviceAndByPullsWhereThatFails) {
+  using engine::MemoryFabric;
+  using Fault = MemoryFabric::Fault;
+  const auto hall = std::make_shared<engine::MemoryHall>();
+  const auto sender = std::make_shared<MemoryFabric>(hall, "l"),
+             receiver = std::make_shared<MemoryFabric>(hall, "d", 0.5);
+  config_.wire.bind = "tcp://127.0.0.1:*";
+  learner::Service::Options with_fabric = Options();
+  with_fabric.fabric = sender;
+  auto service = std::make_unique<learner::Service>(std::move(with_fabric));
+  std::thread worker([&, endpoint = service->endpoint()] { ScoreLengths(endpoint); });
+  int code = -1;
+  std::thread thread([&, endpoint = service->endpoint()] {
+    actor::Options options;
+    options.name = "a1";
+    options.threads = 1;
+    options.max_rows = 8;
+    options.fabric = receiver;
+    code = actor::RunActor(endpoint, options);
+  });
+  Train(*service, 1);  // published before it joined, or not
+  const int before = receiver->received;
+  Train(*service, 2);
+  EXPECT_EQ(receiver->received, before + 1);
+  Train(*service, 3);
+  EXPECT_EQ(receiver->received, before + 2);
+  EXPECT_EQ(sender->sent, before + 2);
+  std::int64_t step = 4;
+  for (const Fault fault : {Fault::kWrongByte, Fault::kHalf, Fault::kAbsent, Fault::kNone}) {
+    receiver->fault = fault;
+    Train(*service, step++);
+  }
+  EXPECT_EQ(receiver->received, before + 4);  // with the wrong byte, and the last
+  const auto start = std::chrono::steady_clock::now();
+  service.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(900));
+  thread.join();
+  worker.join();
+  EXPECT_EQ(code, 0);
 }
 
 }  // namespace

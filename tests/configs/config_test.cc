@@ -177,6 +177,19 @@ TEST(ConfigTest, DevicesAndTheirArithmeticGoTogether) {
   EXPECT_EQ(error({"dtype=fp8", "device=cuda", "numerics=mixed"}), "no error");
 }
 
+TEST(ConfigTest, WeightsGoByNcclFromADeviceAlone) {
+  EXPECT_EQ(ErrorOfSet("learner.weights_fabric=zmq"), "no error");
+  EXPECT_NE(ErrorOfSet("learner.weights_fabric=nccl").find("set device to cuda:N"),
+            std::string::npos);
+  EXPECT_NE(ErrorOfSet("learner.weights_fabric=mpi").find("learner.weights_fabric"),
+            std::string::npos);
+  EXPECT_EQ(ErrorOf(kSmall, {"learner.weights_fabric=nccl", "device=cuda:1"}, Job::kGrpo),
+            "no error");
+  EXPECT_NE(ErrorOf(kSmall, {"learner.weights_fabric=nccl", "device=cuda:1"}, Job::kSft)
+                .find("sft has none"),
+            std::string::npos);
+}
+
 TEST(ConfigTest, AdaptersLeaveRoutersAndMtpLayersAsTheyAre) {
   const Config plain = ParseConfig(kSmall, kPath, {}, Job::kSft);
   EXPECT_GT(plain.sft.mtp_loss_scale, 0);

@@ -8,6 +8,7 @@
 
 #include "tests/simt/host_runtime.h"
 #include "tests/simt/simt.h"
+#include "tests/simt/stream_query.h"
 
 #define TEMPER_SIMT 1
 #define __global__

@@ -98,6 +98,41 @@ TEST(ProtocolTest, HelloAndWelcomeTravel) {
   EXPECT_EQ(w.valid_ids, 300);
 }
 
+TEST(ProtocolTest, AManifestMayNameAGroupAndAHelloItsDevice) {
+  Hello hello;
+  hello.name = "a1";
+  hello.rows = 1;
+  EXPECT_FALSE(hello.Encode().header.contains("fabric"));
+  EXPECT_EQ(Travel(hello).fabric + Travel(hello).device, "");
+  hello.fabric = "nccl-22703";
+  hello.device = "boot/bus";
+  EXPECT_EQ(Travel(hello).fabric, hello.fabric);
+  EXPECT_EQ(Travel(hello).device, hello.device);
+  WeightsManifest manifest = AManifest();
+  EXPECT_FALSE(Travel(manifest).fabric);
+  std::string group(128, '\0');
+  for (std::size_t i = 0; i < group.size(); ++i) group[i] = static_cast<char>(i * 37);
+  manifest.fabric = {group, 2, 3};
+  const WeightsManifest got = Travel(manifest);
+  ASSERT_TRUE(got.fabric);
+  EXPECT_EQ(got.fabric->group, group);
+  EXPECT_EQ(got.fabric->rank, 2);
+  EXPECT_EQ(got.fabric->ranks, 3);
+  const auto broken = [&](const char* field, const Json& value) {
+    Message message = manifest.Encode();
+    message.header[field] = value;
+    EXPECT_THROW(WeightsManifest::Decode(message), ProtocolError) << field << " " << value;
+  };
+  broken("fabric", std::string(254, '0'));
+  broken("fabric", std::string(255, '0') + "g");
+  broken("fabric", 7);
+  broken("rank", 0);
+  broken("rank", 3);
+  broken("ranks", 1);
+  broken("ranks", 1 << 20);
+  broken("ranks", nullptr);
+}
+
 TEST(ProtocolTest, AGrantTravels) {
   const Grant grant = AGrant();
   const Grant got = Travel(grant);

@@ -46,6 +46,7 @@ class InboxTest : public ::testing::Test {
     options.welcome.valid_ids = 100;
     options.stop_ids = {1};
     options.experts = experts;
+    options.fabric = fabric_;
     options.detokenize = [](std::span<const std::int32_t> ids) {
       return "t" + std::to_string(ids.size());
     };
@@ -222,6 +223,7 @@ class InboxTest : public ::testing::Test {
   }
 
   configs::Config config_;
+  std::shared_ptr<engine::Fabric> fabric_;  // of the next Use
   Micros now_ = 1000 * kSecond;
   std::unique_ptr<Inbox> inbox_;
   std::uint64_t next_group_ = 0;
