@@ -37,9 +37,11 @@ int AsRank(const JobArgs& job, configs::Job kind, Run run) {
   }
   config.learner.ranks = place.size;  // torchrun decides
   learner::UseThreads(config.threads);
-  learner::Communicator ranks(place, config.device, config.learner.rank_timeout_s);
-  learner::MustRunTheSame(ranks, config);
-  return learner::OnDevice(ranks.device(), [&] { return run(config, ranks); });
+  return learner::OnDevice(learner::DeviceOf(place, config.device), [&] {
+    learner::Communicator ranks(place, config.device, config.learner.rank_timeout_s);
+    learner::MustRunTheSame(ranks, config);
+    return run(config, ranks);
+  });
 }
 
 int Sft(const Arguments& arguments) {

@@ -8,9 +8,12 @@
 #endif
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <future>
+#include <memory>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -63,12 +66,12 @@ c10::intrusive_ptr<c10d::Backend> MakeBackend(const RankPlace& place, const torc
   return gloo;
 }
 
+}  // namespace
+
 std::string DeviceOf(const RankPlace& place, const std::string& device) {
   const int first = engine::DeviceNumber(device);
   return first < 0 ? device : "cuda:" + std::to_string(first + place.local_rank);
 }
-
-}  // namespace
 
 struct Communicator::Group {
   Group(const RankPlace& place_, const std::string& device_, double timeout_s_)
@@ -85,18 +88,25 @@ struct Communicator::Group {
   [[noreturn]] void Lost(const std::string& what, const std::string& why) {
     backend.release();  // taking it down would wait for who is gone
     const std::string missing = watch.Missing(number);
-    throw MachineError(place.Name() + ", " + what + ": " + (missing.empty() ? why : missing) +
-                       "; the run goes on from its last checkpoint with --resume");
+    const std::string text = place.Name() + ", " + what + ": " + (missing.empty() ? why : missing) +
+                             "; the run goes on from its last checkpoint with --resume";
+    if (device.is_cpu()) throw MachineError(text);
+    // NCCL's kernel waits on the device for who is gone, and each call that gives memory back waits
+    // for the kernel: nothing may be taken down.
+    std::fprintf(stderr, "temper-learner: %s\n", text.c_str());
+    std::fflush(stderr);
+    std::_Exit(3);
   }
 
   /// One exchange. `begin` starts it; others may come as late as the root lives where `of_root`.
+  /// `begin` owns what it needs: it may be left behind.
   void Exchange(const std::string& what, bool of_root, const std::function<Work()>& begin) {
     if (!backend) throw std::logic_error("communicator: used after a rank was lost");
     Stopwatch lap;
     watch.Arrive(++number);
     try {
-      const Work work = begin();
-      Await(*work, what, of_root);
+      const Work work = Begin(what, of_root, begin);
+      Until([&] { return work->isCompleted(); }, what, of_root);
       if (const std::exception_ptr error = work->exception()) std::rethrow_exception(error);
       if (device.is_cuda()) work->synchronize();
     } catch (const MachineError&) {
@@ -107,11 +117,28 @@ struct Communicator::Group {
     seconds += lap.Lap();
   }
 
-  void Await(c10d::Work& work, const std::string& what, bool of_root) {
-    for (int spin = 0; spin < 200 && !work.isCompleted(); ++spin)
+  /// On a thread of its own: NCCL connects the ranks in the first call of a kind, which blocks for
+  /// one that never comes.
+  Work Begin(const std::string& what, bool of_root, const std::function<Work()>& begin) {
+    const auto begun = std::make_shared<std::promise<Work>>();
+    std::future<Work> work = begun->get_future();
+    std::thread([begun, begin] {
+      try {
+        begun->set_value(begin());
+      } catch (...) {
+        begun->set_exception(std::current_exception());
+      }
+    }).detach();
+    const auto ready = [&](auto time) { return work.wait_for(time) == std::future_status::ready; };
+    if (!ready(kSlice)) Until([&] { return ready(kSlice * 0); }, what, of_root);
+    return work.get();
+  }
+
+  void Until(const std::function<bool()>& done, const std::string& what, bool of_root) {
+    for (int spin = 0; spin < 200 && !done(); ++spin)
       std::this_thread::sleep_for(std::chrono::microseconds(10));
     const double patience = timeout_s * 1000;
-    for (std::int64_t slices = 0; !work.isCompleted(); ++slices) {
+    for (std::int64_t slices = 0; !done(); ++slices) {
       std::this_thread::sleep_for(kSlice);
       if (!of_root && double(slices) > patience)
         Lost(what, "no answer within " + std::to_string(int(timeout_s)) + " s");
@@ -128,15 +155,14 @@ struct Communicator::Group {
   torch::Tensor All(const std::string& what, const torch::Tensor& mine) {
     torch::Tensor in = There(mine);
     torch::Tensor out = torch::empty({place.size * mine.numel()}, in.options());
-    Exchange(what, false, [&] { return backend->_allgather_base(out, in); });
+    Exchange(what, false, [b = backend, out, in]() mutable { return b->_allgather_base(out, in); });
     return out.cpu();
   }
 
   void Broadcast(torch::Tensor* values) {
     const char* what = place.rank == 0 ? "telling the others" : "waiting for rank 0";
     std::vector<torch::Tensor> list{There(*values)};
-    c10d::BroadcastOptions options;
-    Exchange(what, true, [&] { return backend->broadcast(list, options); });
+    Exchange(what, true, [b = backend, list]() mutable { return b->broadcast(list, {}); });
     *values = list[0].cpu();
   }
 
@@ -153,6 +179,7 @@ Communicator::Communicator() = default;
 
 Communicator::Communicator(const RankPlace& place, const std::string& device, double timeout_s)
     : place_(place), device_(DeviceOf(place, device)) {
+  engine::CheckDevice(device_);  // LibTorch would say less of one that isn't there
   if (place.size > 1) group_ = std::make_unique<Group>(place, device_, timeout_s);
 }
 
@@ -246,9 +273,10 @@ void Communicator::ReduceScatter(float* values, std::int64_t size) {
     torch::Tensor host = torch::empty({place_.size * count});
     Pack(values, size, place_.size, at, count, host.data_ptr<float>());
     torch::Tensor in = group_->There(host), out = torch::empty_like(in);
-    std::vector<std::int64_t> even;
-    group_->Exchange("adding gradients", false,
-                     [&] { return group_->backend->alltoall_base(out, in, even, even); });
+    group_->Exchange("adding gradients", false, [b = group_->backend, out, in]() mutable {
+      std::vector<std::int64_t> even;
+      return b->alltoall_base(out, in, even, even);
+    });
     host = out.cpu();
     const float* parts = host.data_ptr<float>();
     float* sum = values + std::min(size, shard().begin(size) + at);
@@ -291,7 +319,7 @@ void Communicator::ToRoot(const float* mine, std::int64_t size, float* whole) {
       for (int r = 0; r < place_.size; ++r) out[0].push_back(torch::empty_like(in[0]));
     }
     group_->Exchange("gathering a checkpoint", false,
-                     [&] { return group_->backend->gather(out, in, {}); });
+                     [b = group_->backend, out, in]() mutable { return b->gather(out, in, {}); });
     if (!root()) return;
     const torch::Tensor all = torch::cat(out[0]).cpu();
     Unpack(all.data_ptr<float>(), size, place_.size, at, count, whole);
@@ -316,7 +344,8 @@ void Communicator::Finish() {
   std::vector<torch::Tensor> in{group_->There(torch::zeros({1}))};
   std::vector<std::vector<torch::Tensor>> out;
   if (root()) out.emplace_back(std::size_t(size()), torch::empty_like(in[0]));
-  group_->Exchange("ending", false, [&] { return group_->backend->gather(out, in, {}); });
+  group_->Exchange("ending", false,
+                   [b = group_->backend, out, in]() mutable { return b->gather(out, in, {}); });
 }
 
 double Communicator::TakeSeconds() { return group_ ? std::exchange(group_->seconds, 0) : 0; }

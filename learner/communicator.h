@@ -10,10 +10,14 @@
 
 namespace temper::learner {
 
+/// The rank's own device: of cuda:N the ranks of a machine take N, N + 1, ...
+std::string DeviceOf(const RankPlace& place, const std::string& device);
+
 /// LibTorch's c10d: Gloo for "cpu", NCCL for "cuda:N". All ranks call the same methods in the same
 /// order. Sums run in rank order: the same bits on every rank and in every run. Every method throws
 /// MachineError naming the ranks that are gone or did not come; after that the object is of no more
-/// use. A rank that is alone has no sockets and nothing to wait for.
+/// use. On a device a lost rank ends the process instead, with the same line and exit code. A rank
+/// that is alone has no sockets and nothing to wait for.
 class Communicator {
  public:
   Communicator();  // alone
@@ -26,7 +30,6 @@ class Communicator {
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
   bool alone() const { return place_.size == 1; }
-  /// Where this rank computes: of cuda:N the ranks of a machine take N, N + 1, ...
   const std::string& device() const { return device_; }
   /// Rank 0: owns the run's folder, its database and its peers.
   bool root() const { return place_.rank == 0; }

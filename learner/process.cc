@@ -53,6 +53,8 @@ int UseThreads(int threads) {
   // The ranks say themselves who is gone: c10d's own lines would stand beside it.
   setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);
   c10::initLogging();
+  // The same for NCCL's watchdog, which would end the process by SIGABRT first.
+  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
   // Activations come and go every step: keep their pages instead of asking the kernel for zeroed

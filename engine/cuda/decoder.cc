@@ -1,6 +1,7 @@
 #include "engine/cuda/decoder.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "configs/error.h"
@@ -39,6 +40,11 @@ auto Guarded(const Device& device, const Body& body) {
   }
 }
 
+bool Asked(const char* name) {
+  const char* const value = std::getenv(name);
+  return value != nullptr && *value != '\0' && std::strcmp(value, "0") != 0;
+}
+
 std::size_t Aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
@@ -47,9 +53,11 @@ CudaDecoder::CudaDecoder(std::shared_ptr<const Weights> weights, const EngineOpt
                          DeviceRange devices)
     : host_(std::move(weights)),
       options_(options),
+      captures_(devices.count == 1 || Asked("TEMPER_DEVICE_GRAPHS")),
       device_(devices.first),
-      others_(devices.count == 1 ? nullptr
-                                 : std::make_unique<ExpertDevices>(*host_, device_, devices.count)),
+      others_(devices.count == 1
+                  ? nullptr
+                  : std::make_unique<ExpertDevices>(*host_, &device_, devices.count)),
       weights_(*host_, device_, {false, 0, devices.count}),
       forward_(*host_, weights_, device_, others_.get()) {
   const int v = host_->config().vocab_size;
@@ -60,7 +68,11 @@ CudaDecoder::CudaDecoder(std::shared_ptr<const Weights> weights, const EngineOpt
 }
 
 CudaDecoder::~CudaDecoder() {
-  cudaStreamSynchronize(device_.stream());
+  try {
+    device_.Wait();
+  } catch (const MachineError&) {
+    // It was said where the work was wanted.
+  }
   DropGraphs();
   cudaEventDestroy(rows_taken_);
 }
@@ -98,24 +110,25 @@ void CudaDecoder::Grow(Mailbox* box, std::size_t bytes, const char* what) {
 }
 
 void CudaDecoder::ReserveRows(int rows, int heads) {
-  bool moved = forward_.Reserve(rows, heads);
-  if (rows > row_room_ || heads > head_room_) {
-    row_room_ = std::max(rows, row_room_);
-    head_room_ = std::max(heads, head_room_);
-    const std::size_t places = Aligned(8 * std::size_t(row_room_));
-    const std::size_t ints = Aligned(4 * std::size_t(row_room_));
-    Grow(&rows_, places + 4 * ints + 4 * std::size_t(head_room_), "a step's rows");
-    std::byte* at = rows_.device.get();
-    at_.place = reinterpret_cast<std::int64_t*>(at);
-    at += places;
-    for (std::int32_t** to : {&at_.ids, &at_.positions, &at_.count, &at_.table}) {
-      *to = reinterpret_cast<std::int32_t*>(at);
-      at += ints;
-    }
-    picked_ = reinterpret_cast<std::int32_t*>(at);
-    moved = true;
+  if (rows <= row_room_ && heads <= head_room_) return;
+  device_.Wait();
+  DropGraphs();  // while what they read is there
+  rows = std::max(rows, row_room_);
+  heads = std::max(heads, head_room_);
+  forward_.Reserve(rows, heads);
+  const std::size_t places = Aligned(8 * std::size_t(rows));
+  const std::size_t ints = Aligned(4 * std::size_t(rows));
+  Grow(&rows_, places + 4 * ints + 4 * std::size_t(heads), "a step's rows");
+  std::byte* at = rows_.device.get();
+  at_.place = reinterpret_cast<std::int64_t*>(at);
+  at += places;
+  for (std::int32_t** to : {&at_.ids, &at_.positions, &at_.count, &at_.table}) {
+    *to = reinterpret_cast<std::int32_t*>(at);
+    at += ints;
   }
-  if (moved) DropGraphs();
+  picked_ = reinterpret_cast<std::int32_t*>(at);
+  row_room_ = rows;
+  head_room_ = heads;
 }
 
 /// The host's half of rows_, by the addresses of the device's.
@@ -153,7 +166,7 @@ void CudaDecoder::Run(const ForwardRows& rows, std::span<const int> heads,
                       const Forward::Experts& experts) {
   Guarded(device_, [&] {
     // The scheduler has waited for the tokens of the last step, unless it had none.
-    device_.Check(cudaEventSynchronize(rows_taken_), "taking the last step's rows");
+    device_.Wait(rows_taken_);
     const int padded = Bucket(rows.m);
     ReserveRows(padded, int(heads.size()));
     Fill(rows, padded, heads);
@@ -172,7 +185,7 @@ void CudaDecoder::Run(const ForwardRows& rows, std::span<const int> heads,
 }
 
 void CudaDecoder::Launch(int m, int splits) {
-  if (m > kGraphRows) return forward_.Hidden(at_, m, splits);
+  if (m > kGraphRows || !captures_) return forward_.Hidden(at_, m, splits);
   cudaGraphExec_t& graph = graphs_[{m, splits}];
   if (graph == nullptr) {
     cudaGraph_t recorded = nullptr;
@@ -182,12 +195,15 @@ void CudaDecoder::Launch(int m, int splits) {
       forward_.Hidden(at_, m, splits);
     } catch (...) {
       cudaStreamEndCapture(device_.stream(), &recorded);
+      if (recorded != nullptr) cudaGraphDestroy(recorded);
       graphs_.erase({m, splits});
       throw;
     }
     device_.Check(cudaStreamEndCapture(device_.stream(), &recorded), "ending a graph");
-    device_.Check(cudaGraphInstantiate(&graph, recorded, 0), "making a graph");
-    cudaGraphDestroy(recorded);
+    const cudaError_t made = cudaGraphInstantiate(&graph, recorded, 0);
+    cudaGraphDestroy(recorded);  // NCCL counts what holds its calls
+    if (made != cudaSuccess) graphs_.erase({m, splits});
+    device_.Check(made, "making a graph");
   }
   device_.Check(cudaGraphLaunch(graph, device_.stream()), "launching a step");
 }

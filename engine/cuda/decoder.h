@@ -42,6 +42,9 @@ class CudaDecoder : public Decoder {
   std::shared_ptr<const Weights> host_;
   const EngineOptions options_;
   int valid_;
+  /// Whether short steps are graphs. Not over several devices unless asked for: NVIDIA warns of
+  /// deadlocks where one thread captures NCCL's calls on many, and it has not run on two yet.
+  const bool captures_;
   Device device_;
   std::unique_ptr<ExpertDevices> others_;
   DeviceWeights weights_;

@@ -43,11 +43,11 @@ struct ExpertDevices::Other {
   cudaEvent_t done = nullptr;
 };
 
-ExpertDevices::ExpertDevices(const Weights& weights, const Device& first, int count)
+ExpertDevices::ExpertDevices(const Weights& weights, Device* first, int count)
     : c_(weights.config()),
       numerics_(weights.numerics()),
-      first_(first),
-      name_(first.name() + "-" + std::to_string(first.number() + count - 1)) {
+      first_(*first),
+      name_(first->name() + "-" + std::to_string(first->number() + count - 1)) {
   if (c_.moe_layers() == 0 || c_.experts < count) {
     throw UserError("device: " + name_ + " spreads experts over " + std::to_string(count) +
                     " devices; this model has " +
@@ -55,9 +55,9 @@ ExpertDevices::ExpertDevices(const Weights& weights, const Device& first, int co
                     "; choose fewer devices");
   }
   const Nccl& nccl = LoadNccl();
-  std::vector<int> numbers = {first.number()};
+  std::vector<int> numbers = {first_.number()};
   for (int part = 1; part < count; ++part) {
-    numbers.push_back(first.number() + part);
+    numbers.push_back(first_.number() + part);
     others_.push_back(std::make_unique<Other>(weights, numbers.back(), part, count));
   }
   first_.Use();
@@ -65,8 +65,14 @@ ExpertDevices::ExpertDevices(const Weights& weights, const Device& first, int co
   comms_.resize(numbers.size());
   CheckNccl(nccl.CommInitAll(comms_.data(), count, numbers.data()), name_,
             "bringing them together");
-  // NCCL connects devices at their first call of a kind, which must not fall into a capture.
+  first_.LookWhileWaiting([this](double waited) { Look(waited); });
   Reserve(1);
+  Meet();
+}
+
+/// NCCL connects devices at their first call of a kind, which must not fall into a capture.
+void ExpertDevices::Meet() {
+  const Nccl& nccl = LoadNccl();
   const auto word = first_.Allocate(4, "a first exchange");
   const auto at = [&](std::size_t rank) -> void* {
     return rank == 0 ? word.get() : static_cast<void*>(others_[rank - 1]->source);
@@ -77,32 +83,61 @@ ExpertDevices::ExpertDevices(const Weights& weights, const Device& first, int co
   Together("a first reduction", [&](std::size_t rank, cudaStream_t stream) {
     return nccl.Reduce(at(rank), at(rank), 1, kNcclUint32, kNcclSum, 0, comms_[rank], stream);
   });
-  for (const auto& other : others_) other->device.Wait();
   first_.Wait();
+  for (const auto& other : others_) other->device.Wait();
 }
 
 ExpertDevices::~ExpertDevices() {
-  // A graph's work on the others has ended when the first's stream has.
-  cudaStreamSynchronize(first_.stream());
-  for (const auto& other : others_) cudaStreamSynchronize(other->device.stream());
-  for (NcclComm comm : comms_) LoadNccl().CommDestroy(comm);
+  first_.LookWhileWaiting(nullptr);
+  if (!ended_) {
+    // A graph's work on the others has ended when the first's stream has.
+    cudaStreamSynchronize(first_.stream());
+    for (const auto& other : others_) cudaStreamSynchronize(other->device.stream());
+    for (NcclComm comm : comms_) LoadNccl().CommDestroy(comm);
+  }
   others_.clear();
   cudaEventDestroy(forked_);
+}
+
+void ExpertDevices::Look(double waited) {
+  if (ended_) throw MachineError(name_ + ": a device has failed before");
+  const Nccl& nccl = LoadNccl();
+  std::string problem;
+  for (std::size_t i = 0; i < comms_.size() && problem.empty(); ++i) {
+    const Device& device = i == 0 ? first_ : others_[i - 1]->device;
+    device.Use();
+    const cudaError_t status = cudaStreamQuery(device.stream());
+    int state = kNcclSuccess;
+    nccl.CommGetAsyncError(comms_[i], &state);
+    if (status != cudaSuccess && status != cudaErrorNotReady)
+      problem = device.name() + ": computing: " + cudaGetErrorString(status);
+    else if (state != kNcclSuccess && state != kNcclInProgress)
+      problem = device.name() + ": NCCL: " + nccl.GetErrorString(state);
+  }
+  first_.Use();
+  if (problem.empty() && waited < kPatience) return;
+  if (problem.empty())
+    problem = name_ + ": no end of a step within " + std::to_string(int(kPatience)) + " s";
+  // The others' exchanges would wait for the failed one's for ever.
+  ended_ = true;
+  for (NcclComm comm : comms_) nccl.CommAbort(comm);
+  throw MachineError(problem + "; nvidia-smi and the kernel's log may say why");
 }
 
 template <typename Call>
 void ExpertDevices::Together(const char* doing, const Call& call) {
   const Nccl& nccl = LoadNccl();
   CheckNccl(nccl.GroupStart(), name_, doing);
-  CheckNccl(call(0, first_.stream()), name_, doing);
-  for (std::size_t i = 0; i < others_.size(); ++i)
-    CheckNccl(call(i + 1, others_[i]->device.stream()), name_, doing);
-  CheckNccl(nccl.GroupEnd(), name_, doing);
+  int result = call(0, first_.stream());
+  for (std::size_t i = 0; i < others_.size() && result == kNcclSuccess; ++i)
+    result = call(i + 1, others_[i]->device.stream());
+  const int ended = nccl.GroupEnd();  // whatever the calls said: a group left open takes all others
+  CheckNccl(result != kNcclSuccess ? result : ended, name_, doing);
 }
 
-bool ExpertDevices::Reserve(int rows) {
-  if (rows <= rows_) return false;
-  rows_ = rows;
+void ExpertDevices::Reserve(int rows) {
+  if (rows <= rows_) return;
+  rows_ = 0;
   for (const auto& other : others_) {
     other->device.Use();
     other->device.Wait();
@@ -113,7 +148,7 @@ bool ExpertDevices::Reserve(int rows) {
     Lay(other.get(), rows);
   }
   first_.Use();
-  return true;
+  rows_ = rows;
 }
 
 void ExpertDevices::Lay(Other* o, int rows) {
@@ -162,18 +197,17 @@ void ExpertDevices::Begin(int layer, const float* normed, const std::int32_t* so
                           const std::int32_t* offset, int m) {
   const int pairs = m * c_.top_k;
   const std::int64_t row = std::int64_t{c_.hidden_size} * 4;
-  const Nccl& nccl = LoadNccl();
-  const auto send = [&](const void* from, auto to, std::int64_t bytes) {
-    Together("sending rows to experts", [&](std::size_t rank, cudaStream_t stream) {
+  Together("sending rows to experts", [&](std::size_t rank, cudaStream_t stream) {
+    const auto send = [&](const void* from, auto to, std::int64_t bytes) {
       void* const at = rank == 0 ? const_cast<void*>(from) : (*others_[rank - 1]).*to;
-      return nccl.Broadcast(at, at, std::size_t(bytes), kNcclUint8, 0, comms_[rank], stream);
-    });
-  };
-  CheckNccl(nccl.GroupStart(), name_, "sending rows to experts");  // as one call
-  send(normed, &Other::normed, m * row);
-  send(source, &Other::source, std::int64_t{pairs} * 4);
-  send(offset, &Other::offset, std::int64_t{c_.experts + 1} * 4);
-  CheckNccl(nccl.GroupEnd(), name_, "sending rows to experts");
+      return LoadNccl().Broadcast(at, at, std::size_t(bytes), kNcclUint8, 0, comms_[rank], stream);
+    };
+    int result = send(normed, &Other::normed, m * row);
+    if (result == kNcclSuccess) result = send(source, &Other::source, std::int64_t{pairs} * 4);
+    if (result == kNcclSuccess)
+      result = send(offset, &Other::offset, std::int64_t{c_.experts + 1} * 4);
+    return result;
+  });
   for (const auto& other : others_) {
     Other& o = *other;
     const cudaStream_t stream = o.device.stream();

@@ -25,15 +25,16 @@ void RunMlp(const Numerics& numerics, const DeviceMlp& w, const float* in,
 /// the rows and where each goes; each computes its experts' rows in a block of zeros, and the first
 /// adds up the blocks' bits as integers: a row comes from one device alone, so what arrives is what
 /// one device would have computed. Nothing waits: a pass with all its devices may be captured.
+/// While the first waits, a device that failed, or none that answers for kPatience, ends the wait.
 class ExpertDevices {
  public:
   /// Devices [number of first + 1, ... + count). Part 0 of the experts is the first's. Throws
   /// UserError where the model has fewer experts than devices, MachineError. All must outlive it.
-  ExpertDevices(const Weights& weights, const Device& first, int count);
+  ExpertDevices(const Weights& weights, Device* first, int count);
   ~ExpertDevices();
 
-  /// Scratch memory for steps of `rows` rows. True where addresses have changed.
-  bool Reserve(int rows);
+  /// Scratch memory for steps of `rows` rows, at other addresses where there was less.
+  void Reserve(int rows);
   /// As DeviceWeights::Update().
   bool Update();
 
@@ -49,19 +50,25 @@ class ExpertDevices {
 
  private:
   struct Other;
+  static constexpr double kPatience = 120;  // seconds; a step takes at most some
+
   void Lay(Other* other, int rows);
+  void Meet();
+  /// Ends all devices' exchanges and throws where one has failed or `waited` is too long.
+  void Look(double waited);
   /// call(rank, stream) for each device, as one group of NCCL's calls.
   template <typename Call>
   void Together(const char* doing, const Call& call);
 
   const ModelConfig& c_;
   const Numerics numerics_;
-  const Device& first_;
+  Device& first_;
   std::string name_;  // "cuda:0-3"
   std::vector<std::unique_ptr<Other>> others_;
   std::vector<NcclComm> comms_;  // the first's is the first
   cudaEvent_t forked_ = nullptr;
   int rows_ = 0;
+  bool ended_ = false;  // the communicators are gone
 };
 
 }  // namespace temper::engine::cuda

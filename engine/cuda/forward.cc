@@ -1,6 +1,7 @@
 #include "engine/cuda/forward.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "configs/error.h"
 #include "kernels/cache_row.h"
@@ -56,17 +57,18 @@ void DeviceForward::ReservePositions(int positions) {
   device_.Wait();  // once for every doubling of the longest sequence
 }
 
-bool DeviceForward::Reserve(int rows, int heads) {
-  if (rows <= rows_ && heads <= heads_) return false;
+void DeviceForward::Reserve(int rows, int heads) {
+  if (rows <= rows_ && heads <= heads_) return;
   device_.Wait();  // nothing uses what is given back
-  rows_ = std::max(rows, rows_);
-  heads_ = std::max(heads, heads_);
+  rows = std::max(rows, std::exchange(rows_, 0));
+  heads = std::max(heads, std::exchange(heads_, 0));
   arena_.Clear();
-  Lay(rows_, heads_);
-  arena_.Commit(device_, "the results of a step of " + std::to_string(rows_) + " rows");
-  Lay(rows_, heads_);
-  if (others_ != nullptr) others_->Reserve(rows_);
-  return true;
+  Lay(rows, heads);
+  arena_.Commit(device_, "the results of a step of " + std::to_string(rows) + " rows");
+  Lay(rows, heads);
+  if (others_ != nullptr) others_->Reserve(rows);
+  rows_ = rows;
+  heads_ = heads;
 }
 
 void DeviceForward::Lay(int rows, int heads) {

@@ -32,9 +32,9 @@ class DeviceForward {
   DeviceForward(const Weights& host, const DeviceWeights& weights, const Device& device,
                 ExpertDevices* others);
 
-  /// Scratch memory for steps of up to `rows` rows and `heads` rows of logits. True where addresses
-  /// have changed. Throws MachineError.
-  bool Reserve(int rows, int heads);
+  /// Scratch memory for steps of up to `rows` rows and `heads` rows of logits, at other addresses
+  /// where there was less. Throws MachineError.
+  void Reserve(int rows, int heads);
   /// A table for positions [0, positions). True where something was copied.
   void ReservePositions(int positions);
 

@@ -24,7 +24,7 @@ void KeyTable::Begin(int keys) {
 /// A new table; every sequence's places are written again when it next appears.
 void KeyTable::Lay() {
   device_.Wait();
-  room_ = std::max(2 * room_, std::max(64, 2 * rows_));
+  if (room_ == 0 || rows_ > room_) room_ = std::max(64, 2 * rows_);
   table_.reset();
   table_ = device_.Allocate(std::size_t(room_) * std::size_t(ld_) * 4, "the table of cache rows");
   ++layout_;

@@ -1,7 +1,9 @@
 #include "engine/cuda/memory.h"
 
+#include <chrono>
 #include <cstdio>
 #include <stdexcept>
+#include <thread>
 
 #include "configs/error.h"
 #include "engine/cuda/status.h"
@@ -11,6 +13,10 @@ namespace temper::engine::cuda {
 
 namespace {
 
+// A decode step takes a millisecond or more.
+constexpr auto kSpin = std::chrono::milliseconds(1);
+constexpr auto kNap = std::chrono::microseconds(20);
+constexpr auto kLook = std::chrono::milliseconds(200);
 constexpr std::size_t kAlign = 256;  // of a piece; the widest load of a kernel is 16 bytes
 
 std::string Amount(double bytes) {
@@ -47,7 +53,8 @@ void Device::Use() const { Check(cudaSetDevice(number_), "choosing the device");
 
 void Device::Check(cudaError_t status, const char* doing) const {
   if (status == cudaSuccess) return;
-  throw MachineError(name_ + ": " + doing + ": " + cudaGetErrorString(status));
+  throw MachineError(name_ + ": " + doing + ": " + cudaGetErrorString(status) +
+                     "; nvidia-smi and the kernel's log may say why");
 }
 
 std::int64_t Device::free_bytes() const {
@@ -82,7 +89,30 @@ void Device::Copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind 
   if (bytes > 0) Check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "copying");
 }
 
-void Device::Wait() const { Check(cudaStreamSynchronize(stream_), "computing"); }
+void Device::Wait() const {
+  if (look_) return Poll([&] { return cudaStreamQuery(stream_); });
+  Check(cudaStreamSynchronize(stream_), "computing");
+}
+
+void Device::Wait(cudaEvent_t event) const {
+  if (look_) return Poll([&] { return cudaEventQuery(event); });
+  Check(cudaEventSynchronize(event), "computing");
+}
+
+void Device::Poll(const std::function<cudaError_t()>& ask) const {
+  using Clock = std::chrono::steady_clock;
+  const auto since = Clock::now();
+  auto looked = since;
+  for (;;) {
+    const cudaError_t status = ask();
+    if (status != cudaErrorNotReady) return Check(status, "computing");
+    const auto now = Clock::now();
+    if (now - since > kSpin) std::this_thread::sleep_for(kNap);
+    if (now - looked < kLook) continue;
+    look_(std::chrono::duration<double>(now - since).count());
+    looked = now;
+  }
+}
 
 std::byte* Arena::Take(std::size_t bytes, std::size_t room) {
   room = room == 0 ? bytes : room;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,8 +36,16 @@ class Device {
   std::shared_ptr<std::byte> AllocateHost(std::size_t bytes) const;
   void Copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) const;
   void Wait() const;
+  void Wait(cudaEvent_t event) const;
+  /// `look(seconds)` is called now and then while Wait() waits, which may be for other devices: it
+  /// throws where that has no end.
+  void LookWhileWaiting(std::function<void(double)> look) { look_ = std::move(look); }
 
  private:
+  /// Until `ask` says something else than "not ready".
+  void Poll(const std::function<cudaError_t()>& ask) const;
+
+  std::function<void(double)> look_;
   std::string name_;
   int number_, multiprocessors_ = 0;
   std::size_t shared_ = 0;

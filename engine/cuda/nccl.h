@@ -56,7 +56,8 @@ const Nccl& LoadNccl();
 /// Throws MachineError unless the call succeeded, or goes on where the communicator doesn't block.
 inline void CheckNccl(int result, const std::string& where, const char* doing) {
   if (result == kNcclSuccess || result == kNcclInProgress) return;
-  throw MachineError(where + ": NCCL: " + doing + ": " + LoadNccl().GetErrorString(result));
+  throw MachineError(where + ": NCCL: " + doing + ": " + LoadNccl().GetErrorString(result) +
+                     "; NCCL_DEBUG=WARN says more");
 }
 
 }  // namespace temper::engine::cuda

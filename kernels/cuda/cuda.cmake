@@ -77,7 +77,7 @@ set_tests_properties(device PROPERTIES SKIP_RETURN_CODE 77)
 
 # The engine's tests of tests/simt on a device, and each kernel's time: what scripts/gpu-check runs.
 file(GLOB engine_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/simt/engine/*_test.cc)
-list(FILTER engine_tests EXCLUDE REGEX "(errors|bench)_test\\.cc$")
+list(FILTER engine_tests EXCLUDE REGEX "(errors|bench|key_table|fabric)_test\\.cc$")
 add_executable(device_engine_test ${engine_tests} ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
 temper_flags(device_engine_test)
 target_compile_definitions(device_engine_test PRIVATE TEMPER_ON_DEVICE)

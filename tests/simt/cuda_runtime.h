@@ -57,7 +57,7 @@ template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), A... arguments) {
   simt::HostState& host = simt::Host();
   ++host.launches;
-  if (!simt::OfCurrentDevice(c->stream)) return cudaErrorInvalidResourceHandle;
+  if (simt::DeviceOf(c->stream) != simt::CurrentDevice()) return cudaErrorInvalidResourceHandle;
   if (host.launch_error != cudaSuccess) return std::exchange(host.launch_error, cudaSuccess);
   const cudaLaunchConfig_t config = *c;
   simt::Enqueue(c->stream, [=] {

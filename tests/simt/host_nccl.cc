@@ -109,7 +109,12 @@ const Nccl& LoadNccl() {
       return result == kInvalidUsage ? "invalid usage" : "invalid argument";
     };
     n.CommInitAll = CommInitAll;
-    n.CommDestroy = n.CommAbort = CommDestroy;
+    n.CommGetAsyncError = [](NcclComm, int* result) { return *result = kNcclSuccess; };
+    n.CommDestroy = CommDestroy;
+    n.CommAbort = [](NcclComm comm) {
+      ++simt::Host().aborts;
+      return CommDestroy(comm);
+    };
     n.GroupStart = [] {
       ++depth;
       return int(kNcclSuccess);

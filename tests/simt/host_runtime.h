@@ -84,9 +84,10 @@ struct HostState {
   std::size_t shared = 227 << 10;             // that a block may ask for
   bool isolated = true;  // see above; not where several threads use devices at once
   cudaError_t launch_error = cudaSuccess;  // of the next launch
+  int failed = -1;                         // a device that no longer computes
   // Counts since the last reset.
   std::uint64_t waits = 0, launches = 0, graph_launches = 0, captures = 0, allocations = 0,
-                copies_to_host = 0, collectives = 0;
+                copies_to_host = 0, collectives = 0, aborts = 0;
   std::size_t bytes_to_host = 0;
 };
 HostState& Host();
@@ -99,7 +100,6 @@ void EnqueueTogether(const std::vector<cudaStream_t>& streams, std::function<voi
 int CurrentDevice();
 /// Closes the memory of all other devices; -1: opens everything.
 void OpenMemoryOf(int device);
-/// Whether a kernel may be launched there.
-bool OfCurrentDevice(cudaStream_t stream);
+int DeviceOf(cudaStream_t stream);
 
 }  // namespace simt

@@ -182,9 +182,7 @@ void EnqueueTogether(const std::vector<cudaStream_t>& streams, Work work) {
   }
 }
 
-bool OfCurrentDevice(cudaStream_t stream) {
-  return stream == nullptr || stream->device == CurrentDevice();
-}
+int DeviceOf(cudaStream_t stream) { return stream == nullptr ? CurrentDevice() : stream->device; }
 
 }  // namespace simt
 
@@ -193,6 +191,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  if (simt::Host().failed >= 0) stream->queue.clear();  // nothing of it will run
   const cudaError_t status = Drain(stream);
   delete stream;
   return status;

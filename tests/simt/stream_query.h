@@ -8,6 +8,7 @@ inline constexpr cudaError_t cudaErrorNotReady = static_cast<cudaError_t>(600);
 
 /// What is queued runs when it is asked for and simt::Ready() says that it can.
 cudaError_t cudaStreamQuery(cudaStream_t stream);
+cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device);
 
 namespace simt {
