@@ -58,7 +58,8 @@ c10::intrusive_ptr<c10d::Backend> MakeBackend(const RankPlace& place, const torc
   }
 #endif
   if (!device.is_cpu())
-    throw UserError("device: \"" + device.str() + "\" needs a build with -DTEMPER_CUDA=ON");
+    throw UserError("device: \"" + device.str() +
+                    "\" needs LibTorch with CUDA and NCCL; scripts/cuda-build makes it");
   auto options = c10d::ProcessGroupGloo::Options::create(Milliseconds(timeout_s));
   options->devices.push_back(GlooDevice(place.address));
   auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, place.rank, place.size, options);
