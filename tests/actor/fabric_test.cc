@@ -156,26 +156,21 @@ TEST_F(ActorFabricTest, ARepeatedManifestThatFindsTheSetArrivedStartsNothingAgai
     EXPECT_EQ(m.kind, static_cast<std::uint16_t>(Kind::kWeightsLoaded));
 }
 
-TEST_F(ActorFabricTest, WhatDidNotArriveIsPulledFromTheFirstTensorThatIsMissing) {
-  Begin(Fault::kHalf);
-  const Published published = With(Publish(config_, 77, 3), group_);
-  Tell(published.manifest);
-  Send(published);
-  AwaitTheEnd();
-  const std::int64_t pulled = Serve(published), all = std::int64_t(published.bytes.size());
-  EXPECT_GE(pulled, all / 2);
-  EXPECT_LT(pulled, all);
-}
-
-TEST_F(ActorFabricTest, AWrongByteIsCaughtByItsHashAndPulled) {
-  Begin(Fault::kWrongByte);
-  const Published published = With(Publish(config_, 77, 3), group_);
-  Tell(published.manifest);
-  Send(published);
-  AwaitTheEnd();
-  const std::int64_t pulled = Serve(published), all = std::int64_t(published.bytes.size());
-  EXPECT_GE(pulled, all / 2);
-  EXPECT_LT(pulled, all);
+TEST_F(ActorFabricTest, WhatIsMissingOrWrongIsPulledFromItsTensorOn) {
+  for (const Fault fault : {Fault::kHalf, Fault::kWrongByte}) {
+    Begin(fault);
+    const std::string group(engine::kFabricId, fault == Fault::kHalf ? 'h' : 'w');
+    const Published published = With(Publish(config_, 77, 3), group);
+    Tell(published.manifest);
+    Send(published);
+    AwaitTheEnd();
+    const std::int64_t pulled = Serve(published), all = std::int64_t(published.bytes.size());
+    EXPECT_GE(pulled, all / 2);
+    EXPECT_LT(pulled, all);
+    sender_.join();
+    EXPECT_EQ(lost_, fault == Fault::kHalf);
+    lost_ = false;
+  }
 }
 
 TEST_F(ActorFabricTest, ASenderThatNeverComesIsWaitedForNoLongerThanThePatience) {

@@ -180,7 +180,7 @@ TEST_F(LifeOfARolloutTest, WeightsComeFromDeviceToDeviceAndByPullsWhereThatFails
   using Fault = MemoryFabric::Fault;
   const auto hall = std::make_shared<engine::MemoryHall>();
   const auto sender = std::make_shared<MemoryFabric>(hall, "l"),
-             receiver = std::make_shared<MemoryFabric>(hall, "d", 0.5);
+             receiver = std::make_shared<MemoryFabric>(hall, "d", 2);
   config_.wire.bind = "tcp://127.0.0.1:*";
   learner::Service::Options with_fabric = Options();
   with_fabric.fabric = sender;
