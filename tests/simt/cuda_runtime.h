@@ -8,7 +8,6 @@
 
 #include "tests/simt/host_runtime.h"
 #include "tests/simt/simt.h"
-#include "tests/simt/stream_query.h"
 
 #define TEMPER_SIMT 1
 #define __global__

@@ -108,6 +108,11 @@ const Nccl& LoadNccl() {
     n.GetErrorString = [](int result) {
       return result == kInvalidUsage ? "invalid usage" : "invalid argument";
     };
+    n.GetVersion = [](int* version) { return *version = kNcclSuccess; };
+    // Other processes can't be reached.
+    n.GetUniqueId = [](NcclId*) { return kInvalidUsage; };
+    n.CommInitRank = [](NcclComm*, int, NcclId, int) { return kInvalidUsage; };
+    n.CommInitRankConfig = [](NcclComm*, int, NcclId, int, NcclConfig*) { return kInvalidUsage; };
     n.CommInitAll = CommInitAll;
     n.CommGetAsyncError = [](NcclComm, int* result) { return *result = kNcclSuccess; };
     n.CommDestroy = CommDestroy;

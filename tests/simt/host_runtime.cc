@@ -107,6 +107,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* device, int number) {
   device->sharedMemPerBlockOptin = Host().shared;
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
+  std::snprintf(text, std::size_t(size), "0000:%02x:00.0", unsigned(device));
+  return cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   const std::lock_guard lock(simt::AllocationsMutex());
   *free = Host().memory - simt::Used()[simt::current_device];

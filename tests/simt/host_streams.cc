@@ -182,6 +182,11 @@ void EnqueueTogether(const std::vector<cudaStream_t>& streams, Work work) {
   }
 }
 
+std::function<bool(cudaStream_t)>& Ready() {
+  static std::function<bool(cudaStream_t)> ready;
+  return ready;
+}
+
 int DeviceOf(cudaStream_t stream) { return stream == nullptr ? CurrentDevice() : stream->device; }
 
 }  // namespace simt
@@ -199,6 +204,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   ++simt::Host().waits;
   return Drain(stream);
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (simt::Host().failed == simt::DeviceOf(stream)) return cudaErrorLaunchFailure;
+  if (simt::Host().failed >= 0) return cudaErrorNotReady;  // waits for the failed one
+  if (simt::Ready() && !simt::Ready()(stream)) return cudaErrorNotReady;
+  return cudaStreamSynchronize(stream);
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = new CUevent_st;
@@ -228,6 +239,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   simt::OpenMemoryOf(-1);
   return cudaSuccess;
 }
+cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (event->recording) {
     if (!stream->recording) {  // becomes a branch of the capture

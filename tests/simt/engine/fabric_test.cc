@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "configs/error.h"
-#include "tests/simt/stream_query.h"
+#include "tests/simt/host_runtime.h"
 
 namespace temper::engine::cuda {
 namespace {
