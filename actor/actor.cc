@@ -234,6 +234,9 @@ void Actor::OnRefuse(const wire::Refuse& refuse, Micros now) {
   if (refuse.code == wire::kBadWeights && client_) {
     client_->Distrust();
     loaded_.reset();
+    // What runs went on with them; the learner hands it out again.
+    for (const auto& [grp, running] : running_) engine_->Cancel(grp);
+    running_.clear();
   }
   if (refuse.code == wire::kVersionGone) return;  // the newer manifest came before this
   if (refuse.code == wire::kNotTaken && refuse.rollout) outbox_.erase(*refuse.rollout);
@@ -298,7 +301,7 @@ void Actor::Deliver(engine::FinishedSample&& sample, Micros now) {
   rollout.session = session_;
   rollout.id = {sample.group, sample.sample, running->second.attempt};
   rollout.finish = engine::FinishReasonName(sample.finish);
-  rollout.version = sample.versions.empty() ? *loaded_ : sample.versions.front();
+  rollout.version = sample.versions.empty() ? loaded_.value_or(0) : sample.versions.front();
   rollout.ids = std::move(sample.ids);
   // Of the distribution that was sampled from.
   rollout.logp = std::move(running->second.truncated ? sample.logp_processed : sample.logp);

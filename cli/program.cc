@@ -1,6 +1,7 @@
 #include "cli/program.h"
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -71,6 +72,7 @@ std::string FirstLine(const char* what) {
 
 int RunProgram(const std::string& program, const std::string& does, std::span<const Command> table,
                int argc, char** argv) {
+  std::signal(SIGCHLD, SIG_DFL);  // ignored, as some parents leave it, children's ends go unseen
   try {
     const Arguments args(argv + 1, argv + argc);
     if (!args.empty() && args[0] == "--version") {

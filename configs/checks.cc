@@ -60,6 +60,12 @@ void CheckSampling(const Config& config, const std::string& where) {
   if (grpo.sync_ref_model && grpo.beta == 0) {
     Refuse(where, "grpo.sync_ref_model: true without a reference; set grpo.beta above 0");
   }
+  if (grpo.ignore_eos && grpo.mask_truncated_completions) {
+    Refuse(
+        where,
+        "grpo.mask_truncated_completions: with grpo.ignore_eos every completion is truncated, so "
+        "that nothing would be trained; unset one");
+  }
   if (grpo.routing_replay == "rollout" && config.learner.forward != "kernels") {
     Refuse(where,
            "grpo.routing_replay: experts are replayed by the kernels' forward; set "

@@ -1,6 +1,7 @@
 #include "learner/batch_gradient.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 
@@ -207,6 +208,7 @@ bool IsStale(const RolloutBatch& batch, int i, const Preparation& preparation) {
   if (!preparation.same_bits) return true;
   for (int j = 0; j < batch.length(i); ++j) {
     if (batch.Version(i, j) != preparation.version) return true;
+    if (std::isnan(batch.rollout_logp[std::size_t(i) * batch.t + std::size_t(j)])) return true;
   }
   return false;
 }
@@ -260,7 +262,14 @@ BatchGradient AddBatchGradient(const configs::Grpo& config, Policy& policy, Roll
   const bool pulled = (config.beta > 0 && !config.kl_in_reward) || config.entropy_coef != 0 ||
                       config.expert_balance_loss > 0 || config.device_balance_loss > 0 ||
                       config.communication_balance_loss > 0;
-  for (int i : LiveRows(*batch)) (pulled || batch->advantages[i] != 0 ? live : still).push_back(i);
+  const auto masked = [&](int i) {  // nothing of it is trained, its MTP targets neither
+    const auto row = batch->mask.begin() + std::ptrdiff_t(i) * batch->t;
+    return std::all_of(row, row + batch->length(i), [](float m) { return !(m > 0); });
+  };
+  for (int i : LiveRows(*batch)) {
+    const bool trains = (pulled || batch->advantages[i] != 0) && !masked(i);
+    (trains ? live : still).push_back(i);
+  }
   const LossTotals totals = CountTotals(batch->Input());
   run.Train(live, still, totals);
   policy.CollectGradients();

@@ -59,6 +59,7 @@ class Trainer {
   }
   UpdateReport Optimize(const BatchGradient& gradient);
   void SyncReference();
+  void RefreshReference();
   Json Evaluate();
   /// Completes the lines with what is known of the whole batch, and commits its steps.
   void Finish(const Batch& taken, const RolloutBatch& batch, const Json& of_batch,
@@ -73,6 +74,7 @@ class Trainer {
   TrainState state_;
   std::unique_ptr<Policy> policy_, reference_;
   std::string resumed_from_;  // a checkpoint's folder
+  const std::string from_;    // --from: a run whose rollouts are trained
   std::optional<std::int64_t> resume_step_;
   std::unique_ptr<Batches> service_;  // null: not the root
   WeightPublisher publisher_;
@@ -86,7 +88,8 @@ Trainer::Trainer(const configs::Config& config, Communicator& ranks, const std::
       ranks_(ranks),
       grpo_(config.grpo),
       model_(engine::ReadModelConfig(config.model)),
-      tokenizer_(config.model) {
+      tokenizer_(config.model),
+      from_(from) {
   if (ranks_.root()) {
     ReadPrompts(zygote_argv);
     if (engine::StopIds(model_, tokenizer_).empty())
@@ -157,11 +160,10 @@ void Trainer::Begin() {
   if (grpo_.beta > 0) {
     options.gradients = false;
     reference_ = std::make_unique<Policy>(model_, options);
-    if (config_.resume && grpo_.sync_ref_model) {
+    reference_->Load(config_.model);  // an FP8 model's own codes until the first sync
+    if (config_.resume && grpo_.sync_ref_model && state_.step >= grpo_.ref_model_sync_steps) {
       LoadReference(resumed_from_, reference_->parameters());
-      reference_->Refresh();
-    } else {
-      reference_->Load(config_.model);
+      RefreshReference();
     }
   }
   saver_.emplace(config_.output_dir, grpo_.save_total_limit);
@@ -181,6 +183,11 @@ void Trainer::Continue() {
   resumed_from_ = found.dir;
   state_ = found.state;
   ++state_.incarnation;
+  if (state_.step % grpo_.updates() != 0) {
+    throw UserError(found.dir + ": step " + std::to_string(state_.step) +
+                    " is inside a batch of num_iterations * mini_batches = " +
+                    std::to_string(grpo_.updates()) + " steps; resume with the run's own settings");
+  }
   // Killed between its first checkpoint and its database, a run has acknowledged nothing yet.
   if (state_.step > 0 || configs::Exists(config_.output_dir + "/trajectories.db"))
     resume_step_ = state_.step;
@@ -212,7 +219,9 @@ void Trainer::Publish() {
 Preparation Trainer::Prepared() const {
   Preparation preparation;
   preparation.version = state_.version;
-  preparation.same_bits = config_.numerics == "strict" && config_.learner.forward == "kernels";
+  // A stored run's versions number other weights.
+  preparation.same_bits =
+      config_.numerics == "strict" && config_.learner.forward == "kernels" && from_.empty();
   preparation.ranks = &ranks_;
   return preparation;
 }
@@ -231,7 +240,13 @@ void Trainer::SyncReference() {
   const float* from = policy_->parameters().values();
   for (std::int64_t i = 0; i < policy_->parameters().size(); ++i)
     to[i] = (1 - alpha) * to[i] + alpha * from[i];
-  reference_->Refresh();
+  RefreshReference();
+}
+
+/// What adapters leave alone keeps the model's own codes, as in the policy.
+void Trainer::RefreshReference() {
+  if (policy_->lora() == nullptr) return reference_->Refresh();
+  reference_->Refresh(policy_->lora()->entries());
 }
 
 Json Trainer::Evaluate() {

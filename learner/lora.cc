@@ -53,6 +53,16 @@ void Lora::SetBase(const Parameters& parameters) {
 
 void Lora::Begin(const Parameters& parameters, const std::string& adapter_dir, std::uint64_t seed) {
   SetBase(parameters);
+  std::uint32_t number = 0;
+  for (const Matrix& m : matrices_) {
+    const double bound = 1 / std::sqrt(double(m.k));
+    for (std::int64_t i = 0; i < config_.r * m.k; ++i) {
+      const double u = kernels::SampleUniform(seed, std::uint64_t(i), number, 0);
+      values_.data()[m.a + i] = float((2 * u - 1) * bound);
+    }
+    ++number;
+  }
+  // A folder may have fewer matrices than lora.target_modules: the others begin as above.
   if (!adapter_dir.empty()) {
     const engine::AdapterConfig found = engine::ReadAdapterConfig(adapter_dir);
     if (found.r != config_.r || found.lora_alpha != config_.lora_alpha ||
@@ -72,16 +82,6 @@ void Lora::Begin(const Parameters& parameters, const std::string& adapter_dir, s
       std::copy(matrix.a.begin(), matrix.a.end(), values_.data() + m.a);
       std::copy(matrix.b.begin(), matrix.b.end(), values_.data() + m.b);
     }
-    return;
-  }
-  std::uint32_t number = 0;
-  for (const Matrix& m : matrices_) {
-    const double bound = 1 / std::sqrt(double(m.k));
-    for (std::int64_t i = 0; i < config_.r * m.k; ++i) {
-      const double u = kernels::SampleUniform(seed, std::uint64_t(i), number, 0);
-      values_.data()[m.a + i] = float((2 * u - 1) * bound);
-    }
-    ++number;
   }
 }
 

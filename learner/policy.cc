@@ -67,15 +67,17 @@ void Policy::BeginAdapters(std::uint64_t seed) {
   if (!options_.lora.adapter.empty()) Refresh();
 }
 
+void Policy::Refresh(std::span<const std::size_t> changed) {
+  changed_ = true;
+  ForRows(pool_, std::int64_t(changed.size()), 1,
+          [&](std::int64_t begin, std::int64_t) { published_.Round(changed[std::size_t(begin)]); });
+}
+
 void Policy::Refresh() {
   changed_ = true;
   if (lora_) {
     lora_->Merge(parameters_, pool_);
-    const std::vector<std::size_t>& changed = lora_->entries();
-    ForRows(pool_, std::int64_t(changed.size()), 1, [&](std::int64_t begin, std::int64_t) {
-      published_.Round(changed[std::size_t(begin)]);
-    });
-    return;
+    return Refresh(lora_->entries());
   }
   const auto& entries = parameters_.entries();
   ForRows(pool_, std::int64_t(entries.size()), 1,

@@ -76,6 +76,8 @@ class Policy {
   void BeginAdapters(std::uint64_t seed);
   /// Rounds and packs the masters again after they changed; merges adapters into them first.
   void Refresh();
+  /// The same of some entries, without adapters.
+  void Refresh(std::span<const std::size_t> entries);
 
   /// After a step's backward passes: what they left on a device is added to the parameters'
   /// gradients.

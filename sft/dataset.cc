@@ -120,6 +120,11 @@ std::vector<std::vector<std::int64_t>> BestFit(const std::vector<std::int64_t>& 
 Cursor::Cursor(std::int64_t rows, bool shuffle, std::uint64_t seed, std::uint64_t epoch,
                std::uint64_t position)
     : rows_(rows), shuffle_(shuffle), seed_(seed), epoch_(epoch), position_(position) {
+  if (position > std::uint64_t(rows)) {
+    throw UserError("data.train: " + std::to_string(rows) +
+                    " rows, but the checkpoint stands at row " + std::to_string(position) +
+                    "; resume with the run's own data");
+  }
   Order();
 }
 

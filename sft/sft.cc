@@ -92,6 +92,7 @@ Trainer::Trainer(const configs::Config& config, learner::Communicator& ranks)
   if (config.resume) return;
   Save();  // a run killed in its first steps resumes from here
   saver_.Take(/*wait=*/true);
+  ranks.FollowRoot();  // a large model is written for longer than rank_timeout_s
 }
 
 void Trainer::Resume() {

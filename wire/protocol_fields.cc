@@ -1,5 +1,7 @@
 #include "wire/protocol_fields.h"
 
+#include <algorithm>
+
 namespace temper::wire {
 
 Message Start(Kind kind) {
@@ -39,7 +41,8 @@ std::string BytesFromHex(const Fields& fields, const char* name, std::size_t byt
   };
   bool good = text.size() == 2 * bytes;
   for (const char c : text) good = good && digit(c) >= 0;
-  if (!good) fields.Fail(std::string(name) + " must be " + std::to_string(2 * bytes) + " hex digits");
+  if (!good)
+    fields.Fail(std::string(name) + " must be " + std::to_string(2 * bytes) + " hex digits");
   std::string value;
   for (std::size_t i = 0; i < text.size(); i += 2)
     value += static_cast<char>(digit(text[i]) << 4 | digit(text[i + 1]));
@@ -67,14 +70,18 @@ std::string Finish(const Fields& fields, const std::string& text) {
 }
 
 Json ParseList(const Fields& fields, std::size_t index, const char* what) {
+  const Bytes& raw = fields.Raw(index);
+  return ParseListText(fields, {reinterpret_cast<const char*>(raw.view.data()), raw.view.size()},
+                       what);
+}
+
+Json ParseListText(const Fields& fields, std::string_view text, const char* what) {
   configs::JsonLimits limits;
-  limits.max_bytes = kMaxFrameBytes;
+  limits.max_bytes = std::max(kMaxFrameBytes, text.size());  // frames were limited as they came
   limits.max_depth = 8;
   limits.max_values = std::size_t{4} << 20;
-  const Bytes& raw = fields.Raw(index);
   try {
-    Json json = configs::ParseJson(
-        {reinterpret_cast<const char*>(raw.view.data()), raw.view.size()}, what, limits);
+    Json json = configs::ParseJson(text, what, limits);
     if (!json.is_array()) fields.Fail(std::string(what) + " must be a list");
     return json;
   } catch (const UserError& error) {

@@ -33,6 +33,8 @@ std::string Finish(const Fields& fields, const std::string& text);
 /// A JSON list that travels as an array because it may exceed a header. Invalid UTF-8 is replaced
 /// when written.
 Json ParseList(const Fields& fields, std::size_t index, const char* what);
+/// The same of text that several arrays make together.
+Json ParseListText(const Fields& fields, std::string_view text, const char* what);
 std::string DumpLossy(const Json& json);
 /// A list inside a header or an entry.
 const Json& List(const Fields& fields, const Json& object, const char* name);

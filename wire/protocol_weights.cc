@@ -24,7 +24,10 @@ Message WeightsManifest::Encode() const {
     if (base) tensor["delta"] = {static_cast<int>(t.form), t.delta_begin, t.delta_end};
     list.push_back(std::move(tensor));
   }
-  m.AddText(DumpLossy(list));
+  // A large model's list is longer than an array may be.
+  const std::string text = DumpLossy(list);
+  for (std::size_t at = 0; at < text.size(); at += kMaxFrameBytes)
+    m.AddText(std::string_view(text).substr(at, kMaxFrameBytes));
   return m;
 }
 
@@ -32,6 +35,7 @@ namespace {
 
 constexpr std::size_t kGroupBytes = 128;
 constexpr std::int64_t kMaxRanks = 1 << 16;
+constexpr std::size_t kMaxLists = 8;
 
 /// [form, begin, end] of a tensor in the delta, behind `at`.
 void ReadDelta(const Entry& entry, std::uint64_t at, WeightsManifest::Tensor* tensor) {
@@ -76,7 +80,6 @@ WeightsManifest::Tensor ReadTensor(const Entry& entry, std::uint64_t at) {
 
 WeightsManifest WeightsManifest::Decode(const Message& message) {
   const Fields fields = Open(message, Kind::kWeightsManifest, "weights_manifest");
-  fields.ExpectArrays(1);
   WeightsManifest manifest;
   if (fields.Has("shared")) manifest.shared = fields.Text("shared");
   if (fields.Has("fabric")) {
@@ -93,7 +96,15 @@ WeightsManifest WeightsManifest::Decode(const Message& message) {
     manifest.delta_bytes = static_cast<std::uint64_t>(fields.Int("delta_bytes", 0, kMaxI64));
   }
   std::uint64_t at = 0, delta_at = 0;
-  for (const Json& json : ParseList(fields, 0, "weights_manifest tensors")) {
+  if (message.arrays.empty() || message.arrays.size() > kMaxLists)
+    fields.Fail(std::to_string(message.arrays.size()) + " arrays; 1 to " +
+                std::to_string(kMaxLists) + " belong to it");
+  std::string text;
+  for (std::size_t i = 0; i < message.arrays.size(); ++i) {
+    const Bytes& raw = fields.Raw(i);
+    text.append(reinterpret_cast<const char*>(raw.view.data()), raw.view.size());
+  }
+  for (const Json& json : ParseListText(fields, text, "weights_manifest tensors")) {
     const Entry entry(json, "weights_manifest tensor");
     Tensor tensor = ReadTensor(entry, at);
     at = tensor.end;

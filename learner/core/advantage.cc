@@ -161,6 +161,7 @@ std::vector<double> PenalizeRewards(const configs::Grpo& config, std::span<const
   for (std::size_t i = 0; i < count; ++i) {
     if (!(in.mask[i] > 0)) continue;
     const double x = double{in.old_logp[i]} - double{in.ref_logp[i]};
+    if (std::isnan(x)) continue;  // a rollout's unknown log-prob says nothing
     penalized[i / in.t] -= config.beta * KlValue(kind, x);
   }
   return penalized;

@@ -103,7 +103,7 @@ void Inbox::OnHello(const std::string& id, const wire::Hello& hello, Micros now,
           (actor ? "actor " : "reward worker ") + hello.name + " joined" +
           (mixed ? "; of another numerics id, as numerics: \"mixed\" allows" : ""));
     } else {
-      Leave(std::string(old->first), Leaving::kInOrder, out);
+      Remove(std::string(old->first), Leaving::kInOrder, out);
     }
     Peer& peer = peers_[id];
     peer.hello = hello;
@@ -141,10 +141,11 @@ void Inbox::Tick(Micros now, Effects* out) {
   for (const std::string& id : silent) {
     out->notes.push_back(peers_.at(id).hello.name + " was silent for " +
                          std::to_string(kSilence / 1'000'000) + " s");
-    PeerGone(id, out);
+    Remove(id, Leaving::kDied, out);  // all of them, before one gets what another held
   }
   OfferAgain(now, out);
   GrantWaiting(out);  // the share of an actor changes with time
+  if (!silent.empty()) AskForScores(out);
   ReturnLateRequests(now, out);
   Starve(now, out);
 }

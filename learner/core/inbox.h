@@ -89,6 +89,7 @@ class Inbox {
   Inbox(Options options, Micros now);
 
   static constexpr Micros kSilence = 10'000'000;  // without a message, a peer's leases return
+  static constexpr Micros kQuiet = 4'000'000;     // without a message, an actor is granted nothing
   static constexpr Micros kHeartbeat = 1'000'000;
   static constexpr Micros kGrace = 5'000'000;  // for what was sent to reach its receiver
   static constexpr int kQuarantine = 5;
@@ -158,6 +159,7 @@ class Inbox {
     std::vector<std::vector<store::RewardPart>> parts;  // a sample
     int missing = 0;
     bool granted_before = false;
+    int grants = 0;                    // of this process
     std::string actor;                 // lease; "" = none
     std::uint64_t actor_instance = 0;  // of the last lease
     Micros granted = 0;
@@ -192,6 +194,8 @@ class Inbox {
   // inbox_leases.cc: who holds what, and what became of holders
   enum class Leaving { kInOrder, kDied };
   void Leave(const std::string& id, Leaving how, Effects* out);
+  /// Leave, but what it held waits until somebody grants.
+  void Remove(const std::string& id, Leaving how, Effects* out);
   void ReturnGrant(Group& group);
   void Restore(const std::string& id, const wire::Hello& hello);
   void OnHeartbeat(const std::string& id, const wire::Heartbeat& heartbeat, Effects* out);

@@ -8,6 +8,12 @@ namespace temper::learner {
 void Inbox::PeerGone(const std::string& id, Effects* out) { Leave(id, Leaving::kDied, out); }
 
 void Inbox::Leave(const std::string& id, Leaving how, Effects* out) {
+  Remove(id, how, out);
+  GrantWaiting(out);
+  AskForScores(out);
+}
+
+void Inbox::Remove(const std::string& id, Leaving how, Effects* out) {
   const auto found = peers_.find(id);
   if (found == peers_.end()) return;
   LeaveGroup(id, /*gone=*/true, out);
@@ -20,7 +26,9 @@ void Inbox::Leave(const std::string& id, Leaving how, Effects* out) {
       continue;
     }
     ReturnGrant(group);
-    if (how == Leaving::kDied) Blame(group, peer.hello.instance, peer.groups.size() == 1, out);
+    // What was granted at this very moment never reached it: actors of one machine may go together.
+    if (how == Leaving::kDied && group.granted < now_)
+      Blame(group, peer.hello.instance, peer.groups.size() == 1, out);
   }
   if (how == Leaving::kDied || !peer.groups.empty()) {
     out->notes.push_back(peer.hello.name + " is gone; " +
@@ -29,11 +37,6 @@ void Inbox::Leave(const std::string& id, Leaving how, Effects* out) {
                               : std::to_string(peer.groups.size()) + " groups from g" +
                                     std::to_string(*peer.groups.begin()) +
                                     " on are handed out again"));
-  }
-  if (peer.is_actor()) {
-    GrantWaiting(out);
-  } else {
-    AskForScores(out);
   }
 }
 

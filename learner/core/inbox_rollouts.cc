@@ -55,6 +55,7 @@ Inbox::Peer* Inbox::FreestActor(const Group& group, std::size_t share, std::stri
   Peer* best = nullptr;
   for (auto& [name, peer] : peers_) {
     if (!peer.is_actor() || peer.loaded != weights_->version) continue;
+    if (now_ - peer.heard > kQuiet) continue;  // perhaps gone, and others with it
     // A group for the first free row: those of its samples that find none wait there.
     if (peer.samples >= peer.hello.rows || peer.groups.size() >= share) continue;
     const bool alone = std::any_of(peer.groups.begin(), peer.groups.end(),
@@ -75,9 +76,9 @@ bool Inbox::Grant(Group& group, std::size_t share, std::map<std::string, wire::G
   const std::uint64_t grp = group.row.grp;
   waiting_.erase(grp);
   if (group.granted_before) ++group.row.attempt;
-  if (group.row.attempt > kMaxAttempts) {
+  if (++group.grants > kMaxAttempts) {
     out->failure = std::make_exception_ptr(MachineError(
-        "g" + std::to_string(grp) + ": handed out " + std::to_string(group.row.attempt) +
+        "g" + std::to_string(grp) + ": handed out " + std::to_string(group.grants) +
         " times and never finished; the last actor was " + last_actor_ + "; its log says why"));
     return false;
   }
@@ -258,8 +259,9 @@ void Inbox::OnRollout(const std::string& id, wire::Rollout rollout, Effects* out
     return;
   }
   const bool one_version = row.versions.empty() && row.version == group->row.granted_version;
-  if (options_.config.grpo.max_lag == 0 && !one_version) {
-    out->notes.push_back(row.Name() + ": a synchronous run needs v" +
+  // Groups of evaluations have numbers of former ones.
+  if ((options_.config.grpo.max_lag == 0 || row.grp >= kFirstEval) && !one_version) {
+    out->notes.push_back(row.Name() + ": not of one version; wanted is v" +
                          std::to_string(group->row.granted_version));
     if (row.grp < kFirstEval)
       out->writes.emplace_back(RolloutWrite{std::move(row), "wrong_version"});

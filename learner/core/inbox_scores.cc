@@ -69,9 +69,12 @@ void Inbox::AskForScores(Effects* out) {
     if (best == peers_.end()) return;
     Group& group = groups_.at(to_score_.front());
     to_score_.pop_front();
-    if (const std::size_t bytes = LargestArray(group.samples); bytes > wire::kMaxFrameBytes) {
+    const std::size_t bytes =
+        std::max({LargestArray(group.samples), group.row.prompt_json.size(),
+                  group.row.row_json.size(), group.answer ? group.answer->size() : 0});
+    if (bytes > wire::kMaxFrameBytes) {
       GiveUpScoring(group,
-                    "the group's texts are " + std::to_string(bytes) +
+                    "the texts of the group or its row are " + std::to_string(bytes) +
                         " bytes; a message carries " + std::to_string(wire::kMaxFrameBytes),
                     out);
       continue;

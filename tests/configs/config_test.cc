@@ -146,6 +146,10 @@ TEST(ConfigTest, ChecksSettingsAgainstOneAnother) {
   EXPECT_NE(ErrorOf(kSmall, {"grpo.loss_type=cispo", "grpo.epsilon_high=null"})
                 .find("grpo.epsilon_high: null; cispo"),
             std::string::npos);
+  EXPECT_NE(
+      ErrorOf(kSmall, {"grpo.ignore_eos=true", "grpo.mask_truncated_completions=true"}, Job::kGrpo)
+          .find("nothing would be trained"),
+      std::string::npos);
   EXPECT_NE(ErrorOfSet("grpo.delta=1.2").find("must be > 1 + epsilon_high = 1.28"),
             std::string::npos);
   EXPECT_NE(ErrorOfSet("grpo.rollout_correction.mode=token_mask").find("clip_max"),

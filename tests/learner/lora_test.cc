@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "configs/error.h"
 #include "engine/adapter.h"
@@ -185,6 +186,27 @@ TEST_F(LoraTest, AnAdapterFolderMergedByConvertIsWhatTrainingRan) {
   again.Load(Base());
   again.BeginAdapters(99);
   EXPECT_TRUE(torch::equal(LogProbs(again), LogProbs(*policy)));
+}
+
+TEST_F(LoraTest, AFolderWithFewerMatricesLeavesNoneOfTheOthersDead) {
+  const std::vector<std::string> all = std::exchange(options_.lora.target_modules, {"o_proj"});
+  const auto narrow = Adapted();
+  Train(*narrow, 1, 2);
+  const std::string out = dir_.path() + "/narrow";
+  fs::create_directories(out);
+  narrow->lora()->Write(out, Base(), narrow->trained().values);
+  options_.lora.target_modules = all;
+  options_.lora.adapter = out;
+  const auto policy = Adapted();
+  EXPECT_TRUE(torch::equal(LogProbs(*policy), LogProbs(*narrow)));
+  const std::vector<float> before(policy->parameters().values(),
+                                  policy->parameters().values() + policy->parameters().size());
+  Train(*policy, 3, 4);
+  for (const std::size_t entry : policy->lora()->entries()) {
+    const Parameters::Entry& e = policy->parameters().entries()[entry];
+    const float* const now = policy->parameters().values() + e.offset;
+    EXPECT_FALSE(std::equal(now, now + e.spec.count(), before.begin() + e.offset)) << e.spec.name;
+  }
 }
 
 TEST_F(LoraTest, RefusesWhatItCannotHonour) {

@@ -376,6 +376,10 @@ TEST(CursorTest, GoesOnFromAnEpochAndAPosition) {
   EXPECT_EQ(whole.Take(lengths, 8), resumed.Take(lengths, 8));
 }
 
+TEST(CursorTest, RefusesAPlaceThatTheDataNoLongerHas) {
+  EXPECT_THROW(Cursor(7, true, 1, 0, 8), UserError);
+}
+
 TEST(CursorTest, TakesARowThatAloneIsOverTheTokens) {
   const std::vector<std::int64_t> lengths = {100, 2};
   Cursor cursor(2, /*shuffle=*/false, 0, 0, 0);

@@ -228,6 +228,29 @@ TEST(ProtocolTest, WeightsTravel) {
   EXPECT_EQ(chunk.offset, 4u);
 }
 
+TEST(ProtocolTest, AManifestOfALargeModelIsLongerThanAnArray) {
+  // DeepSeek-V3 in FP8 has some 90,000 tensors.
+  WeightsManifest manifest = AManifest();
+  WeightsManifest::Tensor tensor = manifest.tensors[0];
+  const std::uint64_t size = tensor.end - tensor.begin;
+  manifest.tensors.clear();
+  for (std::uint64_t i = 0; i < 110'000; ++i) {
+    tensor.name =
+        "model.layers.60.mlp.experts." + std::to_string(i) + ".down_proj.weight_scale_inv";
+    tensor.begin = i * size;
+    tensor.end = tensor.begin + size;
+    tensor.sha256 = std::string(64, 'a');
+    manifest.tensors.push_back(tensor);
+  }
+  manifest.bytes = tensor.end;
+  EXPECT_GT(manifest.Encode().arrays.size(), 1u);
+  EXPECT_EQ(Travel(manifest).tensors.size(), manifest.tensors.size());
+  EXPECT_EQ(Travel(manifest).tensors.back().name, tensor.name);
+  Message cut = manifest.Encode();
+  cut.arrays.pop_back();
+  EXPECT_THROW(WeightsManifest::Decode(cut), ProtocolError);
+}
+
 TEST(ProtocolTest, AManifestWithHolesOrOverlapsIsRefused) {
   WeightsManifest manifest = AManifest();
   manifest.tensors[1].begin = 12;

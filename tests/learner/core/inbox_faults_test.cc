@@ -121,6 +121,7 @@ TEST_F(InboxFaultsTest, APromptThatKillsActorsIsIsolatedAndThenDropped) {
       effects_ = {};
       // It got the next group meanwhile, and dies with nothing else.
     }
+    Tick(1000);
     Die(name);
   }
   EXPECT_GE(deaths, Inbox::kQuarantine);
@@ -133,6 +134,25 @@ TEST_F(InboxFaultsTest, APromptThatKillsActorsIsIsolatedAndThenDropped) {
   }
   Tick(kSecond);
   EXPECT_NE(NotesText().find("g2: "), std::string::npos) << NotesText();
+}
+
+TEST_F(InboxFaultsTest, ActorsThatGoTogetherSuspectNoPrompt) {
+  Use(SmallConfig(2, 3));
+  Publish(0);
+  for (int i = 0; i < 8; ++i) Arrive("a" + std::to_string(i));
+  Open(1);
+  // Their connections are found dead one after the other, in what was to be sent at one moment.
+  for (int i = 0; i < 8; ++i) {
+    Die("a" + std::to_string(i));
+    EXPECT_TRUE(WritesOf<RolloutWrite>().empty()) << i;
+  }
+  for (int i = 10; i < 18; ++i) Arrive("a" + std::to_string(i));
+  // All silent at once: a network that broke, a learner that slept.
+  Tick(Inbox::kSilence + kSecond);
+  EXPECT_TRUE(WritesOf<RolloutWrite>().empty());
+  Tick(kSecond);
+  Arrive("b");
+  EXPECT_NE(Granted("b").find(' '), std::string::npos) << Granted("b");  // both: no suspect
 }
 
 TEST_F(InboxFaultsTest, AnActorThatComesBackDidNotDie) {
