@@ -14,6 +14,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -118,9 +119,10 @@ struct Communicator::Group {
     seconds += lap.Lap();
   }
 
-  /// On a thread of its own: NCCL connects the ranks in the first call of a kind, which blocks for
-  /// one that never comes.
+  /// The first of a kind on a thread of its own: NCCL connects the ranks there, and blocks for one
+  /// that never comes.
   Work Begin(const std::string& what, bool of_root, const std::function<Work()>& begin) {
+    if (!begun_.insert(what).second) return begin();
     const auto begun = std::make_shared<std::promise<Work>>();
     std::future<Work> work = begun->get_future();
     std::thread([begun, begin] {
@@ -174,6 +176,9 @@ struct Communicator::Group {
   c10::intrusive_ptr<c10d::Backend> backend;
   std::int64_t number = 0;  // of the exchange under way
   double seconds = 0;
+
+ private:
+  std::set<std::string> begun_;  // kinds of exchange
 };
 
 Communicator::Communicator() = default;

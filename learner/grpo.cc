@@ -160,8 +160,11 @@ void Trainer::Begin() {
   if (grpo_.beta > 0) {
     options.gradients = false;
     reference_ = std::make_unique<Policy>(model_, options);
-    reference_->Load(config_.model);  // an FP8 model's own codes until the first sync
-    if (config_.resume && grpo_.sync_ref_model && state_.step >= grpo_.ref_model_sync_steps) {
+    const bool synced =
+        config_.resume && grpo_.sync_ref_model && state_.step >= grpo_.ref_model_sync_steps;
+    // What no sync has touched keeps an FP8 model's own codes.
+    if (!synced || policy_->lora() != nullptr) reference_->Load(config_.model);
+    if (synced) {
       LoadReference(resumed_from_, reference_->parameters());
       RefreshReference();
     }

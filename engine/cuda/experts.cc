@@ -63,7 +63,7 @@ ExpertDevices::ExpertDevices(const Weights& weights, Device* first, int count)
   first_.Use();
   first_.Check(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming), "making an event");
   comms_.resize(numbers.size());
-  CheckNccl(nccl.CommInitAll(comms_.data(), count, numbers.data()), name_,
+  CheckNccl(nccl, nccl.CommInitAll(comms_.data(), count, numbers.data()), name_,
             "bringing them together");
   first_.LookWhileWaiting([this](double waited) { Look(waited); });
   Reserve(1);
@@ -127,12 +127,12 @@ void ExpertDevices::Look(double waited) {
 template <typename Call>
 void ExpertDevices::Together(const char* doing, const Call& call) {
   const Nccl& nccl = LoadNccl();
-  CheckNccl(nccl.GroupStart(), name_, doing);
+  CheckNccl(nccl, nccl.GroupStart(), name_, doing);
   int result = call(0, first_.stream());
   for (std::size_t i = 0; i < others_.size() && result == kNcclSuccess; ++i)
     result = call(i + 1, others_[i]->device.stream());
   const int ended = nccl.GroupEnd();  // whatever the calls said: a group left open takes all others
-  CheckNccl(result != kNcclSuccess ? result : ended, name_, doing);
+  CheckNccl(nccl, result != kNcclSuccess ? result : ended, name_, doing);
 }
 
 void ExpertDevices::Reserve(int rows) {

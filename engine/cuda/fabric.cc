@@ -157,8 +157,7 @@ bool NcclFabric::Idle() const {
 }
 
 void NcclFabric::Check(int result, const std::string& doing) const {
-  if (result == kNcclSuccess || result == kNcclInProgress) return;
-  throw MachineError(wire_.name() + ": NCCL: " + doing + ": " + nccl_.GetErrorString(result));
+  CheckNccl(nccl_, result, wire_.name(), doing);
 }
 
 std::string NcclFabric::Others() const {

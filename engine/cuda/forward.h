@@ -48,8 +48,6 @@ class DeviceForward {
   /// [m, top_k] of the last Hidden's MoE layer.
   const std::int32_t* experts(int moe_layer) const { return s_.experts + moe_layer * expert_step_; }
   std::int64_t token_bytes() const { return token_bytes_; }
-  /// Whether attention takes splits at all; with scratch for so many.
-  bool takes_splits() const { return tensor_attention_; }
   int SplitsFor(int rows, int keys) const;
 
  private:

@@ -68,7 +68,6 @@ class Arena {
   void Commit(const Device& device, const std::string& what);
   /// Forgets everything: the next walk measures again.
   void Clear();
-  std::size_t bytes() const { return bytes_; }
 
  private:
   struct Piece {

@@ -24,7 +24,7 @@ static_assert(offsetof(ncclConfig_t, splitShare) == offsetof(NcclConfig, split_s
 namespace temper::engine::cuda {
 namespace {
 
-constexpr int kOldest = 21800;  // 2.18: graphs of several devices
+constexpr int kOldest = 21800;  // whose ncclConfig_t NcclConfig is
 
 template <typename F>
 void Find(void* library, const char* name, F* to) {
@@ -46,7 +46,6 @@ Nccl Load() {
   Find(library, "ncclGetErrorString", &n.GetErrorString);
   Find(library, "ncclGetUniqueId", &n.GetUniqueId);
   Find(library, "ncclCommInitAll", &n.CommInitAll);
-  Find(library, "ncclCommInitRank", &n.CommInitRank);
   Find(library, "ncclCommInitRankConfig", &n.CommInitRankConfig);
   Find(library, "ncclCommGetAsyncError", &n.CommGetAsyncError);
   Find(library, "ncclCommAbort", &n.CommAbort);

@@ -36,7 +36,6 @@ struct Nccl {
   const char* (*GetErrorString)(int result);
   int (*GetUniqueId)(NcclId* id);
   int (*CommInitAll)(NcclComm* comms, int count, const int* devices);
-  int (*CommInitRank)(NcclComm* comm, int ranks, NcclId id, int rank);
   int (*CommInitRankConfig)(NcclComm* comm, int ranks, NcclId id, int rank, NcclConfig* config);
   int (*CommGetAsyncError)(NcclComm comm, int* result);
   int (*CommAbort)(NcclComm comm);
@@ -54,9 +53,10 @@ struct Nccl {
 const Nccl& LoadNccl();
 
 /// Throws MachineError unless the call succeeded, or goes on where the communicator doesn't block.
-inline void CheckNccl(int result, const std::string& where, const char* doing) {
+inline void CheckNccl(const Nccl& nccl, int result, const std::string& where,
+                      const std::string& doing) {
   if (result == kNcclSuccess || result == kNcclInProgress) return;
-  throw MachineError(where + ": NCCL: " + doing + ": " + LoadNccl().GetErrorString(result) +
+  throw MachineError(where + ": NCCL: " + doing + ": " + nccl.GetErrorString(result) +
                      "; NCCL_DEBUG=WARN says more");
 }
 

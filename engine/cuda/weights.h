@@ -46,7 +46,6 @@ class DeviceWeights {
   const float* norm() const { return norm_; }
   const DeviceLinear& head() const { return head_; }
   const DeviceLayer& layer(int i) const { return layers_[std::size_t(i)]; }
-  std::size_t bytes() const { return arena_.bytes(); }
 
  private:
   void Walk();

@@ -65,25 +65,23 @@ target_include_directories(engine SYSTEM PUBLIC ${TEMPER_CUDA_TOOLKIT}/include)
 target_compile_definitions(engine PRIVATE TEMPER_CUDA_TARGETS="${TEMPER_CUDA_TARGETS}")
 target_link_libraries(engine PUBLIC kernels_cuda)
 
-# The tests of tests/simt on a device, unchanged: exit 77 where there is none.
+# NAME LIBRARY FILE...: tests of tests/simt on a device, unchanged; exit 77 where there is none.
+function(temper_device_test name library)
+  add_executable(${name}_test ${ARGN} ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
+  temper_flags(${name}_test)
+  target_compile_definitions(${name}_test PRIVATE TEMPER_ON_DEVICE)
+  target_link_libraries(${name}_test PRIVATE ${library} GTest::gtest)
+  add_test(NAME ${name} COMMAND ${name}_test)
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+endfunction()
+
 file(GLOB device_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/simt/*_test.cc)
 list(FILTER device_tests EXCLUDE REGEX "machine_test\\.cc$")
-add_executable(device_test ${device_tests} ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
-temper_flags(device_test)
-target_compile_definitions(device_test PRIVATE TEMPER_ON_DEVICE)
-target_link_libraries(device_test PRIVATE kernels_cuda GTest::gtest)
-add_test(NAME device COMMAND device_test)
-set_tests_properties(device PROPERTIES SKIP_RETURN_CODE 77)
+temper_device_test(device kernels_cuda ${device_tests})
 
-# The engine's tests of tests/simt on a device, and each kernel's time: what scripts/gpu-check runs.
 file(GLOB engine_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/simt/engine/*_test.cc)
 list(FILTER engine_tests EXCLUDE REGEX "(errors|bench|key_table|fabric)_test\\.cc$")
-add_executable(device_engine_test ${engine_tests} ${CMAKE_SOURCE_DIR}/tests/simt/device_main.cc)
-temper_flags(device_engine_test)
-target_compile_definitions(device_engine_test PRIVATE TEMPER_ON_DEVICE)
-target_link_libraries(device_engine_test PRIVATE engine GTest::gtest)
-add_test(NAME device_engine COMMAND device_engine_test)
-set_tests_properties(device_engine PROPERTIES SKIP_RETURN_CODE 77)
+temper_device_test(device_engine engine ${engine_tests})
 
 if(TEMPER_LEARNER)
   add_executable(device_learner_test EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/tests/simt/learner/policy_test.cc

@@ -8,12 +8,11 @@
 #include "configs/error.h"
 #include "engine/forward.h"
 #include "engine/latent_cache.h"
+#include "tests/engine/results.h"
 #include "tests/engine/tiny_model.h"
 
 namespace temper::engine {
 namespace {
-
-using Results = std::map<std::pair<std::uint64_t, std::uint32_t>, FinishedSample>;
 
 std::vector<std::int32_t> Prompt(std::uint64_t group, int length) {
   std::vector<std::int32_t> ids{0};
@@ -36,15 +35,8 @@ Results Generate(std::shared_ptr<Weights> weights, const EngineOptions& options,
                  std::vector<GroupRequest> groups) {
   Engine engine(std::move(weights), options);
   for (GroupRequest& g : groups) engine.Add(std::move(g));
-  std::vector<FinishedSample> done;
-  while (engine.Step(&done)) {
-  }
+  Results results = Finish(engine);
   EXPECT_EQ(engine.live(), 0);
-  Results results;
-  for (FinishedSample& s : done) {
-    const auto key = std::pair(s.group, s.sample);
-    results[key] = std::move(s);
-  }
   return results;
 }
 

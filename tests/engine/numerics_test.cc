@@ -12,6 +12,7 @@
 #include "engine/latent_cache.h"
 #include "kernels/bf16.h"
 #include "kernels/cpu.h"
+#include "tests/engine/results.h"
 #include "tests/engine/tiny_model.h"
 
 namespace temper::engine {
@@ -40,8 +41,6 @@ constexpr ModeCase kModes[] = {{"fp32", "fp32", "pow2"},    {"fp32", "fp8", "pow
 
 Numerics Of(const ModeCase& mode) { return ParseNumerics(mode.dtype, mode.cache, mode.scale); }
 
-using Results = std::map<std::pair<std::uint64_t, std::uint32_t>, FinishedSample>;
-
 Results Generate(const std::shared_ptr<Weights>& weights, const EngineOptions& options,
                  bool experts) {
   Engine engine(weights, options);
@@ -56,15 +55,7 @@ Results Generate(const std::shared_ptr<Weights>& weights, const EngineOptions& o
     r.experts = experts;
     engine.Add(std::move(r));
   }
-  std::vector<FinishedSample> done;
-  while (engine.Step(&done)) {
-  }
-  Results results;
-  for (FinishedSample& s : done) {
-    const auto key = std::pair(s.group, s.sample);
-    results[key] = std::move(s);
-  }
-  return results;
+  return Finish(engine);
 }
 
 bool Same(const Results& a, const Results& b) {

@@ -11,12 +11,11 @@
 #include "engine/latent_cache.h"
 #include "engine/prefix_tree.h"
 #include "engine/speculation.h"
+#include "tests/engine/results.h"
 #include "tests/engine/tiny_model.h"
 
 namespace temper::engine {
 namespace {
-
-using Results = std::map<std::pair<std::uint64_t, std::uint32_t>, FinishedSample>;
 
 GroupRequest Group(std::uint64_t group, std::vector<std::int32_t> prompt, int samples,
                    int max_new = 40) {
@@ -48,15 +47,9 @@ struct Ran {
 
 Ran Drive(Engine& engine, std::vector<GroupRequest> groups) {
   for (GroupRequest& g : groups) engine.Add(std::move(g));
-  std::vector<FinishedSample> done;
-  while (engine.Step(&done)) {
-  }
   Ran ran;
+  ran.results = Finish(engine);
   ran.stats = engine.stats();
-  for (FinishedSample& s : done) {
-    const auto key = std::pair(s.group, s.sample);
-    ran.results[key] = std::move(s);
-  }
   return ran;
 }
 

@@ -111,7 +111,6 @@ const Nccl& LoadNccl() {
     n.GetVersion = [](int* version) { return *version = kNcclSuccess; };
     // Other processes can't be reached.
     n.GetUniqueId = [](NcclId*) { return kInvalidUsage; };
-    n.CommInitRank = [](NcclComm*, int, NcclId, int) { return kInvalidUsage; };
     n.CommInitRankConfig = [](NcclComm*, int, NcclId, int, NcclConfig*) { return kInvalidUsage; };
     n.CommInitAll = CommInitAll;
     n.CommGetAsyncError = [](NcclComm, int* result) { return *result = kNcclSuccess; };

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "engine/engine.h"
+#include "tests/engine/results.h"
 #include "tests/engine/tiny_model.h"
 #include "tests/simt/buffer.h"
 #ifndef TEMPER_ON_DEVICE
@@ -13,8 +14,6 @@
 #endif
 
 namespace temper::engine {
-
-using Results = std::map<std::pair<std::uint64_t, std::uint32_t>, FinishedSample>;
 
 inline GroupRequest Group(std::uint64_t group, int prompt, int samples, int max_new,
                           bool experts = false) {
@@ -32,15 +31,7 @@ inline GroupRequest Group(std::uint64_t group, int prompt, int samples, int max_
 
 inline Results Drive(Engine& engine, const std::vector<GroupRequest>& groups) {
   for (const GroupRequest& g : groups) engine.Add(g);
-  std::vector<FinishedSample> done;
-  while (engine.Step(&done)) {
-  }
-  Results results;
-  for (FinishedSample& s : done) {
-    const auto key = std::pair(s.group, s.sample);
-    results[key] = std::move(s);
-  }
-  return results;
+  return Finish(engine);
 }
 
 inline EngineOptions On(const std::string& device) {

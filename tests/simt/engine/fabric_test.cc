@@ -275,8 +275,9 @@ TEST_F(NcclFabricTest, AnErrorThatNcclTellsEndsTheOthersAtOnce) {
   const auto start = Clock::now();
   const auto ends = Run(NewGroup(), Noise(500 * kPiece));
   EXPECT_LT(Clock::now() - start, std::chrono::seconds(20));
-  EXPECT_EQ(ends[0], "cuda:0: NCCL: 2 receivers: remote");
-  EXPECT_EQ(ends[2], "cuda:0: NCCL: the sender and 1 other receivers: remote");
+  EXPECT_EQ(ends[0], "cuda:0: NCCL: 2 receivers: remote; NCCL_DEBUG=WARN says more");
+  EXPECT_EQ(ends[2],
+            "cuda:0: NCCL: the sender and 1 other receivers: remote; NCCL_DEBUG=WARN says more");
 }
 
 TEST_F(NcclFabricTest, WithoutMemoryForThePiecesNothingIsJoined) {

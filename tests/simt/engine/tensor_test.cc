@@ -14,40 +14,22 @@ using kernels::ScaleRecipe;
 
 /// A model whose attention fits the tensor cores' kernel, everything else tiny.
 ModelConfig WideLatent() {
-  Json j = {{"architectures", {"DeepseekV3ForCausalLM"}},
-            {"model_type", "deepseek_v3"},
-            {"vocab_size", 101},
-            {"hidden_size", 64},
-            {"intermediate_size", 96},
-            {"moe_intermediate_size", 40},
-            {"num_hidden_layers", 2},
-            {"num_nextn_predict_layers", 0},
-            {"first_k_dense_replace", 1},
-            {"moe_layer_freq", 1},
-            {"num_attention_heads", 2},
-            {"num_key_value_heads", 2},
-            {"kv_lora_rank", 512},
-            {"q_lora_rank", nullptr},
-            {"qk_nope_head_dim", 24},
-            {"qk_rope_head_dim", 64},
-            {"v_head_dim", 20},
-            {"n_routed_experts", 6},
-            {"num_experts_per_tok", 2},
-            {"n_shared_experts", 1},
-            {"n_group", 2},
-            {"topk_group", 1},
-            {"topk_method", "noaux_tc"},
-            {"scoring_func", "sigmoid"},
-            {"norm_topk_prob", true},
-            {"routed_scaling_factor", 2.5},
-            {"rms_norm_eps", 1e-6},
-            {"rope_theta", 10000},
-            {"max_position_embeddings", 1024},
-            {"hidden_act", "silu"},
-            {"tie_word_embeddings", false},
-            {"attention_bias", false},
-            {"bos_token_id", 0},
-            {"eos_token_id", 1}};
+  Json j = TinyConfig(/*q_lora=*/false, /*mtp=*/0).raw;
+  for (const auto& [key, value] : {std::pair("hidden_size", 64),
+                                   {"intermediate_size", 96},
+                                   {"num_hidden_layers", 2},
+                                   {"num_attention_heads", 2},
+                                   {"num_key_value_heads", 2},
+                                   {"kv_lora_rank", 512},
+                                   {"qk_nope_head_dim", 24},
+                                   {"qk_rope_head_dim", 64},
+                                   {"v_head_dim", 20},
+                                   {"n_routed_experts", 6},
+                                   {"num_experts_per_tok", 2},
+                                   {"n_group", 2},
+                                   {"topk_group", 1},
+                                   {"max_position_embeddings", 1024}})
+    j[key] = value;
   return ParseModelConfig(j, "wide latent");
 }
 
